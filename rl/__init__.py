@@ -1,0 +1,1 @@
+"""Reinforcement learning on token sequences: sampler, engine, losses, update, checkpoints."""

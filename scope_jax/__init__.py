@@ -1,0 +1,1 @@
+"""SCOPE in JAX: the method, the inference process, evaluation and the small world."""

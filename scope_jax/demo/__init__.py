@@ -1,0 +1,1 @@
+"""The small world: a fictional encyclopedia and a small model that can play in it."""

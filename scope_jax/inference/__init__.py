@@ -1,0 +1,1 @@
+"""The inference process: retrieval, judge and previous Solver behind HTTP."""
