@@ -1,0 +1,137 @@
+"""One table of logical axes to mesh axes; shardings of parameters and batches.
+
+The mesh has three axes: ``data`` (replicas), ``fsdp`` (parameters, gradients and Adam
+moments cut along D) and ``tensor`` (heads, F, V cut). Batch rows go over ``data`` and
+``fsdp`` together. An axis that a dimension's size doesn't divide is left out for that
+parameter, so small models run on any mesh.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Logical axis of a parameter -> mesh axis. D over fsdp gathers weights a layer at a
+# time; heads, F and V over tensor keep each layer's two all-reduces (Megatron style).
+RULES: dict[str, str | None] = {
+    "layers": None,
+    "vocab": "tensor",
+    "model": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "ff": "tensor",
+    "norm": None,
+}
+
+# Last key of a parameter's path -> its logical axes.
+LOGICAL_AXES: dict[str, tuple[str, ...]] = {
+    "embed": ("vocab", "model"),
+    "head": ("model", "vocab"),
+    "final_norm": ("norm",),
+    "q": ("layers", "model", "heads", "head_dim"),
+    "k": ("layers", "model", "kv_heads", "head_dim"),
+    "v": ("layers", "model", "kv_heads", "head_dim"),
+    "o": ("layers", "heads", "head_dim", "model"),
+    "q_bias": ("layers", "heads", "head_dim"),
+    "k_bias": ("layers", "kv_heads", "head_dim"),
+    "v_bias": ("layers", "kv_heads", "head_dim"),
+    "q_norm": ("layers", "head_dim"),
+    "k_norm": ("layers", "head_dim"),
+    "gate": ("layers", "model", "ff"),
+    "up": ("layers", "model", "ff"),
+    "down": ("layers", "ff", "model"),
+    "norm_attn": ("layers", "norm"),
+    "norm_mlp": ("layers", "norm"),
+}
+
+
+def make_mesh(
+    data: int = 1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """Returns a ``data x fsdp x tensor`` mesh over the first devices that it needs.
+
+    Raises:
+      ValueError: if there are fewer devices than ``data * fsdp * tensor``.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    needed = data * fsdp * tensor
+    if needed > len(devices):
+        raise ValueError(
+            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} "
+            f"devices and {len(devices)} are visible: make the mesh smaller"
+        )
+    grid = np.array(devices[:needed]).reshape(data, fsdp, tensor)
+    # Auto, not Explicit: linen's Embed and optax's init don't carry sharding types.
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def param_spec(name: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """Returns the partition of the parameter called ``name`` of ``shape`` on ``mesh``.
+
+    Raises:
+      ValueError: if the table doesn't know the name, or knows it with another rank.
+    """
+    logical = LOGICAL_AXES.get(name)
+    if logical is None or len(logical) != len(shape):
+        raise ValueError(
+            f"parameter {name!r} of shape {tuple(shape)} is not in the sharding table: "
+            "add its logical axes to models.sharding.LOGICAL_AXES"
+        )
+    axes: list[str | None] = []
+    for axis, size in zip(logical, shape, strict=True):
+        mesh_axis = RULES[axis]
+        divides = mesh_axis is not None and size % mesh.shape[mesh_axis] == 0
+        axes.append(mesh_axis if divides else None)
+    return PartitionSpec(*axes)
+
+
+def param_shardings(params: Any, mesh: Mesh) -> Any:
+    """Returns the tree of ``NamedSharding`` for parameters on ``mesh``.
+
+    Args:
+      params: the parameter pytree (arrays or ``ShapeDtypeStruct``), or a
+        ``DecoderConfig``, whose parameters' shapes are then worked out.
+      mesh: a mesh from ``make_mesh``.
+    """
+    if not isinstance(params, dict):
+        from models import forward  # here: loading weights needs no forward pass
+
+        config = params
+        params = jax.eval_shape(
+            lambda: forward.init(config, jax.random.key(0), jnp.float32)
+        )
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(
+            mesh, param_spec(path[-1].key, leaf.shape, mesh)
+        ),
+        params,
+    )
+
+
+def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
+    """Returns the sharding of batch arrays: rows over ``data`` and ``fsdp``.
+
+    Args:
+      mesh: a mesh from ``make_mesh``.
+      leading: unsharded axes before the row axis (1 for micro-batches [M, R, T]).
+    """
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, ("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of values that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Returns how many pieces the rows of a batch are cut into on ``mesh``."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
