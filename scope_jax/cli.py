@@ -1,0 +1,216 @@
+"""Command lines of the scripts: a configuration by name, then typed overrides.
+
+``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``. Names are
+checked before tyro sees them, and what it says about a value is condensed, so that every
+mistake is one line: the value, why it is wrong, and the remedy.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import tyro
+
+from models.errors import UserError
+from scope_jax.config import Config
+from scope_jax.settings import closest, leaves
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What concerns this invocation only; never part of a run's configuration."""
+
+    run: Path | None = None
+    """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
+    fresh: bool = False
+    """Delete what an earlier run left in the run folder, and start anew."""
+    profile: int = 0
+    """Steps of each training stage, from its second step on, whose JAX profiler trace
+    is written to `profile/` of the run folder."""
+
+    def folder(self, config: Config) -> Path:
+        """The run folder of this invocation."""
+        return self.run if self.run is not None else Path("runs") / config.name
+
+
+def parse(
+    argv: Sequence[str],
+    *,
+    load: Callable[[str], Config],
+    describe: Callable[[str], str] = lambda name: "",
+    options: type[Options] = RunOptions,
+    prog: str = "train.py",
+) -> tuple[Config, Options]:
+    """The configuration and the options that a command line asks for.
+
+    Args:
+      argv: arguments, without the program's name.
+      load: name -> configuration (``configs.load``).
+      describe: name -> what ``--help`` says first (``configs.describe``).
+      options: dataclass of options that are not part of the configuration.
+
+    Raises:
+      UserError: an unknown configuration, an unknown field, or a bad value.
+      SystemExit: after ``--help``.
+    """
+    name, rest = _take_config(list(argv))
+    helping = any(token in ("-h", "--help") for token in rest)
+    if name is None:
+        if not helping:
+            raise UserError(f"--config: missing: name one, as in {prog} --config tiny")
+        name = "tiny"
+    config = load(name)
+    arguments = make_dataclass(
+        "Arguments",
+        [
+            ("options", Annotated[options, tyro.conf.arg(name="")]),
+            ("config", Annotated[Config, tyro.conf.arg(name="")]),
+        ],
+        frozen=True,
+    )
+    default = arguments(options(), config)
+    parser = _Parser(arguments, default, prog, f"--config {name}\n\n{describe(name)}")
+    parsed = parser(rest) if helping else parser(_checked(rest, default))
+    return parsed.config, parsed.options
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs a script: exit 0, or 2 after one ``error: ...`` line for a user's mistake."""
+    try:
+        code = main(sys.argv[1:])
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        code = 2
+    sys.exit(code or 0)
+
+
+def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Separates the value of ``--config`` (the last one given) from the rest."""
+    name, rest, i = None, [], 0
+    while i < len(argv):
+        token = argv[i]
+        if token == "--config":
+            if i + 1 == len(argv) or argv[i + 1].startswith("-"):
+                raise UserError("--config: needs a name: as in --config tiny")
+            name, i = argv[i + 1], i + 1
+        elif token.startswith("--config="):
+            name = token.removeprefix("--config=")
+        else:
+            rest.append(token)
+        i += 1
+    return name, rest
+
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _checked(argv: list[str], default: Any) -> list[str]:
+    """The same arguments with known names only, and one spelling for switches.
+
+    A switch may be written ``--x``, ``--x true``, ``--no-x`` or ``--a.no-x``.
+    """
+    known = {f.name: f.type for f in fields(default.options)}
+    sections: set[str] = set()
+    for name, hint, _ in leaves(default.config):
+        known[name] = hint
+        parts = name.split(".")
+        sections.update(".".join(parts[:i]) for i in range(1, len(parts)))
+    out, i = [], 0
+    while i < len(argv):
+        token = argv[i]
+        i += 1
+        if not token.startswith("--"):
+            if not out:
+                raise UserError(f"{token}: belongs to no field: write --field value")
+            out.append(token)
+            continue
+        flag, equals, value = token[2:].partition("=")
+        name = flag.replace("-", "_")
+        positive = re.sub(r"(^|\.)no_([^.]+)$", r"\1\2", name)
+        if name in known and known[name] is bool:
+            if not equals and i < len(argv) and not argv[i].startswith("--"):
+                equals, value, i = "=", argv[i], i + 1
+            if equals and value.lower() not in _TRUE + _FALSE:
+                raise UserError(f"--{name} {value}: neither true nor false: use one")
+            on = not equals or value.lower() in _TRUE
+            out += [f"--{name}", str(on)]
+        elif name in known:
+            out += [f"--{name}", value] if equals else [f"--{name}"]
+        elif known.get(positive) is bool and not equals:
+            out += [f"--{positive}", "False"]
+        else:
+            raise UserError(_unknown(flag, name, list(known), sections))
+    return out
+
+
+def _unknown(flag: str, name: str, known: list[str], sections: set[str]) -> str:
+    if name in sections:
+        inside = [n for n in known if n.startswith(name + ".")]
+        return (
+            f"--{flag}: a section, not a field: set one of its fields, as {inside[0]}"
+        )
+    near = closest(name, known)
+    if not near:
+        last = name.rsplit(".", 1)[-1]
+        near = next((n for n in known if n.rsplit(".", 1)[-1] == last), "")
+    remedy = f"did you mean --{near}?" if near else "see --help for all of them"
+    return f"--{flag}: no such field: {remedy}"
+
+
+class _Parser:
+    """tyro, with its error boxes turned into one-line `UserError`."""
+
+    def __init__(self, cls: type, default: Any, prog: str, description: str):
+        self.cls, self.default, self.prog = cls, default, prog
+        self.description = description
+
+    def __call__(self, argv: list[str]) -> Any:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return tyro.cli(
+                    self.cls,
+                    default=self.default,
+                    args=argv,
+                    prog=f"{self.prog} --config NAME",
+                    description=self.description,
+                    config=(tyro.conf.FlagConversionOff,),
+                )
+        except SystemExit as stop:
+            if stop.code in (0, None):
+                raise
+            raise UserError(_condense(said.getvalue(), argv)) from None
+
+
+def _condense(box: str, argv: list[str]) -> str:
+    """One line out of tyro's message: the first paragraph of its box."""
+    lines = []
+    for line in box.splitlines():
+        text = line.strip("│ ").strip()
+        if text.startswith("╭") or (text.startswith("╰") and not lines):
+            continue
+        if text.startswith(("─", "╰")) and lines:
+            break
+        if text:
+            lines.append(text)
+    reason = " ".join(lines).rstrip(".") or "cannot be read"
+    stray = reason.removeprefix("Unrecognized options: ")
+    if stray != reason:
+        return f"{stray}: belongs to no field: write --field value"
+    reason = re.sub(r"^Error parsing --[\w.\-]+: ", "", reason)
+    reason = re.sub(r" for argument '--[\w.\-]+'", "", reason)
+    named = re.search(r"--[\w.\-]+", " ".join(box.split()))
+    flag = named.group(0).replace("-", "_").replace("__", "--", 1) if named else ""
+    value = ""
+    if flag in argv:
+        rest = argv[argv.index(flag) + 1 :]
+        value = " " + rest[0] if rest and not rest[0].startswith("--") else ""
+    prefix = f"{flag}{value}: " if flag else ""
+    return f"{prefix}{reason}: see the field in --help"

@@ -1,0 +1,278 @@
+"""One run's settings: the packages' own dataclasses, composed into a frozen `Config`.
+
+Each package owns the settings of its own room; this module adds what belongs to none of
+them (stages, tasks, placement, checkpoints, tracking) and puts everything together. The
+string below a field is its documentation: ``--help`` prints it. The defaults are the
+method's constants as the reference uses them for Qwen2.5-7B; files of ``configs/`` say
+only what differs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from retrieval.search import RetrievalConfig
+from rl.engine import EngineConfig
+
+from rl.losses import LossConfig
+from rl.optimizer import OptimizerConfig
+from rl.records import SamplingParams
+from scope_jax.challenger import ChallengerConfig
+from scope_jax.compat import Compat
+from scope_jax.inference import InferenceConfig
+from scope_jax.judge import JudgeConfig
+from scope_jax.solver import SolverConfig
+from scope_jax.types import ToolFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base model M0: where it is, and in which precision it works."""
+
+    path: str
+    """Folder in Hugging Face format, name on the hub, or `demo` (the small world's
+    model, shipped with the package)."""
+    template: str | None = None
+    """Chat template that replaces the tokenizer's own: a file, or the name of one that
+    is shipped in `models/templates`. None: the tokenizer's."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Master weights and optimizer state of the policy."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Sampling, activations and the reference model. On a CPU float32 is both faster
+    and more exact."""
+    remat: Literal["none", "block"] = "block"
+    """Gradient checkpointing: `block` recomputes each layer in the backward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentsConfig:
+    """Documents that the Challenger starts from (spec 11.1)."""
+
+    rows: int = 2000
+    """Challenger prompts drawn for stage 1 of an iteration."""
+    max_tokens: int = 256
+    """A source document is cut to its first so many tokens of the policy's tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig:
+    """Stage 2: how many tasks, from how many prompts, which ones are kept (spec 11)."""
+
+    target: int = 5120
+    """Tasks wanted; creation stops as soon as they are there."""
+    prompts_per_batch: int = 2000
+    """Challenger prompts of one batch."""
+    max_batches: int = 20
+    """Batches after which creation ends, whatever was found."""
+    samples: int = 4
+    """Challenger conversations per prompt."""
+    solver_rollouts: int = 4
+    """Rollouts of the previous Solver per task; their mean score is its difficulty."""
+    sub_batch: int = 500
+    """Tasks that pass through gates, rubrics, rollouts and grading together."""
+    low: float = 0.2
+    """Lowest mean rubric score that is kept, this value included."""
+    high: float = 0.8
+    """Highest mean rubric score that is kept, this value included."""
+    max_per_document: int = 1
+    """Tasks kept per Challenger prompt, the first ones in row order."""
+    max_turns: int = 10
+    """Assistant turns of a conversation that writes a task."""
+    max_context_tokens: int = 32768
+    """Such a conversation ends where a whole turn no longer fits."""
+    sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
+    """How the Challenger samples tasks; `max_new_tokens` is per turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingConfig:
+    """Shape of one micro-batch of the update. Rows of several rollouts share a line."""
+
+    rows: int = 4
+    """Lines of a micro-batch, over the whole mesh; a multiple of data x fsdp."""
+    length: int = 16384
+    """Tokens of a line. A longer row is dropped and counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One training stage: GRPO on one policy (spec 12)."""
+
+    steps: int = 20
+    """Training steps per iteration."""
+    prompts_per_step: int = 64
+    """Prompts of a step."""
+    group_size: int = 8
+    """Rollouts per prompt; their mean reward is the baseline."""
+    mini_batch_prompts: int = 64
+    """Prompts per optimizer update. With one row per rollout, `prompts_per_step` means
+    one update a step. Where every turn is a row, a step has more rows than
+    `prompts_per_step * group_size`, hence several updates."""
+    sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
+    """How the policy samples; `max_new_tokens` is per turn."""
+    max_prompt_tokens: int = 1024
+    """Longer prompts are filtered out before the stage."""
+    max_response_tokens: int = 8192
+    """All tokens after the prompt, tool results included, that are trained on."""
+    max_context_tokens: int = 16384
+    """Prompt and response; a conversation that reaches it ends with reason `length`."""
+    loss: LossConfig = LossConfig()
+    """Policy loss and KL penalty."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW."""
+    packing: PackingConfig = PackingConfig()
+    """Shape of the update's micro-batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Shape of the device mesh; the product is the number of devices used."""
+
+    data: int = 1
+    """Replicas of the parameters."""
+    fsdp: int = 1
+    """Devices over which each replica's parameters and optimizer state are sharded."""
+    tensor: int = 1
+    """Devices over which heads and feed-forward columns are split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """What one process may use of the machine."""
+
+    devices: str | None = None
+    """GPUs that the process sees, as in CUDA_VISIBLE_DEVICES: `2,3,4,5`. None: all."""
+    memory_fraction: float | None = None
+    """Share of each visible GPU's memory that JAX may take. None: JAX's default, 0.75.
+    Two processes on one GPU need a sum below 1."""
+    mesh: MeshConfig = MeshConfig()
+    """How the process arranges its devices."""
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables to set before the process starts its JAX backend."""
+        variables = {}
+        if self.devices is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = self.devices
+        if self.memory_fraction is not None:
+            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(self.memory_fraction)
+        return variables
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """Which devices the two processes use. On a CPU both run there."""
+
+    trainer: ProcessConfig = ProcessConfig()
+    """Policy, optimizer, reference and the policy's own rollouts."""
+    inference: ProcessConfig = ProcessConfig()
+    """Retrieval, judge and previous Solver."""
+
+
+def gpus(trainer: int, inference: int) -> PlacementConfig:
+    """Placement on the GPUs of one machine, inference first, as the reference does.
+
+    Args:
+      trainer: GPUs of the trainer, one FSDP mesh over all of them.
+      inference: GPUs of the inference process; 0 shares GPU 0 between both processes,
+        0.55 of its memory for the trainer and 0.35 for inference.
+    """
+    if inference == 0:
+        return PlacementConfig(
+            trainer=ProcessConfig(
+                devices=_ids(0, trainer),
+                memory_fraction=0.55,
+                mesh=MeshConfig(fsdp=trainer),
+            ),
+            inference=ProcessConfig(devices="0", memory_fraction=0.35),
+        )
+    return PlacementConfig(
+        trainer=ProcessConfig(
+            devices=_ids(inference, trainer),
+            memory_fraction=0.9,
+            mesh=MeshConfig(fsdp=trainer),
+        ),
+        inference=ProcessConfig(
+            devices=_ids(0, inference),
+            memory_fraction=0.85,
+            mesh=MeshConfig(data=inference),
+        ),
+    )
+
+
+def _ids(first: int, count: int) -> str:
+    return ",".join(str(first + i) for i in range(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When a training stage is saved. Its last step always is."""
+
+    every: int = 2
+    """Steps between checkpoints of which only the newest is kept."""
+    permanent_every: int = 10
+    """Steps between checkpoints that are kept for good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """What is written and shown while a run goes on; never changes what is computed."""
+
+    tensorboard: bool = True
+    """Write TensorBoard event files to `tb/` of the run folder."""
+    progress: bool = True
+    """Progress bars on a terminal. Without them, and where the output is not a terminal,
+    a line per step is logged."""
+
+
+def _solver_stage() -> StageConfig:
+    return StageConfig(
+        prompts_per_step=256,
+        mini_batch_prompts=256,
+        max_prompt_tokens=2048,
+        loss=LossConfig(clip_high=0.28),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that defines a run. Saved as `config.json` in the run folder."""
+
+    name: str
+    """Name of the configuration; the run folder defaults to `runs/NAME`."""
+    seed: int = 42
+    """Seed of everything random: prompts, data order and sampling."""
+    iterations: int = 3
+    """Self-play iterations: Challenger, tasks, Solver."""
+    tool_format: ToolFormat = "search_r1"
+    """How the models write a search: tags, JSON tool calls or function-call text."""
+    prompts: str = "default"
+    """Prompt set: a name that is shipped, or a folder of text files."""
+    model: ModelConfig
+    """Base model."""
+    documents: DocumentsConfig = DocumentsConfig()
+    """Documents that the Challenger starts from."""
+    challenger: ChallengerConfig = ChallengerConfig()
+    """Challenger: conversation and reward."""
+    solver: SolverConfig = SolverConfig()
+    """Solver: conversation and reward."""
+    judge: JudgeConfig = JudgeConfig()
+    """Judge: rubrics, gates and grades."""
+    tasks: TasksConfig = TasksConfig()
+    """Stage 2, task creation."""
+    challenger_train: StageConfig = StageConfig()
+    """Stage 1, Challenger training."""
+    solver_train: StageConfig = field(default_factory=_solver_stage)
+    """Stage 3, Solver training."""
+    engine: EngineConfig = EngineConfig()
+    """The trainer's own rollout engine."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """Passages, encoder and index."""
+    inference: InferenceConfig = InferenceConfig()
+    """The inference process: retrieval, judge and previous Solver behind HTTP."""
+    placement: PlacementConfig = PlacementConfig()
+    """Devices of the two processes."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints of the training stages."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Progress, logs, TensorBoard."""
+    compat: Compat = Compat()
+    """Switches that turn the reference's behaviour on where ours differs."""
