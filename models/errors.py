@@ -1,8 +1,8 @@
-"""The error that a person can act on."""
+"""The one exception that means "what you gave us cannot be used"."""
 
 
 class UserError(ValueError):
-    """Bad input of a user: one line, ``value: why: remedy``.
+    """A user's input is wrong: one line, ``value: why: remedy``.
 
-    Scripts print it to stderr and exit with code 2.
+    Scripts print it as ``error: ...`` and exit with status 2.
     """
