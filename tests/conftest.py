@@ -32,7 +32,6 @@ def tiny_config():
         qkv_bias=False,
         qk_norm=True,
         max_position=256,
-        hf="{}",
     )
 
 

@@ -1,0 +1,148 @@
+"""Datums into rows of fixed length: several a row, told apart by segment ids.
+
+A datum of n ids fills n - 1 positions: position t holds ``ids[t]`` and everything that
+belongs to the token it predicts, ``ids[t + 1]`` (target, masks, log-probs, weight).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rl.losses import Aggregation, token_weights
+from rl.records import Datum
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """One optimizer batch as micro-batches, on the host.
+
+    Attributes:
+      arrays: [M, R, T] each: ``tokens``, ``targets``, ``positions`` (from 0 in every
+        segment), ``segment_ids`` (0 is padding), ``loss_mask``, ``sampled_mask``
+        (int32), ``sampler_logprobs``, ``advantages``, ``weights`` (float32; the weight
+        of each token's loss, 0 outside it).
+      num_micro: micro-batches in use; the others up to M are empty.
+      num_datums: datums packed.
+      dropped: (uid, turn, ids) of each datum that is longer than a row.
+    """
+
+    arrays: dict[str, np.ndarray]
+    num_micro: int
+    num_datums: int
+    dropped: tuple[tuple[str, int, int], ...]
+
+    @property
+    def fill(self) -> float:
+        """Share of the positions in use that hold a token."""
+        used = self.arrays["segment_ids"][: self.num_micro]
+        return float((used > 0).mean()) if used.size else 0.0
+
+
+def datum_order(datum: Datum) -> tuple:
+    """Sorting key: uid with its numbers compared as numbers, then turn."""
+    parts = datum.uid.split("/")
+    return (*((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts), datum.turn)
+
+
+def pack(
+    datums: Sequence[Datum],
+    *,
+    rows: int,
+    length: int,
+    capacity: int = 1,
+    pad_id: int = 0,
+    aggregation: Aggregation = "token_mean",
+    group_rows: int = 2,
+) -> PackedBatch:
+    """Returns ``datums`` packed first-fit decreasing, whatever order they came in.
+
+    Args:
+      datums: the rows of one optimizer batch. One longer than ``length + 1`` ids is
+        left out and reported, never cut.
+      rows: R, rows a micro-batch.
+      length: T, positions a row.
+      capacity: M is the number of micro-batches needed, rounded up to a multiple of
+        this, so that batches of about one size share a compiled program.
+      pad_id: token id at padding.
+      aggregation: how tokens weigh, see ``rl.losses.token_weights``; dropped datums
+        count for nothing.
+      group_rows: see ``rl.losses.token_weights``.
+
+    Raises:
+      ValueError: if a datum's fields don't fit together.
+    """
+    for datum in datums:
+        _check(datum)
+    ordered = sorted(datums, key=datum_order)
+    kept = [d for d in ordered if len(d.ids) - 1 <= length]
+    dropped = [d for d in ordered if len(d.ids) - 1 > length]
+    bins = _first_fit_decreasing([len(d.ids) - 1 for d in kept], length)
+    num_micro = -(-len(bins) // rows)
+    micro = max(-(-num_micro // capacity), 1) * capacity
+
+    shape = (micro * rows, length)
+    ints = ("tokens", "targets", "positions", "segment_ids", "loss_mask")
+    arrays = {name: np.zeros(shape, np.int32) for name in (*ints, "sampled_mask")}
+    floats = ("sampler_logprobs", "advantages", "weights")
+    arrays |= {name: np.zeros(shape, np.float32) for name in floats}
+    arrays["tokens"][:] = pad_id
+    weights = token_weights(
+        np.array([sum(d.loss_mask) for d in kept]),
+        mode=aggregation,
+        group_rows=group_rows,
+    )
+    for row, members in enumerate(bins):
+        start = 0
+        for segment, index in enumerate(members, start=1):
+            datum = kept[index]
+            ids = np.asarray(datum.ids, np.int32)
+            span = (row, slice(start, start + len(ids) - 1))
+            loss_mask = np.asarray(datum.loss_mask[1:], np.int32)
+            sampled = np.asarray(datum.sampled_mask[1:], np.int32)
+            arrays["tokens"][span] = ids[:-1]
+            arrays["targets"][span] = ids[1:]
+            arrays["positions"][span] = np.arange(len(ids) - 1)
+            arrays["segment_ids"][span] = segment
+            arrays["loss_mask"][span] = loss_mask
+            arrays["sampled_mask"][span] = sampled
+            arrays["sampler_logprobs"][span] = np.where(sampled, datum.logprobs[1:], 0)
+            arrays["advantages"][span] = datum.advantage
+            arrays["weights"][span] = loss_mask * weights[index]
+            start += len(ids) - 1
+    return PackedBatch(
+        arrays={k: v.reshape(micro, rows, length) for k, v in arrays.items()},
+        num_micro=num_micro,
+        num_datums=len(kept),
+        dropped=tuple((d.uid, d.turn, len(d.ids)) for d in dropped),
+    )
+
+
+def _first_fit_decreasing(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Bins of indices; longest first, ties in the given order, bins by first member."""
+    free = np.full(len(sizes), length)
+    bins: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        where = int(np.argmax(free >= sizes[index]))
+        if where == len(bins):
+            bins.append([])
+        bins[where].append(index)
+        free[where] -= sizes[index]
+    return sorted((sorted(members) for members in bins), key=lambda m: m[0])
+
+
+def _check(datum: Datum) -> None:
+    name = f"datum {datum.uid} turn {datum.turn}"
+    lengths = [len(datum.loss_mask), len(datum.sampled_mask), len(datum.logprobs)]
+    if any(n != len(datum.ids) for n in lengths) or len(datum.ids) < 2:
+        raise ValueError(
+            f"{name}: {len(datum.ids)} ids (at least 2) with masks and log-probs of "
+            f"lengths {lengths}: give all the same length"
+        )
+    if datum.loss_mask[0] or datum.sampled_mask[0]:
+        raise ValueError(f"{name}: its first token has nothing before it to predict it")
+    sampled = np.asarray(datum.sampled_mask, bool)
+    if not np.isfinite(np.asarray(datum.logprobs)[sampled]).all():
+        raise ValueError(f"{name}: a sampled token has no finite log-prob")
+    if not np.isfinite(datum.advantage):
+        raise ValueError(f"{name}: advantage {datum.advantage} is not finite")

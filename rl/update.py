@@ -1,0 +1,439 @@
+"""The optimizer update as one ``jax.jit`` with ``NamedSharding`` over a mesh.
+
+Micro-batches are accumulated inside the program by a loop whose trip count is data, so
+batches of different sizes share it. Token weights are fixed on the host over the whole
+optimizer batch, so the gradient doesn't depend on how rows are packed or cut.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from models import forward, sharding
+from models.config import DecoderConfig
+from models.errors import UserError
+from rl import agreement, losses, packing
+from rl.logprobs import token_logprobs
+from rl.losses import LossConfig
+from rl.optimizer import OptimizerConfig, make_optimizer
+from rl.records import Datum
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """Shapes and arithmetic of the update; none of them changes its meaning."""
+
+    length: int = 16_384
+    """Positions of a packed row; a longer datum is left out and counted."""
+    rows: int = 4
+    """Rows a micro-batch; a multiple of the mesh's data x fsdp."""
+    capacity: int = 16
+    """Micro-batches of an optimizer batch are padded to a multiple of this, which
+    bounds how many programs are compiled; padding costs memory, not time."""
+    mini_batch_rows: int = 0
+    """Datums an optimizer update; 0 makes one update of the whole batch."""
+    logit_chunk: int = 512
+    """Tokens of each row whose logits exist at once."""
+    remat: Literal["none", "block"] = "block"
+    """"block" recomputes each block in the backward pass to save memory."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
+    Master weights, moments and gradient sums are float32 always."""
+    temperature: float = 1.0
+    """Temperature of the policy that is trained; the one it was sampled at."""
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that an update changes; one per trained role.
+
+    Attributes:
+      params: float32 master parameters.
+      opt_state: optax state; the moments are sharded like the parameters.
+      step: int32, optimizer updates attempted.
+      skipped: int32, updates skipped because the gradient was not finite.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    step: Array
+    skipped: Array
+
+
+class Updater:
+    """The compiled update of one model on one mesh.
+
+    Args:
+      config: the decoder.
+      loss: the loss.
+      optimizer: the optimizer.
+      update: shapes and arithmetic.
+      mesh: from ``models.sharding.make_mesh``.
+      valid_vocab: number of ids that the tokenizer has; ids beyond it have no
+        probability, as in the sampler.
+
+    Raises:
+      UserError: if the rows of a micro-batch can't be spread over the mesh.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        loss: LossConfig,
+        optimizer: OptimizerConfig,
+        update: UpdateConfig,
+        mesh: Mesh,
+        *,
+        valid_vocab: int | None = None,
+    ):
+        shards = sharding.row_shards(mesh)
+        if update.rows % shards:
+            raise UserError(
+                f"update.rows={update.rows}: micro-batches are spread over {shards} "
+                f"devices (data x fsdp): make it a multiple of {shards}"
+            )
+        self.config, self.loss, self.update_config = config, loss, update
+        self.mesh, self.valid_vocab = mesh, valid_vocab
+        dtype = update.compute_dtype
+        if dtype == "auto":
+            on_cpu = mesh.devices.flat[0].platform == "cpu"
+            dtype = "float32" if on_cpu else "bfloat16"
+        self.compute_dtype = jnp.dtype(dtype)
+        self.optimizer = make_optimizer(optimizer)
+        self.param_shardings = sharding.param_shardings(config, mesh)
+        self.state_shardings = self._state_shardings()
+        whole = sharding.replicated(mesh)
+        rows = sharding.batch_sharding(mesh, leading=1)
+        self._batch_sharding = rows
+
+        self._init = jax.jit(self._init_fn, out_shardings=self.state_shardings)
+        self._cast = jax.jit(self._cast_fn, out_shardings=self.param_shardings)
+        self._step = jax.jit(
+            self._step_fn,
+            donate_argnums=0,
+            out_shardings=(self.state_shardings, whole),
+        )
+        self._gradients = jax.jit(
+            self._accumulate, out_shardings=(self.param_shardings, whole)
+        )
+        self._logprobs = jax.jit(self._logprobs_fn, out_shardings=rows)
+
+    # ------------------------------------------------------------------ state
+
+    def init(self, params: Params) -> TrainState:
+        """Returns a fresh state from ``params``, which stay the caller's."""
+        return self._init(jax.device_put(params, self.param_shardings))
+
+    def policy_params(self, state: TrainState) -> Params:
+        """Returns a copy of the parameters in the compute dtype, for the sampler."""
+        return self._cast(state.params)
+
+    def reference_params(self, params: Params) -> Params:
+        """Returns a copy of ``params`` in the compute dtype, placed on the mesh."""
+        return self._cast(jax.device_put(params, self.param_shardings))
+
+    def abstract_state(self) -> TrainState:
+        """Returns shapes, dtypes and shardings of a state, for a restore."""
+        abstract = jax.eval_shape(self._init_fn, self._abstract_params())
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            abstract,
+            self.state_shardings,
+        )
+
+    # ----------------------------------------------------------------- update
+
+    def pack(self, datums: Sequence[Datum]) -> packing.PackedBatch:
+        """Returns ``datums`` packed into this updater's shapes."""
+        return packing.pack(
+            datums,
+            rows=self.update_config.rows,
+            length=self.update_config.length,
+            capacity=self.update_config.capacity,
+            aggregation=self.loss.aggregation,
+            group_rows=self.loss.group_rows,
+        )
+
+    def update(
+        self, state: TrainState, reference_params: Params, datums: Sequence[Datum]
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Does one training step on ``datums``; returns the new state and metrics.
+
+        With one mini-batch, the log-probs before the update are those of its own
+        forward pass; with several, a pass over all of them comes first. ``state`` is
+        donated: use the one returned.
+        """
+        ordered = sorted(datums, key=packing.datum_order)
+        size = self.update_config.mini_batch_rows or max(len(ordered), 1)
+        cuts = range(0, len(ordered), size)
+        batches = [self.pack(ordered[start : start + size]) for start in cuts]
+        dropped = sum(len(b.dropped) for b in batches)
+        batches = [b for b in batches if b.num_micro]
+        if not batches:
+            return state, {"loss/updates": 0.0, "loss/dropped_rows": float(dropped)}
+        old: list[Array | None] = [None] * len(batches)
+        if len(batches) > 1:
+            old = [self.logprobs(state.params, batch) for batch in batches]
+        every = []
+        for batch, old_logprobs in zip(batches, old, strict=True):
+            state, metrics = self.step(
+                state, reference_params, batch, old_logprobs=old_logprobs
+            )
+            every.append(metrics)
+        metrics = {k: float(np.mean([m[k] for m in every])) for k in every[0]}
+        for total in ("loss/skipped", "loss/tokens", "perf/update_micro_batches"):
+            metrics[total] = sum(m[total] for m in every)
+        metrics["agree/max"] = max(m["agree/max"] for m in every)
+        metrics["loss/updates"] = float(len(batches))
+        metrics["loss/dropped_rows"] = float(dropped)
+        return state, metrics
+
+    def step(
+        self,
+        state: TrainState,
+        reference_params: Params,
+        batch: packing.PackedBatch,
+        *,
+        old_logprobs: Array | None = None,
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Does one optimizer update; returns the new state and its metrics.
+
+        Args:
+          state: donated.
+          reference_params: the frozen reference, in the compute dtype, on the mesh.
+          batch: from ``pack``.
+          old_logprobs: [M, R, T] from ``logprobs``; None takes the update's own.
+        """
+        state, sums = self._step(
+            state, reference_params, self._to_device(batch, old_logprobs)
+        )
+        metrics = _metrics(jax.device_get(sums), self.loss)
+        metrics["perf/update_micro_batches"] = float(batch.num_micro)
+        metrics["perf/update_fill"] = batch.fill
+        return state, metrics
+
+    def gradients(
+        self,
+        state: TrainState,
+        reference_params: Params,
+        batch: packing.PackedBatch,
+        *,
+        old_logprobs: Array | None = None,
+    ) -> tuple[Params, dict[str, float]]:
+        """Returns the gradient that ``step`` would clip and apply, and metrics."""
+        grads, sums = self._gradients(
+            state.params, reference_params, self._to_device(batch, old_logprobs)
+        )
+        return grads, _metrics(jax.device_get(sums), self.loss)
+
+    def logprobs(self, params: Params, batch: packing.PackedBatch) -> Array:
+        """Returns [M, R, T] log-probs of the targets under ``params``; 0 if unused."""
+        return self._logprobs(params, self._to_device(batch, None))
+
+    # --------------------------------------------------------------- programs
+
+    def _abstract_params(self) -> Params:
+        return jax.eval_shape(
+            lambda: forward.init(self.config, jax.random.key(0), jnp.float32)
+        )
+
+    def _state_shardings(self) -> TrainState:
+        abstract = jax.eval_shape(self._init_fn, self._abstract_params())
+        whole = sharding.replicated(self.mesh)
+        # Said outright: under jit alone the moments would come out replicated.
+        opt_state = optax.tree_map_params(
+            self.optimizer,
+            lambda _, s: s,
+            abstract.opt_state,
+            self.param_shardings,
+            transform_non_params=lambda _: whole,
+        )
+        return TrainState(
+            params=self.param_shardings, opt_state=opt_state, step=whole, skipped=whole
+        )
+
+    def _init_fn(self, params: Params) -> TrainState:
+        # A real copy: the state is donated later, the caller's parameters are not.
+        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(
+            params=params,
+            opt_state=self.optimizer.init(params),
+            step=zero,
+            skipped=zero,
+        )
+
+    def _cast_fn(self, params: Params) -> Params:
+        return jax.tree.map(
+            lambda x: jnp.array(x, self.compute_dtype, copy=True), params
+        )
+
+    def _to_device(
+        self, batch: packing.PackedBatch, old_logprobs: Array | None
+    ) -> dict[str, Array]:
+        arrays = jax.device_put(batch.arrays, self._batch_sharding)
+        own = old_logprobs is None
+        arrays["old_logprobs"] = arrays["sampler_logprobs"] if own else old_logprobs
+        scalars = {"num_micro": np.int32(batch.num_micro), "use_old": np.bool_(not own)}
+        return arrays | jax.device_put(scalars, sharding.replicated(self.mesh))
+
+    def _token_logprobs(
+        self, params: Params, micro: dict[str, Array]
+    ) -> tuple[Array, Array]:
+        compute = jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
+        # Whole along D, or the lookup's output would be cut along D and not by rows.
+        compute["embed"] = self._constrain(compute["embed"], "tensor", None)
+        hidden = forward.hidden(
+            compute,
+            self.config,
+            micro["tokens"],
+            positions=micro["positions"],
+            segment_ids=micro["segment_ids"],
+            remat=self.update_config.remat,
+        )
+        return token_logprobs(
+            params,
+            self.config,
+            self._constrain(hidden, ("data", "fsdp")),
+            micro["targets"],
+            chunk=self.update_config.logit_chunk,
+            temperature=self.update_config.temperature,
+            valid_vocab=self.valid_vocab,
+        )
+
+    def _constrain(self, x: Array, *spec: Any) -> Array:
+        for axis, size in zip(spec, x.shape, strict=False):
+            if axis == "tensor" and size % self.mesh.shape["tensor"]:
+                return x
+        named = jax.sharding.NamedSharding(self.mesh, PartitionSpec(*spec))
+        return jax.lax.with_sharding_constraint(x, named)
+
+    def _micro_loss(
+        self,
+        params: Params,
+        reference_params: Params,
+        micro: dict[str, Array],
+        use_old: Array,
+    ) -> tuple[Array, dict[str, Array]]:
+        """The micro-batch's share of the loss, and sums for the metrics."""
+        mask, weights = micro["loss_mask"], micro["weights"]
+        logprobs, entropy = self._token_logprobs(params, micro)
+        before = jax.lax.stop_gradient(logprobs)
+        before = jnp.where(use_old, micro["old_logprobs"], before)
+        clips = {
+            "clip_low": self.loss.clip_low,
+            "clip_high": self.loss.clip_high,
+            "dual_clip": self.loss.dual_clip,
+        }
+        surrogate = (logprobs, before, micro["advantages"], mask)
+        policy = jnp.sum(losses.policy_loss(*surrogate, **clips) * weights)
+        clipped, dual = losses.clip_indicators(*surrogate, **clips)
+        total, kl = policy, jnp.zeros_like(logprobs)
+        if self.loss.kl_coefficient:
+            reference, _ = self._token_logprobs(reference_params, micro)
+            reference = jax.lax.stop_gradient(reference)
+            kl = losses.kl_penalty(logprobs, reference, kind=self.loss.kl_kind)
+            kl = jnp.where(mask != 0, kl, 0.0)
+            total = policy + self.loss.kl_coefficient * jnp.sum(kl * weights)
+        sums = {
+            "total": total,
+            "policy": policy,
+            "tokens": jnp.sum(mask, dtype=jnp.float32),
+            "kl": jnp.sum(kl),
+            "entropy": jnp.sum(entropy * mask),
+            "clipped": jnp.sum(clipped),
+            "dual": jnp.sum(dual),
+        }
+        sums |= agreement.token_sums(
+            before, micro["sampler_logprobs"], micro["sampled_mask"]
+        )
+        return total, jax.lax.stop_gradient(sums)
+
+    def _accumulate(
+        self, params: Params, reference_params: Params, batch: dict[str, Array]
+    ) -> tuple[Params, dict[str, Array]]:
+        """Gradient and metric sums over the micro-batches in use."""
+        batch = dict(batch)
+        num_micro, use_old = batch.pop("num_micro"), batch.pop("use_old")
+
+        def one(i: Array) -> tuple[Params, dict[str, Array]]:
+            micro = jax.tree.map(lambda x: x[i], batch)
+            grads, sums = jax.grad(self._micro_loss, has_aux=True)(
+                params, reference_params, micro, use_old
+            )
+            return jax.lax.with_sharding_constraint(grads, self.param_shardings), sums
+
+        def body(i: Array, carry: tuple[Params, dict[str, Array]]):
+            grads, sums = one(i)
+            total = {
+                k: jnp.maximum(v, sums[k]) if k.endswith("_max") else v + sums[k]
+                for k, v in carry[1].items()
+            }
+            return jax.tree.map(jnp.add, carry[0], grads), total
+
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.int32(0))
+        )
+        return jax.lax.fori_loop(0, num_micro, body, zeros)
+
+    def _step_fn(
+        self, state: TrainState, reference_params: Params, batch: dict[str, Array]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        grads, sums = self._accumulate(state.params, reference_params, batch)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(norm)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = self.optimizer.update(
+                grads, state.opt_state, state.params
+            )
+            params = optax.apply_updates(state.params, updates)
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        skipped = 1 - finite.astype(jnp.int32)
+        new_state = TrainState(
+            params=jax.tree.map(keep, params, state.params),
+            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            step=state.step + 1,
+            skipped=state.skipped + skipped,
+        )
+        return new_state, sums | {"grad_norm": norm, "skipped": skipped}
+
+    def _logprobs_fn(self, params: Params, batch: dict[str, Array]) -> Array:
+        batch = dict(batch)
+        num_micro = batch.pop("num_micro")
+
+        def body(i: Array, out: Array) -> Array:
+            micro = jax.tree.map(lambda x: x[i], batch)
+            return out.at[i].set(self._token_logprobs(params, micro)[0])
+
+        batch.pop("use_old")
+        out = jnp.zeros(batch["tokens"].shape, jnp.float32)
+        return jax.lax.fori_loop(0, num_micro, body, out)
+
+
+def _metrics(sums: dict[str, Any], loss: LossConfig) -> dict[str, float]:
+    """Metric names and values from the sums of one optimizer batch."""
+    tokens = max(float(sums["tokens"]), 1.0)
+    metrics = {
+        "loss/total": float(sums["total"]),
+        "loss/policy": float(sums["policy"]),
+        "loss/entropy": float(sums["entropy"]) / tokens,
+        "loss/clip_fraction": float(sums["clipped"]) / tokens,
+        "loss/dual_clip_fraction": float(sums["dual"]) / tokens,
+        "loss/tokens": float(sums["tokens"]),
+    }
+    if loss.kl_coefficient:
+        metrics["loss/kl"] = float(sums["kl"]) / tokens
+    if "grad_norm" in sums:
+        metrics["loss/grad_norm"] = float(sums["grad_norm"])
+        metrics["loss/skipped"] = float(sums["skipped"])
+    return metrics | agreement.summarize(sums)
