@@ -1,0 +1,310 @@
+"""The server's routes: check a request, hand it to engine or searcher, answer."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from models.errors import UserError
+from rl.records import Completion, Request
+from scope_jax.inference.batcher import SearchBatcher
+from scope_jax.inference.config import InferenceConfig, ModelSource
+from scope_jax.inference.models import ModelTable, Served
+from scope_jax.inference.protocol import (
+    ApiError,
+    Call,
+    bad_field,
+    completion_json,
+    parse_chat,
+    parse_completion,
+    parse_search,
+    search_json,
+)
+
+log = logging.getLogger(__name__)
+
+# A prompt of a million token ids as JSON is about 7 MB.
+MAX_BODY_BYTES = 32 * 2**20
+# What nginx answers when the client has closed its connection; nobody reads it.
+CLIENT_GONE = 499
+
+Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+
+
+class App:
+    """All that the routes share. ``models`` and ``search`` are None until they exist.
+
+    Attributes:
+      missing: what the start is still waiting for: name -> what is being done.
+    """
+
+    def __init__(self, config: InferenceConfig, *, default_topk: int = 3):
+        self.config = config
+        self.default_topk = default_topk
+        self.models: ModelTable | None = None
+        self.search: SearchBatcher | None = None
+        self.missing: dict[str, str] = {}
+        self.in_flight = 0
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.tokens: Counter[tuple[str, str]] = Counter()
+
+    def starlette(self, lifespan: Any = None) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            ("/retrieve", "POST", self.retrieve),
+            ("/v1/completions", "POST", self.completions),
+            ("/v1/chat/completions", "POST", self.chat),
+            ("/v1/models", "GET", self.list_models),
+            ("/v1/models/{name}", "POST", self.load_model),
+            ("/v1/models/{name}", "DELETE", self.unload_model),
+            ("/health", "GET", self.health),
+            ("/ready", "GET", self.ready),
+            ("/metrics", "GET", self.metrics),
+        ]
+        return Starlette(
+            routes=[
+                Route(path, self._endpoint(path, handler), methods=[method])
+                for path, method, handler in routes
+            ],
+            lifespan=lifespan,
+            exception_handlers={404: _no_route, 405: _no_route},
+        )
+
+    def _endpoint(self, path: str, handler: Endpoint) -> Endpoint:
+        """Adds what all routes need: errors as JSON, counts and times."""
+
+        async def endpoint(request: HttpRequest) -> Response:
+            start = time.monotonic()
+            try:
+                response = await handler(request)
+            except ApiError as error:
+                response = _error_response(error)
+            except UserError as error:
+                response = _error_response(
+                    ApiError(400, str(error), code="invalid_value")
+                )
+            except Exception as error:
+                log.exception("%s failed", path)
+                text = f"{type(error).__name__}: {error}".split("\n")[0]
+                response = _error_response(ApiError(500, text, code="internal_error"))
+            self.requests[path, response.status_code] += 1
+            self.seconds[path] += time.monotonic() - start
+            return response
+
+        return endpoint
+
+    async def health(self, request: HttpRequest) -> Response:
+        """The process is alive."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: HttpRequest) -> Response:
+        """200 when everything is loaded and compiled, else 503 and what is missing."""
+        missing = dict(self.missing)
+        if self.models is not None:
+            missing |= self.models.loading
+        body = {"ready": not missing, "missing": missing}
+        return JSONResponse(body, status_code=503 if missing else 200)
+
+    async def retrieve(self, request: HttpRequest) -> Response:
+        """Search in Search-R1's wire format."""
+        queries, topk, scores = parse_search(await _body(request), self.default_topk)
+        if self.search is None:
+            if "retrieval" in self.missing:
+                why = f"retrieval: not ready: {self.missing['retrieval']}"
+                raise ApiError(503, why, code="not_ready", retry_after=1)
+            why = "retrieval: this server has no passages: give it some, or use another"
+            raise ApiError(404, why, code="no_retrieval")
+        found = await _unless_gone(request, self.search(queries, topk))
+        if found is None:
+            return Response(status_code=CLIENT_GONE)
+        return JSONResponse(search_json(found, scores))
+
+    async def completions(self, request: HttpRequest) -> Response:
+        """OpenAI's completions."""
+        call = parse_completion(await _body(request))
+        return await self._sample(request, call, chat=False)
+
+    async def chat(self, request: HttpRequest) -> Response:
+        """OpenAI's chat completions, with the model's own template."""
+        call = parse_chat(await _body(request))
+        return await self._sample(request, call, chat=True)
+
+    async def list_models(self, request: HttpRequest) -> Response:
+        """Names and content hashes of the weights that are served."""
+        served = self._models().names
+        data = [
+            {"id": name, "object": "model", "owned_by": "scope_jax"}
+            | {"root": m.source.path, "hash": m.source.hash}
+            | {"max_model_len": self.config.engine.max_length}
+            for name, m in sorted(served.items())
+        ]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def load_model(self, request: HttpRequest) -> Response:
+        """Loads weights under a name."""
+        body = await _body(request)
+        if not isinstance(body, dict) or not isinstance(body.get("path"), str):
+            raise bad_field("path", body, "must be a model folder on the server")
+        digest = body.get("hash") or ""
+        if not isinstance(digest, str):
+            raise bad_field("hash", digest, "must be a content hash")
+        name = request.path_params["name"]
+        source = ModelSource(path=body["path"], hash=digest)
+        # Shielded: weights half exchanged because a client went away help nobody.
+        source = await asyncio.shield(self._models().load(name, source))
+        return JSONResponse({"id": name, "path": source.path, "hash": source.hash})
+
+    async def unload_model(self, request: HttpRequest) -> Response:
+        """Ends serving a name."""
+        name = request.path_params["name"]
+        await asyncio.shield(self._models().unload(name))
+        return JSONResponse({"id": name, "deleted": True})
+
+    async def metrics(self, request: HttpRequest) -> Response:
+        """Counters in Prometheus's text format."""
+        lines = [f"scope_in_flight {self.in_flight}"]
+        for (path, status), count in sorted(self.requests.items()):
+            labels = f'path="{path}",status="{status}"'
+            lines.append(f"scope_requests_total{{{labels}}} {count}")
+        for path, seconds in sorted(self.seconds.items()):
+            lines.append(f'scope_request_seconds_total{{path="{path}"}} {seconds:.6f}')
+        for (model, kind), count in sorted(self.tokens.items()):
+            labels = f'model="{model}",kind="{kind}"'
+            lines.append(f"scope_tokens_total{{{labels}}} {count}")
+        if self.search is not None:
+            lines.append(f"scope_search_queries_total {self.search.queries}")
+            lines.append(f"scope_search_calls_total {self.search.calls}")
+        if self.models is not None:
+            for model, futures in self.models.stats().items():
+                for replica, future in enumerate(futures):
+                    labels = f'model="{model}",replica="{replica}"'
+                    stats = await asyncio.wrap_future(future)
+                    for name, value in stats.items():
+                        name = "".join(c if c.isalnum() else "_" for c in name)
+                        lines.append(f"scope_engine_{name}{{{labels}}} {value}")
+        return PlainTextResponse("\n".join(lines) + "\n")
+
+    def _models(self) -> ModelTable:
+        if self.models is None:
+            why = "models: not ready: the server is starting"
+            raise ApiError(503, why, code="not_ready", retry_after=1)
+        return self.models
+
+    async def _sample(
+        self, request: HttpRequest, call: Call, *, chat: bool
+    ) -> Response:
+        if self.in_flight >= self.config.max_queue:
+            why = f"{self.in_flight} completions are under way: try again"
+            raise ApiError(429, why, code="queue_full", retry_after=1)
+        self.in_flight += 1
+        try:
+            answer = await _unless_gone(request, self._complete(call, chat=chat))
+        finally:
+            self.in_flight -= 1
+        if answer is None:
+            return Response(status_code=CLIENT_GONE)
+        served, asked, completion = answer
+        if completion.finish_reason not in ("stop", "length"):
+            why = f"model {call.model}: completion ended: {completion.finish_reason}"
+            raise ApiError(500, why, code="generation_failed")
+        self.tokens[call.model, "prompt"] += len(asked.ids)
+        self.tokens[call.model, "sampled"] += len(completion.ids)
+        body = completion_json(
+            call, asked.ids, completion, served.renderer.decode, chat=chat
+        )
+        return JSONResponse(body)
+
+    async def _complete(
+        self, call: Call, *, chat: bool
+    ) -> tuple[Served, Request, Completion]:
+        served = await self._models().get(call.model)
+        asked = _request(served, call, self.config.engine.max_length, chat=chat)
+        return served, asked, await served.complete(asked)
+
+
+def _request(served: Served, call: Call, max_length: int, *, chat: bool) -> Request:
+    """The engine's record of a checked call."""
+    if chat:
+        ids = served.renderer.prompt_ids(call.prompt, call.tools)
+    elif isinstance(call.prompt, str):
+        # As vLLM does: a prompt in text is taken as rendered, its special tokens count.
+        ids = served.tokenizer(call.prompt)["input_ids"]
+    else:
+        ids = call.prompt
+    beyond = max(ids, default=0)
+    if beyond >= served.config.vocab_size:
+        why = f"this model has {served.config.vocab_size} token ids"
+        raise bad_field("prompt", beyond, why)
+    room = max_length - len(ids)
+    wanted = call.max_tokens or max(room, 1)
+    if not ids or wanted > room:
+        raise ApiError(
+            400,
+            f"prompt of {len(ids)} tokens and max_tokens={wanted} exceed "
+            f"inference.engine.max_length={max_length}: shorten one, or raise it",
+            code="context_length_exceeded",
+        )
+    stop_ids = call.stop_ids
+    if not call.ignore_eos:
+        stop_ids += tuple(i for i in served.renderer.stop_ids if i not in stop_ids)
+    sampling = call.sampling.__class__(
+        **(vars(call.sampling) | {"max_new_tokens": wanted})
+    )
+    return Request(
+        ids=tuple(ids),
+        sampling=sampling,
+        stop=call.stop,
+        stop_ids=stop_ids,
+        seed64=call.seed,
+    )
+
+
+async def _body(request: HttpRequest) -> Any:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            why = f"body: more than {MAX_BODY_BYTES} bytes: send less at once"
+            raise ApiError(413, why, code="body_too_large")
+        chunks.append(chunk)
+    try:
+        return json.loads(b"".join(chunks))
+    except ValueError as error:
+        why = f"body: not JSON ({error}): send a JSON object"
+        raise ApiError(400, why, code="invalid_json") from error
+
+
+async def _unless_gone(request: HttpRequest, work: Awaitable[Any]) -> Any:
+    """The result of ``work``; None, and the work cancelled, if the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _error_response(error: ApiError) -> Response:
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+    return JSONResponse(error.json(), status_code=error.status, headers=headers)
+
+
+async def _no_route(request: HttpRequest, error: Any) -> Response:
+    why = f"{request.method} {request.url.path}: no such route"
+    return _error_response(ApiError(error.status_code, why, code="no_route"))

@@ -1,0 +1,232 @@
+"""The trainer's side: completions and searches over HTTP, retried where that helps."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+
+from retrieval.passages import Passage
+from rl.records import Completion, Request
+from scope_jax.inference.config import InferenceConfig
+from scope_jax.inference.protocol import read_completion, read_search, request_json
+
+log = logging.getLogger(__name__)
+
+# Spec 2.4, and 429: our server answers it when its queue is full.
+RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
+ATTEMPTS = 10
+
+
+class InferenceError(RuntimeError):
+    """A request to an inference server that did not succeed."""
+
+
+class RequestRefused(InferenceError):
+    """The server understood and said no; asking again would not help."""
+
+    def __init__(self, url: str, status: int, message: str, code: str | None):
+        super().__init__(f"{url}: {status}: {message}")
+        self.status, self.message, self.code = status, message, code
+
+
+class ServerUnavailable(InferenceError):
+    """Every attempt failed: no connection, no answer in time, or a server's fault."""
+
+
+class Client:
+    """Completions, searches, and weights in and out.
+
+    One object serves a whole run: it may be used from one event loop after another,
+    with any number of requests at once; ``config.concurrency`` of them are under way.
+
+    Args:
+      config: timeouts, concurrency, and the URLs of other people's servers.
+      url: our server's address (`Supervisor.url`); default ``config.url``.
+    """
+
+    def __init__(self, config: InferenceConfig, url: str = ""):
+        self.config = config
+        self.url = (url or config.url).rstrip("/")
+        self.judge_url = config.judge_url.rstrip("/")
+        self.search_url = (config.retrieval_url or self.url).rstrip("/")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._http: httpx.AsyncClient | None = None
+        self._free: asyncio.Semaphore | None = None
+
+    async def complete(
+        self, model: str, request: Request, *, logprobs: bool = False
+    ) -> Completion:
+        """Samples a completion from the model called ``model``.
+
+        A request whose deadline passes gives an empty completion, "cancelled"; the
+        server stops working on it. ``fork_of`` is a matter of one engine and not sent.
+        From another server than ours, ids may be missing: the text is what counts.
+
+        Raises:
+          RequestRefused: unknown model, prompt too long, bad field.
+          ServerUnavailable: all attempts failed.
+        """
+        ours = not (model == "judge" and self.judge_url)
+        base = self.url if ours else self.judge_url
+        if not ours:
+            model = self.config.judge_model or model
+        body = request_json(model, request, ours=ours, logprobs=logprobs)
+        left = None
+        if request.deadline is not None:
+            left = request.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(left):
+                answer = await self._send(
+                    "POST",
+                    f"{base}/v1/completions",
+                    body,
+                    timeout=self.config.request_timeout,
+                )
+        except TimeoutError:
+            return Completion(
+                ids=(), logprobs=(), text="", finish_reason="cancelled",
+                prompt_tokens=len(request.ids),
+            )  # fmt: skip
+        return read_completion(answer)
+
+    async def search(
+        self, queries: Sequence[str], topk: int = 3
+    ) -> list[list[tuple[Passage, float]]]:
+        """Passages and scores of each query, best first (spec 2.4).
+
+        Raises:
+          RequestRefused: the server has no passages, or a bad field.
+          ServerUnavailable: all attempts failed.
+        """
+        body = {"queries": list(queries), "topk": topk, "return_scores": True}
+        answer = await self._send(
+            "POST",
+            f"{self.search_url}/retrieve",
+            body,
+            timeout=self.config.search_timeout,
+        )
+        return read_search(answer)
+
+    async def load_model(self, name: str, path: str, hash: str = "") -> str:
+        """Serves the folder ``path`` (on the server's machine) as ``name``.
+
+        Returns the content hash. Loading what is already there costs nothing.
+
+        Raises:
+          RequestRefused: the folder cannot be loaded, or its hash is another.
+          ServerUnavailable: all attempts failed.
+        """
+        answer = await self._send(
+            "POST",
+            f"{self.url}/v1/models/{name}",
+            {"path": str(path), "hash": hash},
+            timeout=self.config.ready_timeout,
+        )
+        return answer["hash"]
+
+    async def unload_model(self, name: str) -> None:
+        """Ends serving ``name``; fine if it was not served."""
+        try:
+            await self._send("DELETE", f"{self.url}/v1/models/{name}", timeout=60.0)
+        except RequestRefused as refused:
+            if refused.status != 404:
+                raise
+
+    async def models(self) -> dict[str, str]:
+        """Content hash of what is served under each name."""
+        answer = await self._send("GET", f"{self.url}/v1/models", timeout=60.0)
+        return {model["id"]: model.get("hash", "") for model in answer["data"]}
+
+    async def ready(self) -> dict[str, str]:
+        """What our server is still waiting for; empty when it is ready. Not retried.
+
+        Raises:
+          ServerUnavailable: no server answers.
+        """
+        try:
+            async with self._slot() as http:
+                response = await http.get(f"{self.url}/ready", timeout=10.0)
+        except httpx.TransportError as error:
+            raise ServerUnavailable(f"{self.url}: {_describe(error)}") from error
+        return response.json()["missing"]
+
+    async def close(self) -> None:
+        """Closes the connections of the running event loop."""
+        if self._http is not None and self._loop is asyncio.get_running_loop():
+            await self._http.aclose()
+        self._http = self._loop = self._free = None
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _send(
+        self, method: str, url: str, body: Any = None, *, timeout: float
+    ) -> Any:
+        """The JSON of a successful answer; waits 1, 2, 3, ... s between attempts."""
+        why = ""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                # The slot is given back during the wait: others may have more luck.
+                async with self._slot() as http:
+                    response = await http.request(
+                        method,
+                        url,
+                        json=body,
+                        timeout=httpx.Timeout(timeout, connect=30),
+                    )
+                if response.is_success:
+                    return response.json()
+                message, code = _error(response)
+                if response.status_code not in RETRIED_STATUS:
+                    raise RequestRefused(url, response.status_code, message, code)
+                why = f"{response.status_code}: {message}"
+            except (httpx.TransportError, ValueError) as error:
+                why = _describe(error)
+            log.debug("%s: attempt %d: %s", url, attempt, why)
+            if attempt < ATTEMPTS:
+                await asyncio.sleep(attempt)
+        raise ServerUnavailable(f"{url}: {why} ({ATTEMPTS} attempts)")
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[httpx.AsyncClient]:
+        """One of ``concurrency`` places, and the connections of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:
+            # Connections of an earlier loop died with it.
+            size = self.config.concurrency
+            limits = httpx.Limits(
+                max_connections=size,
+                max_keepalive_connections=size,
+                keepalive_expiry=240,
+            )
+            # Environment proxies are for the world, not for a trusted network.
+            self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+            self._free = asyncio.Semaphore(size)
+            self._loop = loop
+        async with self._free:
+            yield self._http
+
+
+def _error(response: httpx.Response) -> tuple[str, str | None]:
+    """Message and code of an error, in our format, vLLM's, SGLang's or none."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text[:200] or response.reason_phrase, None
+    if isinstance(body, dict):
+        error = body.get("error", body)
+        if isinstance(error, dict):
+            message = error.get("message") or error.get("detail") or str(error)[:200]
+            return str(message), error.get("code")
+    return str(body)[:200], None
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,0 +1,245 @@
+"""The models of the server: names, the engines behind them, and weights in and out.
+
+Names with the same content hash share engines: in the first iteration the Solver is the
+judge. A name whose weights change keeps its compiled engines where the architecture and
+tokenizer stay the same; only its parameters are exchanged, when nothing is in flight.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from models import hf
+from models.chat import ChatRenderer
+from models.config import DecoderConfig
+from models.errors import UserError
+from models.sharding import make_mesh
+from rl.engine import Engine, EngineConfig
+from rl.engine_thread import EngineThread
+from rl.records import Completion, Request
+from scope_jax.inference.config import ModelSource
+from scope_jax.inference.protocol import ApiError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Served:
+    """One distinct set of weights and the engines that compute with it.
+
+    Attributes:
+      replicas: one engine thread per group of devices.
+      load: requests in flight on each of them.
+      idle: set while there are none.
+    """
+
+    source: ModelSource
+    config: DecoderConfig
+    tokenizer: Any
+    renderer: ChatRenderer
+    replicas: list[EngineThread]
+    load: list[int] = field(default_factory=list)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self):
+        self.load = [0] * len(self.replicas)
+        self.idle.set()
+
+    async def complete(self, request: Request) -> Completion:
+        """Samples on the replica with the least to do; cancelled with its task."""
+        i = self.load.index(min(self.load))
+        self.load[i] += 1
+        self.idle.clear()
+        try:
+            return await asyncio.wrap_future(self.replicas[i].complete(request))
+        finally:
+            self.load[i] -= 1
+            if not any(self.load):
+                self.idle.set()
+
+
+class ModelTable:
+    """Which weights are served under which name. Lives on the event loop's thread."""
+
+    def __init__(
+        self,
+        engine_config: EngineConfig,
+        *,
+        replicas: int = 1,
+        tensor: int = 1,
+        on_change: Callable[[], None] = lambda: None,
+    ):
+        self.engine_config = engine_config
+        self.groups = _device_groups(replicas, tensor)
+        self.on_change = on_change
+        self.names: dict[str, Served] = {}
+        self.wanted: dict[str, ModelSource] = {}
+        """What was asked for last: what a restarted server loads again."""
+        self.loading: dict[str, str] = {}
+        """What is being done for a name that cannot answer yet."""
+        self._changed = asyncio.Condition()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def get(self, name: str) -> Served:
+        """The model called ``name``; waits while its weights are being loaded.
+
+        Raises:
+          ApiError: 404 for a name that nobody loaded.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: name not in self.loading)
+        if name not in self.names:
+            known = ", ".join(sorted(self.names)) or "none"
+            raise ApiError(
+                404,
+                f"model: {name!r}: not served here: use one of: {known}",
+                code="model_not_found",
+            )
+        return self.names[name]
+
+    async def load(self, name: str, source: ModelSource) -> ModelSource:
+        """Serves the weights of a folder as ``name``; returns the source with its hash.
+
+        Raises:
+          ApiError: 400 if the folder cannot be loaded or has another content hash. What
+            was served as ``name`` stays.
+        """
+        old_wanted = self.wanted.get(name)
+        self.wanted[name] = source
+        await self._progress(name, "waiting for its turn")
+        try:
+            async with self._one_at_a_time:
+                source = await self._load(name, source)
+            self.wanted[name] = source
+        except UserError as error:
+            if old_wanted is None:
+                self.wanted.pop(name, None)
+            else:
+                self.wanted[name] = old_wanted
+            raise ApiError(400, str(error), code="model_load_failed") from error
+        finally:
+            await self._progress(name, None)
+        self.on_change()
+        return source
+
+    async def unload(self, name: str) -> None:
+        """Ends serving ``name``; its engines go unless another name shares them.
+
+        Raises:
+          ApiError: 404 for a name that nobody loaded.
+        """
+        await self.get(name)
+        async with self._one_at_a_time:
+            served = self.names.pop(name, None)
+            self.wanted.pop(name, None)
+            self.on_change()
+            if served:
+                await self._release(served)
+
+    async def close(self) -> None:
+        """Ends all engines, whatever they are doing."""
+        for served in set(self.names.values()):
+            for thread in served.replicas:
+                await asyncio.to_thread(thread.close)
+        self.names.clear()
+
+    def stats(self) -> dict[str, Sequence[Any]]:
+        """Name -> futures of the engines' own counters, one per replica."""
+        return {
+            name: [t.call(lambda engine: engine.stats()) for t in served.replicas]
+            for name, served in self.names.items()
+        }
+
+    async def _load(self, name: str, source: ModelSource) -> ModelSource:
+        await self._progress(name, "reading its weights")
+        digest = await asyncio.to_thread(hf.content_hash, source.path)
+        if source.hash and digest != source.hash:
+            raise UserError(
+                f"{source.path}: content hash {digest} is not {source.hash}: "
+                "the folder was changed, or another one was meant"
+            )
+        source = ModelSource(path=source.path, hash=digest)
+        current = self.names.get(name)
+        if current and current.source.hash == digest:
+            return source
+        for served in self.names.values():
+            if served.source.hash == digest:
+                self.names[name] = served
+                if current:
+                    await self._release(current)
+                return source
+        shared = current and sum(s is current for s in self.names.values()) > 1
+        if current and not shared and await self._exchange(current, source):
+            return source
+        new = await self._build(source, lambda what: self._progress(name, what))
+        self.names[name] = new
+        if current:
+            await self._release(current)
+        return source
+
+    async def _build(
+        self, source: ModelSource, progress: Callable[[str], Awaitable[None]]
+    ) -> Served:
+        tokenizer = await asyncio.to_thread(hf.load_tokenizer, source.path)
+        threads = []
+        for devices in self.groups:
+            mesh = make_mesh(tensor=len(devices), devices=devices)
+            config, params = await asyncio.to_thread(hf.load, source.path, mesh=mesh)
+            engine = Engine(params, config, tokenizer, self.engine_config, mesh=mesh)
+            await progress("compiling")
+            await asyncio.to_thread(engine.compile)
+            threads.append(EngineThread(engine))
+        renderer = ChatRenderer.from_tokenizer(tokenizer)
+        return Served(source, config, tokenizer, renderer, threads)
+
+    async def _exchange(self, served: Served, source: ModelSource) -> bool:
+        """Puts new weights under compiled engines, if they fit."""
+        tokenizer = await asyncio.to_thread(hf.load_tokenizer, source.path)
+        if _spelling(tokenizer) != _spelling(served.tokenizer):
+            return False
+        for devices, thread in zip(self.groups, served.replicas, strict=True):
+            mesh = make_mesh(tensor=len(devices), devices=devices)
+            config, params = await asyncio.to_thread(hf.load, source.path, mesh=mesh)
+            if config != served.config:
+                return False
+            await served.idle.wait()
+            call = thread.call(lambda engine, p=params: engine.set_params(p))
+            await asyncio.wrap_future(call)
+        served.source = source
+        log.info("exchanged the weights of a compiled engine: %s", source.path)
+        return True
+
+    async def _release(self, served: Served) -> None:
+        if any(s is served for s in self.names.values()):
+            return
+        await served.idle.wait()
+        for thread in served.replicas:
+            await asyncio.to_thread(thread.close)
+
+    async def _progress(self, name: str, what: str | None) -> None:
+        async with self._changed:
+            if what is None:
+                self.loading.pop(name, None)
+            else:
+                self.loading[name] = what
+                log.info("model %s: %s", name, what)
+            self._changed.notify_all()
+
+
+def _device_groups(replicas: int, tensor: int) -> list[list[jax.Device]]:
+    devices, needed = jax.devices(), replicas * tensor
+    if needed > len(devices):
+        raise UserError(
+            f"placement.inference.mesh: {replicas} replicas x tensor={tensor}: need "
+            f"{needed} devices and {len(devices)} are visible: make the mesh smaller"
+        )
+    return [devices[i * tensor : (i + 1) * tensor] for i in range(replicas)]
+
+
+def _spelling(tokenizer: Any) -> tuple[str, str | None]:
+    """Everything of a tokenizer that an engine or a renderer depends on."""
+    return tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template

@@ -1,0 +1,219 @@
+"""The inference process: ``python -m scope_jax.inference.server --config-file JSON``.
+
+It listens at once and loads in the background, so that a client meets a closed port
+only for a moment; ``/ready`` says what is still missing. ``scripts/serve.py`` is the
+friendly form for a person.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from models.errors import UserError
+from retrieval.search import Searcher
+from scope_jax import settings as settings_io
+from scope_jax.inference.app import App
+from scope_jax.inference.batcher import SearchBatcher
+from scope_jax.inference.config import ServerSettings
+from scope_jax.inference.models import ModelTable
+from scope_jax.inference.protocol import ApiError
+
+log = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+      UserError: the port is in use, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    # A restarted server takes its old port although connections linger in TIME_WAIT.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(4096)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} on {host}: in use: choose another, or 0 for a free one"
+            ) from error
+        raise UserError(f"{host}:{port}: {error.strerror}: choose another") from error
+    return sock
+
+
+def serve(
+    settings: ServerSettings, *, announce: Callable[[str], None] = lambda line: None
+) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+      announce: told where the server listens, and when it is ready.
+
+    Raises:
+      UserError: the port is in use, or something to be loaded is bad.
+    """
+    if settings.parent:
+        _watch_parent(settings.parent)
+    process = _Process(settings, announce)
+    config = uvicorn.Config(
+        process.app.starlette(process.lifespan),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        # Clients keep connections between the turns of their conversations.
+        timeout_keep_alive=300,
+    )
+    process.server = _Server(config)
+    process.server.run(sockets=[process.socket])
+    if process.failure is not None:
+        raise process.failure
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that ends with exit code 0 when it is asked to end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+class _Process:
+    """Start and end of what the routes need."""
+
+    def __init__(self, settings: ServerSettings, announce: Callable[[str], None]):
+        self.settings, self.announce = settings, announce
+        inference, retrieval = settings.inference, settings.retrieval
+        self.app = App(inference)
+        self.app.missing = {name: "the server is starting" for name in settings.models}
+        if retrieval is not None:
+            self.app.missing["retrieval"] = "loading passages and index"
+        self.failure: BaseException | None = None
+        self.server: uvicorn.Server | None = None
+        self.socket = bind(inference.host, inference.port)
+        self.port = self.socket.getsockname()[1]
+        self.write_state()
+        announce(f"listening on http://{inference.host}:{self.port}")
+
+    def write_state(self) -> None:
+        """Tells the supervisor, in a file that appears whole or not at all."""
+        if not self.settings.state_file:
+            return
+        models = self.app.models.wanted if self.app.models else self.settings.models
+        state: dict[str, Any] = {
+            "port": self.port,
+            "pid": os.getpid(),
+            "models": {n: {"path": s.path, "hash": s.hash} for n, s in models.items()},
+        }
+        path = Path(self.settings.state_file)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Loads in the background while the server already answers."""
+        loading = asyncio.create_task(self._load())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            if self.app.models is not None:
+                await self.app.models.close()
+
+    async def _load(self) -> None:
+        start = time.monotonic()
+        try:
+            await asyncio.gather(self._load_retrieval(), self._load_models())
+        except Exception as error:
+            self.failure = error
+            assert self.server is not None
+            self.server.should_exit = True
+            return
+        self.announce(f"ready after {time.monotonic() - start:.0f} s")
+
+    async def _load_retrieval(self) -> None:
+        config = self.settings.retrieval
+        if config is None:
+            return
+        searcher = await asyncio.to_thread(Searcher, config)
+        inference = self.settings.inference
+        self.app.search = SearchBatcher(
+            searcher.search, batch=inference.search_batch, max_queue=inference.max_queue
+        )
+        del self.app.missing["retrieval"]
+
+    async def _load_models(self) -> None:
+        table = await asyncio.to_thread(
+            ModelTable,
+            self.settings.inference.engine,
+            replicas=self.settings.replicas,
+            tensor=self.settings.tensor,
+            on_change=self.write_state,
+        )
+        sources = self.settings.models
+        table.wanted = dict(sources)
+        table.loading = {name: "waiting for its turn" for name in sources}
+        self.app.models = table
+        for name in sources:
+            del self.app.missing[name]
+        for name, source in sources.items():
+            try:
+                await table.load(name, source)
+            except ApiError as error:
+                raise UserError(error.message) from error
+
+
+def _watch_parent(parent: int) -> None:
+    """Ends this process at once when its parent is gone: no orphan keeps a GPU."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        log.warning("parent process %d is gone: ending", parent)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the process as the supervisor starts it; all it says goes to stderr."""
+    parser = argparse.ArgumentParser(prog="scope_jax.inference.server")
+    parser.add_argument("--config-file", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # One line per request and per compiled program is too much for a log of days.
+    for noisy in ("httpx", "jax", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        settings = settings_io.load(ServerSettings, arguments.config_file)
+        return serve(settings, announce=log.info)
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

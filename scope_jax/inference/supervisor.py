@@ -1,0 +1,253 @@
+"""Keeps one inference process alive: start, wait until ready, restart, stop."""
+
+import atexit
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+
+import scope_jax
+from models.errors import UserError
+from retrieval.search import RetrievalConfig
+from scope_jax import settings as settings_io
+from scope_jax.inference.config import InferenceConfig, ModelSource, ServerSettings
+
+log = logging.getLogger(__name__)
+
+# How often the process is looked at: an HTTP client's first retry comes after 1 s.
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 15.0
+
+
+class Supervisor:
+    """The inference process of one run.
+
+    With ``config.url`` it starts nothing and only waits for that server to be ready.
+    A process that dies is started again on its old port with the models that it had;
+    a client's retries ride over the gap.
+
+    Args:
+      config: where the server listens and how long it may take to start.
+      run_dir: gets ``inference.log`` and the folder ``inference/`` with the server's
+        settings and state.
+      retrieval: what the server searches; None where ``config.retrieval_url`` is used.
+      models: weights to load at the start, by name.
+      environment: variables that differ from this process's (visible devices, memory).
+      replicas: engines per model; ``tensor``: devices of each.
+      on_progress: told, every few seconds, what is still missing.
+    """
+
+    def __init__(
+        self,
+        config: InferenceConfig,
+        run_dir: Path,
+        *,
+        retrieval: RetrievalConfig | None = None,
+        models: Mapping[str, ModelSource] | None = None,
+        environment: Mapping[str, str] | None = None,
+        replicas: int = 1,
+        tensor: int = 1,
+        on_progress: Callable[[str], None] = log.info,
+    ):
+        self.config = config
+        self.settings = ServerSettings(
+            inference=config,
+            retrieval=retrieval,
+            models=dict(models or {}),
+            replicas=replicas,
+            tensor=tensor,
+            parent=os.getpid(),
+            state_file=str(Path(run_dir).absolute() / "inference" / "state.json"),
+        )
+        self.environment = dict(environment or {})
+        self.on_progress = on_progress
+        self.log_file = Path(run_dir) / "inference.log"
+        self.folder = Path(run_dir) / "inference"
+        self.url = config.url.rstrip("/")
+        self.restarts = 0
+        self.failure: str | None = None
+        """Why the server is down for good, once it is."""
+        self._process: subprocess.Popen | None = None
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server; None where it is not ours."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> str:
+        """Starts the server, waits until it is ready, and returns its URL.
+
+        Raises:
+          UserError: it ended while it started, with what it said last, or it was not
+            ready in time.
+        """
+        if not self.config.url:
+            self._launch(self.settings)
+            atexit.register(self.stop)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        if self._process is not None:
+            self._watcher = threading.Thread(
+                target=self._watch, name="watch-inference", daemon=True
+            )
+            self._watcher.start()
+        return self.url
+
+    def check(self) -> None:
+        """Raises `UserError` if the server is down for good."""
+        if self.failure:
+            raise UserError(self.failure)
+
+    def stop(self) -> None:
+        """Ends the server; fine if there is none."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        atexit.unregister(self.stop)
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> "Supervisor":
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _launch(self, settings: ServerSettings) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Path(settings.state_file).unlink(missing_ok=True)
+        settings_file = self.folder / "settings.json"
+        settings_io.save(settings, settings_file)
+        environment = os.environ | self.environment
+        # The packages may be importable only because of this process's own sys.path.
+        root = str(Path(scope_jax.__file__).absolute().parents[1])
+        paths = [root, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
+        command = [sys.executable, "-m", "scope_jax.inference.server"]
+        command += ["--config-file", str(settings_file)]
+        with self.log_file.open("ab") as output:
+            self._log_start = output.tell()
+            # A session of its own: Ctrl-C is for the trainer, which then ends it.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _wait(self) -> None:
+        """Returns when ``/ready`` says 200."""
+        start, said = time.monotonic(), 0.0
+        with httpx.Client(trust_env=False, timeout=10.0) as http:
+            while True:
+                self._raise_if_ended()
+                waited = time.monotonic() - start
+                missing = self._missing(http)
+                if not missing:
+                    return
+                if waited > self.config.ready_timeout:
+                    raise UserError(
+                        f"inference server: {missing} after {waited:.0f} s: raise "
+                        f"inference.ready_timeout, or see {self.log_file}"
+                    )
+                if waited - said >= 3.0:
+                    said = waited
+                    self.on_progress(f"inference server: {missing} ({waited:.0f} s)")
+                time.sleep(_POLL_SECONDS)
+
+    def _missing(self, http: httpx.Client) -> str:
+        """What the server is waiting for, in words; empty when it is ready."""
+        if not self.config.url:
+            try:
+                state = json.loads(Path(self.settings.state_file).read_text("utf-8"))
+            except FileNotFoundError:
+                return "starting"
+            host = self.config.host
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            host = f"[{host}]" if ":" in host else host
+            self.url = f"http://{host}:{state['port']}"
+        try:
+            response = http.get(f"{self.url}/ready")
+            if response.status_code == 200:
+                return ""
+            missing = response.json()["missing"]
+        except (httpx.TransportError, ValueError, KeyError) as error:
+            return f"no answer from {self.url} ({type(error).__name__})"
+        return ", ".join(f"{name}: {what}" for name, what in missing.items())
+
+    def _raise_if_ended(self) -> None:
+        code = self._process.poll() if self._process else None
+        if code is not None:
+            raise UserError(
+                f"inference server: ended with code {code} while it started: "
+                f"{self._last_words()}: see {self.log_file}"
+            )
+
+    def _last_words(self) -> str:
+        """Its error line if it wrote one, else the last lines of its log."""
+        with self.log_file.open("rb") as output:
+            output.seek(self._log_start)
+            text = output.read()[-20_000:].decode("utf-8", "replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        said = errors[-1].removeprefix("error: ") if errors else " | ".join(lines[-3:])
+        return said or "it said nothing"
+
+    def _watch(self) -> None:
+        """Runs on a thread of its own: starts the server again when it has died."""
+        while not self._stopping.wait(_POLL_SECONDS):
+            assert self._process is not None
+            code = self._process.poll()
+            if code is None:
+                continue
+            if self.restarts >= self.config.max_restarts:
+                self.failure = (
+                    f"inference server: died {self.restarts + 1} times, the last time "
+                    f"with code {code}: {self._last_words()}: see {self.log_file}"
+                )
+                log.error(self.failure)
+                return
+            self.restarts += 1
+            log.warning(
+                "inference server died with code %d: start %d of %d again",
+                code,
+                self.restarts,
+                self.config.max_restarts,
+            )
+            self._launch(self._as_it_was())
+
+    def _as_it_was(self) -> ServerSettings:
+        """Settings with the port and the models that the dead server had."""
+        try:
+            state = json.loads(Path(self.settings.state_file).read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            # It died before it wrote anything; its predecessor's settings still hold.
+            return settings_io.load(ServerSettings, self.folder / "settings.json")
+        models = {name: ModelSource(**m) for name, m in state["models"].items()}
+        inference = replace(self.config, port=state["port"])
+        return replace(self.settings, inference=inference, models=models)
