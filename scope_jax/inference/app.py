@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,15 +19,14 @@ from rl.records import Completion, Request
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.models import ModelTable, Served
-from scope_jax.inference.protocol import (
+from scope_jax.inference.protocol import completion_json, search_json
+from scope_jax.inference.validation import (
     ApiError,
     Call,
     bad_field,
-    completion_json,
     parse_chat,
     parse_completion,
     parse_search,
-    search_json,
 )
 
 log = logging.getLogger(__name__)
@@ -256,12 +256,9 @@ def _request(served: Served, call: Call, max_length: int, *, chat: bool) -> Requ
     stop_ids = call.stop_ids
     if not call.ignore_eos:
         stop_ids += tuple(i for i in served.renderer.stop_ids if i not in stop_ids)
-    sampling = call.sampling.__class__(
-        **(vars(call.sampling) | {"max_new_tokens": wanted})
-    )
     return Request(
         ids=tuple(ids),
-        sampling=sampling,
+        sampling=replace(call.sampling, max_new_tokens=wanted),
         stop=call.stop,
         stop_ids=stop_ids,
         seed64=call.seed,

@@ -8,7 +8,7 @@ tokenizer stay the same; only its parameters are exchanged, when nothing is in f
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from rl.engine import Engine, EngineConfig
 from rl.engine_thread import EngineThread
 from rl.records import Completion, Request
 from scope_jax.inference.config import ModelSource
-from scope_jax.inference.protocol import ApiError
+from scope_jax.inference.validation import ApiError
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,8 @@ class ModelTable:
         for devices, thread in zip(self.groups, served.replicas, strict=True):
             mesh = make_mesh(tensor=len(devices), devices=devices)
             config, params = await asyncio.to_thread(hf.load, source.path, mesh=mesh)
-            if config != served.config:
+            # The original config.json may name another precision or library version.
+            if replace(config, hf="") != replace(served.config, hf=""):
                 return False
             await served.idle.wait()
             call = thread.call(lambda engine, p=params: engine.set_params(p))

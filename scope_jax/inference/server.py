@@ -30,7 +30,7 @@ from scope_jax.inference.app import App
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import ServerSettings
 from scope_jax.inference.models import ModelTable
-from scope_jax.inference.protocol import ApiError
+from scope_jax.inference.validation import ApiError
 
 log = logging.getLogger(__name__)
 

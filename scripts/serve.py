@@ -1,0 +1,73 @@
+"""Serves search and models by hand, as a run's trainer starts them for itself.
+
+    python scripts/serve.py --config tiny --inference.port 8000
+
+A run finds it with ``--inference.url http://HOST:8000``. Without ``--models`` the
+configuration's base model is served, as ``judge`` and as ``solver``.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import configs
+from models.errors import UserError
+from scope_jax import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What concerns this server only."""
+
+    models: tuple[str, ...] = ()
+    """Weights to serve, as NAME=FOLDER. None given: the base model."""
+    log: Path | None = None
+    """File for the server's log. None: warnings only, on the screen."""
+
+
+def sources(options: ServeOptions, base: str) -> dict:
+    """Name -> weights, as the command line asks for them."""
+    from scope_jax.demo import assets
+    from scope_jax.inference import ModelSource
+
+    models = {}
+    for entry in options.models or (f"judge={base}", f"solver={base}"):
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"--models {entry}: not NAME=FOLDER: as in judge=my/model")
+        path = str(assets.model_path()) if path == "demo" else path
+        models[name] = ModelSource(path=path)
+    return models
+
+
+def main(argv: Sequence[str]) -> int:
+    config, options = cli.parse(
+        argv,
+        load=configs.load,
+        describe=configs.describe,
+        options=ServeOptions,
+        prog="serve.py",
+    )
+    placement = config.placement.inference
+    # Before JAX looks for devices.
+    os.environ.update(placement.environment())
+    from scope_jax.inference import ServerSettings, server
+
+    level = logging.INFO if options.log else logging.WARNING
+    logging.basicConfig(
+        filename=options.log, level=level, format="%(asctime)s %(message)s"
+    )
+    settings = ServerSettings(
+        inference=config.inference,
+        retrieval=None if config.inference.retrieval_url else config.retrieval,
+        models=sources(options, config.model.path),
+        replicas=placement.replicas,
+        tensor=placement.tensor,
+    )
+    return server.serve(settings, announce=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
