@@ -1,0 +1,203 @@
+"""The judge: rubrics, gates and grades; what it is asked and how its words are read.
+
+Spec 6, 7, 8. Unlike the reference, a verdict is read after the last closed thinking
+block, and an unclosed block makes the output unreadable
+(``Compat.verdicts_in_thinking`` turns that off). The calls are made elsewhere.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scope_jax import formats
+from scope_jax.compat import OFF, Compat
+from scope_jax.formats import Message
+from scope_jax.prompts import PromptSet
+from scope_jax.types import Rubric
+
+MIN_RUBRICS, MAX_RUBRICS = 3, 10
+Stage = Literal["challenger", "tasks", "solver"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTemperatures:
+    """Temperature of grading, by what the grades are for."""
+
+    challenger: float = 0.0
+    """Stage 1: difficulty of a Challenger's task."""
+    tasks: float = 0.0
+    """Stage 2: difficulty of a task to keep or drop."""
+    solver: float = 0.6
+    """Stage 3: reward of a Solver, and evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """Judge: how it is asked, and how its verdicts are added up."""
+
+    thinking: bool = False
+    """The judge thinks by itself (Qwen3): grading asks for plain reasoning."""
+    grade_temperature: StageTemperatures = StageTemperatures()
+    """Sampling temperature of grades, by stage."""
+    rubric_temperature: float = 0.0
+    """Sampling temperature of rubric writing."""
+    gate_temperature: float = 0.0
+    """Sampling temperature of the quality gates."""
+    grade_tokens: int = 16384
+    """Most new tokens of a grade."""
+    rubric_tokens: int = 8192
+    """Most new tokens of rubric writing in Challenger training."""
+    rubric_tokens_tasks: int = 16384
+    """Most new tokens of rubric writing in task creation."""
+    gate_tokens: int = 256
+    """Most new tokens of a gate; 1024 for a judge that thinks by itself."""
+    retry: bool = True
+    """Ask once more, in the same conversation, for a grade that could not be read."""
+    min_coverage: float = 0.5
+    """An answer with a smaller share of readable grades is discarded."""
+    pad: float = 0.0
+    """What an unreadable grade of an answer that is not discarded counts."""
+    gates: tuple[str, ...] = ("entity", "source_relevance")
+    """Quality gates a task must pass."""
+    required_gates: int = 2
+    """Least sum of the gates' scores."""
+
+
+@dataclass(frozen=True)
+class RubricsParse:
+    """The rubrics that a judge wrote; ``errors`` say why they can't be used."""
+
+    valid: bool
+    rubrics: tuple[Rubric, ...]
+    errors: tuple[str, ...] = ()
+
+
+def documents_text(source: str, passages: Sequence[str]) -> str:
+    """What a rubric writer is shown: the source document, then what was retrieved."""
+    blocks = [block.strip() for block in (source, *passages)]
+    return "\n\n---\n\n".join(block for block in blocks if block)
+
+
+def grade_prompts(
+    prompts: PromptSet,
+    task: str,
+    answer: str,
+    rubrics: Sequence[Rubric],
+    *,
+    thinking: bool = False,
+) -> list[tuple[Message, ...]]:
+    """One conversation per rubric, each asking for the grade of ``answer`` on it."""
+    return [
+        prompts.grade(task, answer, f"{number}. {rubric.text}", thinking=thinking)
+        for number, rubric in enumerate(rubrics, 1)
+    ]
+
+
+def _verdict_text(text: str, compat: Compat) -> str | None:
+    return text if compat.verdicts_in_thinking else formats.after_thinking(text)
+
+
+_PRIORITY = re.compile(r"\bpriority=[\"']?([^\"'>\s]+)[\"']?")
+_WORD = re.compile(r"\w")
+
+
+def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
+    """Reads ``<rubrics>`` (spec 6): 3 to 10, none blank; priorities as written."""
+    verdict = _verdict_text(text, compat)
+    if verdict is None:
+        return RubricsParse(False, (), ("unclosed thinking block",))
+    block = formats.first_pair(verdict, "rubrics")
+    if block is None:
+        return RubricsParse(False, (), ("no closed rubrics block",))
+    rubrics = tuple(_rubrics(block.content))
+    errors = []
+    if any(not rubric.text for rubric in rubrics):
+        errors.append("blank rubric")
+    if not MIN_RUBRICS <= len(rubrics) <= MAX_RUBRICS:
+        errors.append(
+            f"{len(rubrics)} rubrics: {MIN_RUBRICS} to {MAX_RUBRICS} are wanted"
+        )
+    return RubricsParse(not errors, rubrics, tuple(errors))
+
+
+def _rubrics(block: str):
+    """Every ``<rubric\\b([^>]*)>(.*?)</rubric>`` of ``block``."""
+    opening, closing = "<rubric", "</rubric>"
+    position = 0
+    while (start := block.find(opening, position)) >= 0:
+        position = start + len(opening)
+        if _WORD.match(block, position):  # <rubrics>, not <rubric ..>
+            continue
+        inside = block.find(">", position)
+        close = block.find(closing, inside + 1) if inside >= 0 else -1
+        if close < 0:
+            return
+        priority = _PRIORITY.search(block[position:inside])
+        yield Rubric(
+            block[inside + 1 : close].strip(), priority[1] if priority else None
+        )
+        position = close + len(closing)
+
+
+_SCORE = re.compile(r"<score>\s*+([\d.]++)\s*+</score>")
+_GATE = re.compile(r"<score>\s*+(0|1)\s*+</score>")
+
+
+def parse_grade(text: str, *, compat: Compat = OFF) -> float | None:
+    """Reads one grade, 0, 0.5 or 1 (spec 7); None if there is none to read."""
+    verdict = _verdict_text(text, compat)
+    if verdict is None:
+        return None
+    if match := _SCORE.search(verdict):
+        return _score(match[1])
+    if span := formats.first_pair(verdict, "scores"):
+        return _score(span.content)
+    return _score(_without_closed_thinking(verdict))
+
+
+def _without_closed_thinking(text: str) -> str:
+    kept, position = [], 0
+    for span in formats.pairs(text, "think"):
+        kept.append(text[position : span.start])
+        position = span.end
+    return "".join([*kept, text[position:]])
+
+
+def _score(text: str) -> float | None:
+    stripped = text.strip()
+    # No score needs more characters; float() of a long one is slow.
+    if not re.fullmatch(r"[\d.]{1,8}", stripped):
+        return None
+    try:
+        value = float(stripped)
+    except ValueError:
+        return None
+    return value if value in (0.0, 0.5, 1.0) else None
+
+
+def parse_gate(text: str, *, compat: Compat = OFF) -> int | None:
+    """Reads a gate's verdict, the first score that is 0 or 1 (spec 8)."""
+    verdict = _verdict_text(text, compat)
+    match = _GATE.search(verdict) if verdict is not None else None
+    return int(match[1]) if match else None
+
+
+def gates_pass(scores: Mapping[str, int | None], required: int) -> bool:
+    """Whether every gate's score could be read and they sum to ``required``."""
+    readable = [score for score in scores.values() if score is not None]
+    return len(readable) == len(scores) and sum(readable) >= required
+
+
+def rubric_score(
+    grades: Sequence[float | None],
+    n_rubrics: int,
+    *,
+    min_coverage: float = 0.5,
+    pad: float = 0.0,
+) -> float | None:
+    """The sum S of an answer's grades (spec 7), or None: too few could be read."""
+    read = [grade for grade in grades if grade is not None][:n_rubrics]
+    if not read or len(read) / n_rubrics < min_coverage:
+        return None
+    return sum(read) + (n_rubrics - len(read)) * pad
