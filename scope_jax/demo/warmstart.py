@@ -1,0 +1,473 @@
+"""Supervised warm start of the small world's model on programmatic transcripts.
+
+A Qwen3-shaped decoder of about a million parameters learns all jobs of the method at
+once, from transcripts that are made anew for every step. A curriculum (``LEVELS`` of
+``transcripts``) raises the facts per context whenever the model copies nine of ten facts
+right: given whole contexts from the start it does not find the copying circuit in time.
+Conversations are packed, several to a row, so that no time goes into padding.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from transformers import PreTrainedTokenizerFast
+
+from models import forward
+from models.config import DecoderConfig
+from scope_jax import prompts
+from scope_jax.demo import tokenizer as small_tokenizer
+from scope_jax.demo.transcripts import JOBS, LEVELS, Script, Transcript
+from scope_jax.demo.world import RELATIONS, World
+from scope_jax.types import TOOL_FORMATS
+
+LOOKAHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmstartConfig:
+    """The warm start's settings.
+
+    Attributes:
+      steps: optimizer steps; the learning rate falls linearly over the last
+        ``decay_steps`` of them.
+      row_tokens: length of a packed row at each curriculum level.
+      batch_tokens: tokens a step, at every level.
+      promote_at: accuracy on copied names at which the next level begins.
+      job_weights: how often each job is played.
+      verdict_weight: loss weight of a verdict against 1 for any other token.
+    """
+
+    steps: int = 2000
+    decay_steps: int = 300
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    batch_tokens: int = 5280
+    row_tokens: tuple[int, ...] = (96, 192, 264, 352)
+    promote_at: float = 0.9
+    seed: int = 0
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_layers: int = 3
+    num_heads: int = 4
+    embed_std: float = 0.5
+    verdict_weight: float = 4.0
+    job_weights: tuple[tuple[str, float], ...] = (
+        ("challenger", 1.0),
+        ("solver", 1.5),
+        ("rubric", 1.5),
+        ("gate_entity", 0.5),
+        ("gate_source", 1.5),
+        ("grader", 5.0),
+    )
+
+
+def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """The tokenizer of ``world``, its merges learnt from transcripts and prompts."""
+    script = Script(world, np.random.default_rng(0))
+    texts = []
+    for _ in range(400):
+        for job in JOBS:
+            transcript = script.play(job)
+            for message in transcript.messages:
+                role, content = message["role"], message["content"]
+                if role == "tool":
+                    content = f"<tool_response>\n{content}\n</tool_response>"
+                texts.append(f"{role}\n{content}")
+    for tool_format in TOOL_FORMATS:
+        found = prompts.load("small_world", tool_format)
+        texts += [found.templates["grade_retry"].text, found.invalid_action()] * 20
+    return small_tokenizer.train(world, texts)
+
+
+def decoder_config(
+    config: WarmstartConfig, tokenizer: PreTrainedTokenizerFast
+) -> DecoderConfig:
+    """The model's shape; the vocabulary is padded to a multiple of 32."""
+    return DecoderConfig(
+        model_type="qwen3",
+        vocab_size=-(-len(tokenizer) // 32) * 32,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_heads,
+        head_dim=config.hidden_size // config.num_heads,
+        rope_theta=10_000.0,
+        rms_norm_eps=1e-6,
+        tie_embeddings=True,
+        qkv_bias=False,
+        qk_norm=True,
+        max_position=2048,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One encoded transcript: what is trained, and which tokens can be told for sure."""
+
+    job: int
+    ids: np.ndarray
+    weight: np.ndarray
+    key: np.ndarray
+
+
+class ExampleEncoder:
+    """Turns transcripts into token ids, loss weights and key positions."""
+
+    def __init__(
+        self,
+        world: World,
+        tokenizer: PreTrainedTokenizerFast,
+        verdict_weight: float = 1.0,
+    ):
+        self._tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer.encode_special_tokens = True
+        token_id = tokenizer.convert_tokens_to_ids
+        self._start = token_id(small_tokenizer.START)
+        self._end = token_id(small_tokenizer.END)
+        self._names = {token_id(entity.name) for entity in world.entities}
+        self._phrases = {
+            token_id(f"'s {name} is ") for found in RELATIONS.values() for name in found
+        }
+        self._verdict_weight = verdict_weight
+        self._encode = functools.lru_cache(maxsize=4096)(self._encode_fresh)
+        self._verdicts = set()
+        for pair in (("A: yes.</think>\n", "A: no.</think>\n"), ("1", "0")):
+            one, other = (
+                set(self._ids(text if len(text) > 1 else f"<score>{text}</score>"))
+                for text in pair
+            )
+            self._verdicts |= one ^ other
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _encode_fresh(self, text: str) -> tuple[int, ...]:
+        return tuple(self._ids(text))
+
+    def __call__(self, transcript: Transcript) -> Example:
+        """Encodes ``transcript``; ids equal the chat template's."""
+        ids: list[int] = []
+        loss: list[bool] = []
+        for index, message in enumerate(transcript.messages):
+            role, content = message["role"], message["content"]
+            if role == "tool":
+                role = "user"
+                content = f"<tool_response>\n{content}\n</tool_response>"
+            trained = index in transcript.trained
+            head = [self._start, *self._encode(f"{role}\n")]
+            body = [*self._ids(content), self._end]
+            tail = self._encode("\n")
+            ids += [*head, *body, *tail]
+            loss += [False] * len(head) + [trained] * len(body) + [False] * len(tail)
+        key = [
+            trained and self._is_key(transcript.job, ids, at)
+            for at, trained in enumerate(loss)
+        ]
+        weight = np.asarray(loss, np.float32)
+        if transcript.job in ("grader", "gate_entity", "gate_source"):
+            verdict = [loss[i] and ids[i] in self._verdicts for i in range(len(ids))]
+            weight = weight * np.where(verdict, self._verdict_weight, 1.0)
+        return Example(
+            list(JOBS).index(transcript.job),
+            np.asarray(ids, np.int32),
+            weight.astype(np.float32),
+            np.asarray(key),
+        )
+
+    def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
+        """Whether the token follows from the context and the script, not from chance."""
+        if job == "challenger":
+            return False
+        if job == "solver":
+            return ids[at] in self._names and ids[at - 1] in self._phrases
+        return ids[at] in self._names or ids[at] in self._verdicts
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Packed rows [B, T] and, flat and padded to a fixed number, the trained tokens [P]."""
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    segments: np.ndarray
+    index: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+    key: np.ndarray
+    job: np.ndarray
+
+
+def pack(examples: Callable[[], Example], rows: int, length: int) -> Batch:
+    """Fills ``rows`` of ``length`` with examples, first fit, until several don't fit."""
+    shape = (rows, length)
+    tokens = np.zeros(shape, np.int32)
+    positions = np.zeros(shape, np.int32)
+    segments = np.zeros(shape, np.int32)
+    fill = np.zeros(rows, int)
+    index, target, weight, key, job = [], [], [], [], []
+    capacity = rows * length // 4
+    misses = 0
+    while misses < 4:
+        example = examples()
+        size = len(example.ids)
+        fitting = np.flatnonzero(fill + size <= length)
+        trained = np.flatnonzero(example.weight[1:]) + 1
+        if not len(fitting) or len(index) + len(trained) > capacity:
+            misses += 1
+            continue
+        row = fitting[0]
+        start = fill[row]
+        span = slice(start, start + size)
+        tokens[row, span] = example.ids
+        positions[row, span] = np.arange(size)
+        segments[row, span] = segments[row].max() + 1
+        fill[row] += size
+        index += list(row * length + start + trained - 1)
+        target += list(example.ids[trained])
+        weight += list(example.weight[trained])
+        key += list(example.key[trained])
+        job += [example.job] * len(trained)
+
+    def padded(values, dtype) -> np.ndarray:
+        out = np.zeros(capacity, dtype)
+        out[: len(values)] = values
+        return out
+
+    return Batch(
+        tokens,
+        positions,
+        segments,
+        padded(index, np.int32),
+        padded(target, np.int32),
+        padded(weight, np.float32),
+        padded(key, bool),
+        padded(job, np.int32),
+    )
+
+
+class Batches:
+    """Batches by step, a function of (seed, step, level) alone."""
+
+    def __init__(
+        self,
+        world: World,
+        encode: ExampleEncoder,
+        config: WarmstartConfig,
+        *,
+        seed: int,
+    ):
+        self._world, self._encode, self._config, self._seed = (
+            world,
+            encode,
+            config,
+            seed,
+        )
+        weights = np.asarray([weight for _, weight in config.job_weights])
+        self._jobs = [job for job, _ in config.job_weights]
+        self._probabilities = weights / weights.sum()
+
+    def __call__(self, step: int, level: int) -> Batch:
+        rng = np.random.default_rng([self._seed, step])
+        script = Script(self._world, rng, LEVELS[level])
+        length = self._config.row_tokens[level]
+
+        def example() -> Example:
+            job = self._jobs[rng.choice(len(self._jobs), p=self._probabilities)]
+            return self._encode(script.play(job))
+
+        return pack(example, self._config.batch_tokens // length, length)
+
+
+def schedule(config: WarmstartConfig) -> optax.Schedule:
+    """Warm-up, constant, linear decay at the end."""
+    constant = config.steps - config.decay_steps
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
+            optax.constant_schedule(config.learning_rate),
+            optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps),
+        ],
+        [config.warmup_steps, constant],
+    )
+
+
+def optimizer(config: WarmstartConfig) -> optax.GradientTransformation:
+    """Adam with a global gradient clip."""
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(schedule(config), b2=0.98)
+    )
+
+
+def _loss(params, config: DecoderConfig, batch: Batch):
+    states = forward.hidden(
+        params,
+        config,
+        batch.tokens,
+        positions=batch.positions,
+        segment_ids=batch.segments,
+    )
+    states = states.reshape(-1, states.shape[-1])[batch.index]
+    logits = forward.unembed(params, config, states)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.target)
+    right = jnp.argmax(logits, -1) == batch.target
+    loss = jnp.sum(nll * batch.weight) / jnp.maximum(jnp.sum(batch.weight), 1.0)
+    return loss, right
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+def train_step(config, warm: WarmstartConfig, params, opt_state, batch: Batch):
+    """One optimizer step: (params, opt_state, loss, right [P])."""
+    (loss, right), gradients = jax.value_and_grad(_loss, has_aux=True)(
+        params, config, batch
+    )
+    updates, opt_state = optimizer(warm).update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, loss, right
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate_batch(config, params, batch: Batch):
+    """Which trained tokens the model has right [P]."""
+    return _loss(params, config, batch)[1]
+
+
+jax.tree_util.register_dataclass(
+    Batch,
+    data_fields=[field.name for field in dataclasses.fields(Batch)],
+    meta_fields=[],
+)
+
+
+def accuracies(batch: Batch, right: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Per job (right, counted) over its key tokens."""
+    found = {}
+    for number, job in enumerate(JOBS):
+        mask = batch.key & (batch.job == number) & (batch.weight > 0)
+        found[job] = (float(right[mask].sum()), float(mask.sum()))
+    return found
+
+
+class Meter:
+    """Running accuracy per job since the last reset."""
+
+    def __init__(self):
+        self._sums = defaultdict(lambda: np.zeros(2))
+
+    def add(self, found: dict[str, tuple[float, float]]) -> None:
+        """Adds one batch."""
+        for job, pair in found.items():
+            self._sums[job] += pair
+
+    def read(self) -> dict[str, float]:
+        """Accuracy per job; NaN where nothing was counted."""
+        return {
+            job: float(right / count) if count else float("nan")
+            for job, (right, count) in self._sums.items()
+        }
+
+
+def save_state(path: Path, tree: Any, meta: dict[str, Any]) -> None:
+    """Writes a resumable state atomically."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    leaves = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(tree))}
+    np.savez(partial, meta=json.dumps(meta), **leaves)
+    partial.replace(path)
+
+
+def load_state(path: Path, tree: Any) -> tuple[Any, dict[str, Any]]:
+    """Reads what ``save_state`` wrote into the structure of ``tree``."""
+    with np.load(path) as stored:
+        leaves = [
+            jnp.asarray(stored[f"leaf{i}"]) for i in range(len(jax.tree.leaves(tree)))
+        ]
+        meta = json.loads(str(stored["meta"]))
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves), meta
+
+
+def run(
+    config: WarmstartConfig,
+    world: World,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    state_path: Path | None = None,
+    save_every: int = 100,
+    log: Callable[[str], None] = print,
+    on_save: Callable[[int, DecoderConfig, Any], None] | None = None,
+) -> tuple[DecoderConfig, Any]:
+    """Trains, or goes on training where ``state_path`` left off.
+
+    Args:
+      config: settings.
+      world: the world that transcripts are made of.
+      tokenizer: of the world.
+      state_path: resumable state, written every ``save_every`` steps.
+      log: receives a line every 25 steps.
+      on_save: called with (step, decoder config, params) at every save.
+
+    Returns:
+      The decoder's configuration and parameters.
+    """
+    decoder = decoder_config(config, tokenizer)
+    params = forward.init(
+        decoder, jax.random.key(config.seed), jnp.float32, embed_std=config.embed_std
+    )
+    opt_state = optimizer(config).init(params)
+    meta: dict[str, Any] = {"step": 0, "promotions": [0]}
+    if state_path is not None and state_path.exists():
+        (params, opt_state), meta = load_state(state_path, (params, opt_state))
+    promotions: list[int] = meta["promotions"]
+    encode = ExampleEncoder(world, tokenizer, config.verdict_weight)
+    batches = Batches(world, encode, config, seed=config.seed)
+
+    def level(step: int) -> int:
+        return sum(step >= start for start in promotions) - 1
+
+    def save(step: int) -> None:
+        if state_path is not None:
+            meta.update(step=step, promotions=promotions)
+            save_state(state_path, (params, opt_state), meta)
+        if on_save is not None:
+            on_save(step, decoder, params)
+
+    meter, losses, started = Meter(), [], time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        pending: dict[int, Future[Batch]] = {}
+        for step in range(meta["step"], config.steps):
+            for ahead in range(step, min(step + LOOKAHEAD + 1, config.steps)):
+                if ahead not in pending:
+                    pending[ahead] = pool.submit(batches, ahead, level(ahead))
+            batch = pending.pop(step).result()
+            params, opt_state, loss, right = train_step(
+                decoder, config, params, opt_state, batch
+            )
+            meter.add(accuracies(batch, np.asarray(right)))
+            losses.append(float(loss))
+            if (step + 1) % 25 == 0:
+                found = meter.read()
+                seconds = time.monotonic() - started
+                log(
+                    f"step {step + 1} level {level(step)} loss {np.mean(losses):.4f} "
+                    + " ".join(f"{job} {value:.3f}" for job, value in found.items())
+                    + f" {seconds:.0f}s"
+                )
+                ready = all(
+                    found[job] >= config.promote_at for job in ("solver", "rubric")
+                )
+                if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
+                    promotions.append(step + LOOKAHEAD + 1)
+                meter, losses = Meter(), []
+            if (step + 1) % save_every == 0 or step + 1 == config.steps:
+                save(step + 1)
+    return decoder, params
