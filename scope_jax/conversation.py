@@ -26,62 +26,15 @@ Letters as in the specification: N searches asked for, t assistant turns so far.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rl.records import Completion
-from scope_jax import formats
-from scope_jax.compat import OFF, Compat
+from scope_jax import formats, turn_rules
 from scope_jax.formats import Message
-from scope_jax.prompts import PromptSet, neutralise
-from scope_jax.types import ToolFormat
-
-Kind = Literal["challenger", "solver", "solver_eval", "difficulty", "task"]
-Style = Literal["chain2", "chain2_xml", "none"]
-
-_GUIDED: tuple[Kind, ...] = ("challenger", "task")
-_FINAL_CALL = re.compile(r"<function_calls>\s*+(?:task|answer)\s*+\(")
-_BAD_ARGUMENTS = "Search error: bad arguments: query_list must be a list of queries"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversationSpec:
-    """What kind of conversation it is and which rules hold.
-
-    Attributes:
-      kind: see the module docstring.
-      tool_format: how searches are written.
-      prompts: texts of the user turns that the rules add.
-      num_searches: N, for the Challenger; None: no guidance.
-      max_turns: most assistant turns, answers on demand not counted.
-      forced_rounds: most times that an answer is demanded.
-      max_new_tokens: of one turn; None leaves it to the driver's sampling settings.
-      style: of the guidance; ``chain2_xml`` ends with another text than ``chain2``.
-      tool_tokens: limit of a result's text.
-      compat: the reference's behaviour, by subject.
-    """
-
-    kind: Kind
-    tool_format: ToolFormat
-    prompts: PromptSet
-    num_searches: int | None = None
-    max_turns: int = 5
-    forced_rounds: int = 5
-    max_new_tokens: int | None = None
-    style: Style = "chain2"
-    tool_tokens: int = 500
-    compat: Compat = OFF
-
-    @property
-    def guided(self) -> bool:
-        """Whether user turns lead from search to search."""
-        return (
-            self.kind in _GUIDED
-            and self.style != "none"
-            and self.num_searches is not None
-        )
+from scope_jax.prompts import neutralise
+from scope_jax.turn_rules import ConversationSpec
 
 
 @dataclass(frozen=True)
@@ -146,18 +99,6 @@ class State:
         return self.messages[max(self.opening - 1, 0) :]
 
 
-@dataclass(frozen=True)
-class _Move:
-    """What the rules make of a turn's text."""
-
-    event: Literal["search", "reply", "forced", "end"]
-    kept: str
-    note: str
-    calls: tuple[tuple[str, ...] | str, ...] = ()
-    reply: str = ""
-    message: Message | None = None
-
-
 def start(spec: ConversationSpec, messages: Sequence[Message]) -> tuple[State, Actions]:
     """Opens a conversation; its first action is to generate."""
     state = State(spec=spec, messages=tuple(messages), opening=len(messages))
@@ -191,13 +132,8 @@ def step(
         text = formats.close_answer(text)
     if state.forced:
         return _after_forced(state, text, finish_reason)
-    if state.spec.kind == "difficulty":
-        move = _difficulty(state, text)
-    elif state.spec.kind == "task":
-        move = _task(state, text)
-    else:
-        move = _POLICY[state.spec.tool_format](state, text)
-    state = _speak(state, move.kept, move.note, move.message)
+    move = turn_rules.decide(state.spec, state.turns, text)
+    state = _speak(state, move.kept, move.note, move.message, calls=move.calls)
     if move.event == "search":
         queries = tuple(q for c in move.calls if not isinstance(c, str) for q in c)
         state = replace(state, pending=move.calls)
@@ -241,8 +177,8 @@ def observe(
             messages.append(_user(f"<information>{text}</information>"))
         if not text.startswith("Search error"):
             shown.append(text)
-    if spec.guided and not _unguided(spec):
-        guidance = _guidance(state, "after_search")
+    if spec.guided_after_search:
+        guidance = turn_rules.guidance(spec, state.turns, "after_search")
         if spec.tool_format == "tool_call":
             messages.append(_user(guidance))
         else:
@@ -254,154 +190,6 @@ def observe(
         passages=(*state.passages, *shown),
     )
     return _next(_add(state, *messages))
-
-
-# Rules of one turn --------------------------------------------------------------------
-
-
-def _policy_search_r1(state: State, text: str) -> _Move:
-    answer = formats.first_pair(text, "answer")
-    search = formats.first_pair(text, "search")
-    if search and not search.content.strip():
-        search = None
-    if answer and (search is None or answer.start < search.start):
-        return _Move("end", text[: answer.end], "answer")
-    if search:
-        return _policy_search(
-            state, text[: search.end], ((search.content.strip(),),), None
-        )
-    end = max(text.rfind("</task>"), text.rfind("</answer>"))
-    if end >= 0:
-        text = text[: text.index(">", end) + 1]
-    if "<task>" in text:
-        return _Move("end", text, "task")
-    if state.spec.guided:
-        return _guide(state, text)
-    if _at_limit(state) and state.spec.kind == "solver_eval":
-        return _Move("forced", text, "no answer")
-    if "<search>" in text and not _at_limit(state):
-        return _invalid(state, text)
-    return _Move("end", text, "no action")
-
-
-def _policy_xml(state: State, text: str) -> _Move:
-    if "<function_calls>" in text:
-        queries = formats.first_search(text, "function_calls_xml")
-        if queries:
-            return _policy_search(state, text, (queries,), None)
-        if _FINAL_CALL.search(text) or _closed(text):
-            return _Move("end", text, "task or answer")
-        if state.spec.guided:
-            return _guide(state, text)
-        if _at_limit(state):
-            return _Move("end", text, "malformed call")
-        return _invalid(state, text)
-    if _closed(formats.strip_thinking(text)):
-        return _Move("end", text, "task or answer")
-    return _no_action(state, text, text)
-
-
-def _policy_tool_call(state: State, text: str) -> _Move:
-    spoken = formats.strip_thinking(text)
-    block = formats.first_pair(spoken, "tool_call")
-    if not block and "<tool_call>" not in spoken:
-        if state.spec.guided or not ("<answer>" in spoken or "<task>" in spoken):
-            return _no_action(state, text, spoken)
-        return _Move("end", text, "task or answer")
-    calls = [call for call in formats.tool_calls(spoken) if call.name == "search"]
-    if not calls:
-        if _at_limit(state):
-            return _Move("end", text, "malformed call")
-        return _invalid(state, text)
-    thought = formats.first_pair(text, "think")
-    before = spoken[: block.start].strip() if block else ""
-    thinking = f"<think>{thought.content}</think>" if thought else ""
-    message = {
-        "role": "assistant",
-        "content": f"{thinking}\n{before}" if thinking else before,
-        "tool_calls": [
-            {"name": call.name, "arguments": call.arguments} for call in calls
-        ],
-    }
-    kept = formats.cut_after_call(text, "tool_call")
-    if _at_limit(state):  # calls run at the start of a next turn, and there is none
-        return _Move("end", kept, "search in the last turn, not run", message=message)
-    queries = [
-        formats.query_list(call, coerce=True) or _BAD_ARGUMENTS for call in calls
-    ]
-    return _Move("search", kept, "search", calls=tuple(queries), message=message)
-
-
-_POLICY: dict[ToolFormat, Callable[[State, str], _Move]] = {
-    "search_r1": _policy_search_r1,
-    "tool_call": _policy_tool_call,
-    "function_calls_xml": _policy_xml,
-}
-
-
-def _policy_search(
-    state: State, kept: str, calls: tuple[tuple[str, ...], ...], message: Message | None
-) -> _Move:
-    if state.spec.guided and state.turns > _target(state):
-        return _Move("end", kept, "one search too many, not run")
-    if state.spec.kind == "solver_eval" and _at_limit(state):
-        return _Move("forced", kept, "search in the last turn, not run")
-    return _Move("search", kept, "search", calls=calls, message=message)
-
-
-def _no_action(state: State, text: str, spoken: str) -> _Move:
-    """A turn of the two call formats that neither calls nor ends properly."""
-    if state.spec.guided:
-        if "<task>" in spoken:
-            return _Move("end", text, "task")
-        return _guide(state, text)
-    if not _at_limit(state):
-        return _invalid(state, text)
-    if state.spec.kind == "solver_eval":
-        return _Move("forced", text, "no answer")
-    return _Move("end", text, "no action")
-
-
-def _guide(state: State, text: str) -> _Move:
-    if state.turns > _target(state):
-        return _Move("end", text, "no action after the last search")
-    reply = _guidance(state, "no_result")
-    return _Move("reply", text, "no search: guided", reply=reply)
-
-
-def _invalid(state: State, text: str) -> _Move:
-    reply = state.spec.prompts.invalid_action()
-    return _Move("reply", text, "invalid action", reply=reply)
-
-
-def _difficulty(state: State, text: str) -> _Move:
-    tool_format = state.spec.tool_format
-    if tool_format == "search_r1":
-        return _policy_search_r1(state, text)
-    found = formats.searches(text, tool_format, literal=True)
-    if not found:
-        return _Move("end", text, "no search")
-    together = tuple(query for queries in found for query in queries)
-    kept = formats.cut_after_call(text, tool_format)
-    return _Move("search", kept, "search", calls=(together,))
-
-
-def _task(state: State, text: str) -> _Move:
-    spec = state.spec
-    before = state.turns - 1
-    target = _target(state)
-    queries = None
-    if before < target:
-        queries = next(iter(formats.searches(text, spec.tool_format)), None)
-    if queries:
-        kept = formats.cut_after_call(text, spec.tool_format)
-        return _Move("search", kept, "search", calls=(queries,))
-    if "<task>" in text:
-        return _Move("end", text, "task")
-    if spec.guided and state.turns <= target:
-        reply = _guidance(state, "no_result")
-        return _Move("reply", text, "no search: guided", reply=reply)
-    return _Move("end", text, "no task")
 
 
 # What follows -------------------------------------------------------------------------
@@ -429,7 +217,7 @@ def _force(state: State) -> tuple[State, Actions]:
 
 
 def _next(state: State) -> tuple[State, Actions]:
-    if _at_limit(state):
+    if state.turns >= state.spec.max_turns:
         return _end(state, "turns")
     return state, (_generate(state.spec),)
 
@@ -456,8 +244,17 @@ def _search(spec: ConversationSpec, queries: tuple[str, ...]) -> Search:
     return Search(queries, spec.tool_tokens, "characters" if characters else "tokens")
 
 
-def _speak(state: State, text: str, note: str, message: Message | None = None) -> State:
-    line = {"turn": state.turns, "what": note}
+def _speak(
+    state: State,
+    text: str,
+    note: str,
+    message: Message | None = None,
+    *,
+    calls: Sequence[tuple[str, ...] | str] = (),
+) -> State:
+    line: dict[str, Any] = {"turn": state.turns, "what": note}
+    if calls:
+        line["calls"] = list(calls)
     return replace(
         _add(state, message or {"role": "assistant", "content": text}),
         last_text=text,
@@ -475,32 +272,3 @@ def _user(content: str) -> Message:
 
 def _unchanged(text: str) -> str:
     return text
-
-
-def _closed(text: str) -> bool:
-    return any(formats.first_pair(text, tag) for tag in ("answer", "task"))
-
-
-def _at_limit(state: State) -> bool:
-    return state.turns >= state.spec.max_turns
-
-
-def _target(state: State) -> int:
-    return state.spec.num_searches or 0
-
-
-def _unguided(spec: ConversationSpec) -> bool:
-    """Task creation in the reference: no guidance after a JSON tool call (Q14)."""
-    return (
-        spec.kind == "task"
-        and spec.tool_format == "tool_call"
-        and spec.compat.unguided_tool_calls
-    )
-
-
-def _guidance(state: State, name: str) -> str:
-    target = _target(state)
-    remaining = target - state.turns
-    if remaining <= 0:
-        name = "final_xml" if state.spec.style == "chain2_xml" else "final"
-    return state.spec.prompts.guidance(name, remaining=remaining, target=target)
