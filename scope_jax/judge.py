@@ -64,6 +64,10 @@ class JudgeConfig:
     """Least sum of the gates' scores."""
 
 
+DEFAULT = JudgeConfig()
+"""The judge of the method, as its reference asks it."""
+
+
 @dataclass(frozen=True)
 class RubricsParse:
     """The rubrics that a judge wrote; ``errors`` say why they can't be used."""

@@ -15,7 +15,7 @@ from typing import Any
 from scope_jax import formats
 from scope_jax.compat import OFF, Compat
 from scope_jax.formats import FormatScore, Message, Reward
-from scope_jax.judge import rubric_score
+from scope_jax.judge import DEFAULT, JudgeConfig, rubric_score
 from scope_jax.types import ToolFormat
 
 
@@ -264,8 +264,7 @@ def reward(
     grades: Sequence[float | None] = (),
     n_rubrics: int = 0,
     *,
-    min_coverage: float = 0.5,
-    pad: float = 0.0,
+    judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
 ) -> Reward:
     """The Solver's reward (spec 10).
@@ -275,8 +274,7 @@ def reward(
       assessment: of ``assess``.
       grades: one per rubric, None where unreadable; none if nothing was graded.
       n_rubrics: rubrics of the task.
-      min_coverage: see ``judge.rubric_score``.
-      pad: see ``judge.rubric_score``.
+      judge: how unreadable grades count.
       targets: gold answers; if there are any, exact match takes the judge's place.
     """
     accuracy, branch = 0.0, "no valid answer"
@@ -284,7 +282,9 @@ def reward(
         accuracy = float(exact_match(assessment.answer.answer, targets))
         branch = "exact match"
     elif assessment.graded is not None and n_rubrics:
-        total = rubric_score(grades, n_rubrics, min_coverage=min_coverage, pad=pad)
+        total = rubric_score(
+            grades, n_rubrics, min_coverage=judge.min_coverage, pad=judge.pad
+        )
         branch = "graded" if total is not None else "discarded: too few grades readable"
         accuracy = (total or 0.0) / n_rubrics
     elif assessment.graded is not None:

@@ -60,6 +60,7 @@ _EXAMPLES = (
     "solver_{format}",
     "rubric",
     "grader",
+    "grader_thinking",
     "gate_entity",
     "gate_source_relevance",
 )
@@ -219,8 +220,7 @@ class PromptSet:
 
     def _messages(self, stem: str, **slots: object) -> tuple[Message, ...]:
         content = self.templates[stem].fill(**slots)
-        example = "grader" if stem == "grader_thinking" else stem
-        return (*self.examples.get(example, ()), {"role": "user", "content": content})
+        return (*self.examples.get(stem, ()), {"role": "user", "content": content})
 
 
 @lru_cache(maxsize=32)
