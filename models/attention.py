@@ -6,6 +6,8 @@ block that is masked for a row leaves that row's running maximum, sum and output
 as they were.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -36,3 +38,59 @@ def segment_mask(segment_ids: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
     length = segment_ids.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     return same & jnp.tril(jnp.ones((length, length), bool))
+
+
+def cached_attention(
+    q: Float[Array, "B T N H"],
+    read_block: Callable[[Int[Array, ""]], tuple[Array, Array]],
+    positions: Int[Array, "B T"],
+    *,
+    num_blocks: Int[Array, ""],
+    block: int,
+) -> Float[Array, "B T N H"]:
+    """Attention of each query over the cache positions up to its own.
+
+    Args:
+      read_block: block index -> keys and values [B, block, K, H] of the positions
+        ``index * block`` and on.
+      num_blocks: how many blocks to read; all that some query of the call needs.
+
+    Reference: the running softmax of arXiv:1805.02867.
+    """
+    batch, queries, heads, width = q.shape
+    k_shape = jax.eval_shape(read_block, jnp.int32(0))[0].shape
+    kv_heads = k_shape[2]
+    groups = heads // kv_heads
+    q = q.reshape(batch, queries, kv_heads, groups, width) * width**-0.5
+
+    def body(index, carry):
+        highest, total, out = carry
+        k, v = read_block(index)
+        seen = index * block + jnp.arange(block) <= positions[:, :, None]
+        seen = seen[:, None, None]
+        scores = jnp.einsum(
+            "BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32
+        )
+        scores = jnp.where(seen, scores, MASKED)
+        new_highest = jnp.maximum(highest, scores.max(-1))
+        # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
+        decay = jnp.exp(highest - new_highest)
+        weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
+        added = jnp.einsum(
+            "BKGTS,BSKH->BKGTH",
+            weights.astype(v.dtype),
+            v,
+            preferred_element_type=jnp.float32,
+        )
+        total = total * decay + weights.sum(-1)
+        return new_highest, total, out * decay[..., None] + added
+
+    shape = (batch, kv_heads, groups, queries)
+    start = (
+        jnp.full(shape, MASKED, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((*shape, width), jnp.float32),
+    )
+    _, total, out = jax.lax.fori_loop(0, num_blocks, body, start)
+    out = (out / total[..., None]).astype(q.dtype)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)

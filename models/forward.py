@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import full_attention, segment_mask
+from models.attention import cached_attention, full_attention, segment_mask
+from models.cache import Cache, read_rows, read_slots, write_chunks, write_tokens
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.layers import rms_norm, rope_table
@@ -104,3 +105,126 @@ def forward(
         params, config, tokens, positions=positions, segment_ids=segment_ids
     )
     return unembed(params, config, states)
+
+
+def unstack(params: Params, config: DecoderConfig) -> Params:
+    """Parameters with ``blocks`` as a tuple of layers: what the cached passes take.
+
+    Slicing the stack inside a decoding loop would read every weight twice a step, so
+    whoever decodes does it once (https://github.com/NovaSky-AI/SkyRL/pull/1363).
+    """
+    layers = range(config.num_layers)
+    blocks = tuple(jax.tree.map(lambda x: x[i], params["blocks"]) for i in layers)  # noqa: B023
+    return params | {"blocks": blocks}
+
+
+def prefill(
+    params: Params,
+    config: DecoderConfig,
+    cache: Cache,
+    tokens: Int[Array, "R C"],
+    slots: Int[Array, " R"],
+    starts: Int[Array, " R"],
+    last: Int[Array, " R"],
+    *,
+    block: int,
+) -> tuple[Cache, Float[Array, "R D"]]:
+    """Run chunks of prompts through the model and into the cache.
+
+    Every layer writes all chunks before any of them reads, so consecutive chunks of one
+    prompt may be rows of the same call.
+
+    Args:
+      params: from ``unstack``.
+      tokens: chunks of C tokens; what follows a prompt's end is never attended to.
+      slots: cache slot of each chunk; the number of slots for a row that is padding.
+      starts: position of each chunk's first token, a multiple of C.
+      last: index, within the chunk, of the token whose hidden state is wanted.
+      block: positions read at a time.
+
+    Returns:
+      the cache and the hidden state (after the final norm) of each chunk's ``last``.
+    """
+    rows, chunk = tokens.shape
+    positions = starts[:, None] + jnp.arange(chunk)
+    num_blocks = (starts.max() + chunk - 1) // block + 1
+
+    def attend(q, k, v, layer):
+        layer = tuple(
+            write_chunks(tensor, new, slots, starts)
+            for tensor, new in zip(layer, (k, v), strict=True)
+        )
+
+        def read(index):
+            return tuple(read_slots(x, slots, index * block, block) for x in layer)
+
+        out = cached_attention(q, read, positions, num_blocks=num_blocks, block=block)
+        return out, layer
+
+    with jax.named_scope("prefill"):
+        x = params["embed"][tokens]
+        x, cache = _cached_layers(params, config, x, positions, cache, attend)
+        x = x[jnp.arange(rows), last]
+        return cache, rms_norm(x, params["final_norm"], config.rms_norm_eps)
+
+
+def decode_step(
+    params: Params,
+    config: DecoderConfig,
+    cache: Cache,
+    tokens: Int[Array, " B"],
+    positions: Int[Array, " B"],
+    active: Bool[Array, " B"],
+    *,
+    block: int,
+) -> tuple[Cache, Float[Array, "B D"]]:
+    """Append one token to every active slot.
+
+    Args:
+      params: from ``unstack``.
+      positions: where the token goes: the number of tokens already in the slot.
+      active: the other slots are computed, as the shape is fixed, and not written.
+
+    Returns:
+      the cache and the hidden states of the new tokens, after the final norm.
+    """
+    num_blocks = jnp.max(jnp.where(active, positions, 0)) // block + 1
+    positions = jnp.where(active, positions, 0)
+
+    def attend(q, k, v, layer):
+        layer = tuple(
+            write_tokens(tensor, new[:, 0], positions, active)
+            for tensor, new in zip(layer, (k, v), strict=True)
+        )
+
+        def read(index):
+            return tuple(read_rows(x, index * block, block) for x in layer)
+
+        out = cached_attention(
+            q, read, positions[:, None], num_blocks=num_blocks, block=block
+        )
+        return out, layer
+
+    with jax.named_scope("decode_step"):
+        x = params["embed"][tokens][:, None]
+        x, cache = _cached_layers(params, config, x, positions[:, None], cache, attend)
+        x = rms_norm(x[:, 0], params["final_norm"], config.rms_norm_eps)
+        return cache, x
+
+
+def _cached_layers(params, config, x, positions, cache, attend):
+    """All blocks, unrolled; ``attend`` also gets and returns its layer's cache."""
+    rope = rope_table(positions, config.head_dim, config.rope_theta)
+    new_cache = []
+    for index, (block_params, layer) in enumerate(
+        zip(params["blocks"], cache, strict=True)
+    ):
+        with jax.named_scope(f"block_{index}"):
+            x, layer = Block(config).apply(
+                {"params": block_params},
+                x,
+                rope,
+                lambda q, k, v, layer=layer: attend(q, k, v, layer),
+            )
+        new_cache.append(layer)
+    return x, tuple(new_cache)

@@ -1,0 +1,280 @@
+"""The device side of generation: a static object and the state that it steps.
+
+Three programs, each compiled once: prefill (a few chunks of prompts into the cache),
+copy (chunks of one slot into another), decode (up to ``decode_steps`` tokens for every
+active slot in one dispatch). Over a mesh the slots are split between the devices, each
+of which runs the same programs on its own slots with its own copy of the parameters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from models import forward
+from models.cache import Cache, copy_chunks, init_cache
+from models.config import DecoderConfig
+from rl.sampling import position_keys, row_keys, sample
+
+
+@struct.dataclass
+class State:
+    """What stays on the device between dispatches (donated to each program).
+
+    Attributes:
+      cache: keys and values of every slot.
+      hidden: per slot, the hidden state after the last token in its cache: the next
+        token is drawn from it.
+    """
+
+    cache: Cache
+    hidden: Float[Array, "B D"]
+
+
+@struct.dataclass
+class Chunks:
+    """Arguments of prefill, for R rows a device; slot numbers are the device's own."""
+
+    tokens: Int[Array, "R C"]
+    slots: Int[Array, " R"]
+    starts: Int[Array, " R"]
+    last: Int[Array, " R"]
+    final: Bool[Array, " R"]
+
+
+@struct.dataclass
+class Copies:
+    """Arguments of copy: chunks (source, target, start) and where hidden comes from."""
+
+    sources: Int[Array, " M"]
+    targets: Int[Array, " M"]
+    starts: Int[Array, " M"]
+    count: Int[Array, " 1"]
+    hidden_from: Int[Array, " B"]
+
+
+@struct.dataclass
+class Controls:
+    """Arguments of decode: what each slot is to do. ``stop_ids`` is padded with -1."""
+
+    active: Bool[Array, " B"]
+    positions: Int[Array, " B"]
+    remaining: Int[Array, " B"]
+    seeds: UInt32[Array, "B 2"]
+    temperature: Float[Array, " B"]
+    top_p: Float[Array, " B"]
+    top_k: Int[Array, " B"]
+    min_p: Float[Array, " B"]
+    stop_ids: Int[Array, "B M"]
+
+
+@struct.dataclass
+class Sampled:
+    """Result of decode: the first ``counts`` tokens of each row are real."""
+
+    tokens: Int[Array, "B T"]
+    logprobs: Float[Array, "B T"]
+    counts: Int[Array, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Static numbers of the programs; see ``rl.engine.EngineConfig`` for most.
+
+    Attributes:
+      slots, prefill_rows, copies: for each device.
+      length: positions of a slot, a multiple of ``prefill_chunk`` and ``cache_block``.
+    """
+
+    config: DecoderConfig
+    slots: int
+    length: int
+    decode_steps: int
+    prefill_chunk: int
+    prefill_rows: int
+    copies: int
+    cache_block: int
+    max_stop_ids: int
+    valid_vocab: int
+    mesh: Mesh | None = None
+
+    @property
+    def devices(self) -> int:
+        """How many devices share the slots."""
+        return self.mesh.size if self.mesh else 1
+
+    def place_params(self) -> Callable[[Any], Any]:
+        """A jitted function: stacked parameters -> unstacked copies on every device."""
+
+        def place(params):
+            # A copy, as the trainer will donate its own buffers to the next update.
+            return jax.tree.map(jnp.copy, forward.unstack(params, self.config))
+
+        return jax.jit(place, out_shardings=self._sharding(PartitionSpec()))
+
+    def new_state(self, dtype: Any) -> State:
+        """An empty cache."""
+
+        def make():
+            slots = self.slots * self.devices
+            return State(
+                cache=init_cache(self.config, slots, self.length, dtype),
+                hidden=jnp.zeros((slots, self.config.hidden_size), dtype),
+            )
+
+        return jax.jit(make, out_shardings=self._sharding(self._rows()))()
+
+    def new_chunks(self) -> Chunks:
+        """Prefill arguments, in NumPy, all rows of which are padding."""
+        rows = self.prefill_rows * self.devices
+        return Chunks(
+            tokens=np.zeros((rows, self.prefill_chunk), np.int32),
+            slots=np.full(rows, self.slots, np.int32),
+            starts=np.zeros(rows, np.int32),
+            last=np.zeros(rows, np.int32),
+            final=np.zeros(rows, bool),
+        )
+
+    def new_copies(self) -> Copies:
+        """Copy arguments, in NumPy, that copy nothing."""
+        count = self.copies * self.devices
+        own = np.arange(self.slots, dtype=np.int32)
+        return Copies(
+            sources=np.zeros(count, np.int32),
+            targets=np.zeros(count, np.int32),
+            starts=np.zeros(count, np.int32),
+            count=np.zeros(self.devices, np.int32),
+            hidden_from=np.tile(own, self.devices),
+        )
+
+    def new_controls(self) -> Controls:
+        """Decode arguments, in NumPy, with no active slot."""
+        slots = self.slots * self.devices
+        return Controls(
+            active=np.zeros(slots, bool),
+            positions=np.zeros(slots, np.int32),
+            remaining=np.zeros(slots, np.int32),
+            seeds=np.zeros((slots, 2), np.uint32),
+            temperature=np.ones(slots, np.float32),
+            top_p=np.ones(slots, np.float32),
+            top_k=np.zeros(slots, np.int32),
+            min_p=np.zeros(slots, np.float32),
+            stop_ids=np.full((slots, self.max_stop_ids), -1, np.int32),
+        )
+
+    def compile(self, params: Any, state: State) -> dict[str, Any]:
+        """Compile prefill, copy and decode for placed ``params`` ahead of their use."""
+        programs = {
+            "prefill": (self.prefill, self.new_chunks()),
+            "copy": (self.copy, self.new_copies()),
+            "decode": (self.decode, self.new_controls()),
+        }
+        return {
+            name: self._jit(program).lower(params, state, arguments).compile()
+            for name, (program, arguments) in programs.items()
+        }
+
+    def prefill(self, params: Any, state: State, chunks: Chunks) -> tuple[State, None]:
+        """Write chunks of prompts; keep the hidden state of those that end a prompt."""
+        cache, hidden = forward.prefill(
+            params,
+            self.config,
+            state.cache,
+            chunks.tokens,
+            chunks.slots,
+            chunks.starts,
+            chunks.last,
+            block=self.cache_block,
+        )
+        ends = jnp.where(chunks.final, chunks.slots, self.slots)
+        hidden = state.hidden.at[ends].set(hidden, mode="drop")
+        return State(cache=cache, hidden=hidden), None
+
+    def copy(self, params: Any, state: State, copies: Copies) -> tuple[State, None]:
+        """Copy cache chunks, and hidden states, from slot to slot."""
+        del params  # every program has the same signature
+        cache = copy_chunks(
+            state.cache,
+            copies.sources,
+            copies.targets,
+            copies.starts,
+            copies.count[0],
+            chunk=self.prefill_chunk,
+        )
+        return State(cache=cache, hidden=state.hidden[copies.hidden_from]), None
+
+    def decode(
+        self, params: Any, state: State, controls: Controls
+    ) -> tuple[State, Sampled]:
+        """Sample up to ``decode_steps`` tokens a slot, fewer when all are done."""
+        base_keys = row_keys(controls.seeds)
+        shape = (self.slots, self.decode_steps)
+        sampled = Sampled(
+            tokens=jnp.zeros(shape, jnp.int32),
+            logprobs=jnp.zeros(shape, jnp.float32),
+            counts=jnp.zeros(self.slots, jnp.int32),
+        )
+
+        def unfinished(carry):
+            step, _, active, _ = carry
+            return (step < self.decode_steps) & jnp.any(active)
+
+        def body(carry):
+            step, state, active, sampled = carry
+            positions = controls.positions + step
+            tokens, logprobs = sample(
+                forward.unembed(params, self.config, state.hidden),
+                position_keys(base_keys, positions),
+                controls.temperature,
+                controls.top_p,
+                controls.top_k,
+                controls.min_p,
+                self.valid_vocab,
+            )
+            sampled = Sampled(
+                tokens=sampled.tokens.at[:, step].set(tokens),
+                logprobs=sampled.logprobs.at[:, step].set(logprobs),
+                counts=sampled.counts + active,
+            )
+            stopped = jnp.any(tokens[:, None] == controls.stop_ids, axis=1)
+            active = active & ~stopped & (sampled.counts < controls.remaining)
+            cache, hidden = forward.decode_step(
+                params,
+                self.config,
+                state.cache,
+                tokens,
+                positions,
+                active,
+                block=self.cache_block,
+            )
+            hidden = jnp.where(active[:, None], hidden, state.hidden)
+            return step + 1, State(cache=cache, hidden=hidden), active, sampled
+
+        with jax.named_scope("decode"):
+            start = (jnp.int32(0), state, controls.active, sampled)
+            _, state, _, sampled = jax.lax.while_loop(unfinished, body, start)
+        return state, sampled
+
+    def _rows(self) -> PartitionSpec:
+        return PartitionSpec(self.mesh.axis_names) if self.mesh else PartitionSpec()
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
+        return NamedSharding(self.mesh, spec) if self.mesh else None
+
+    def _jit(self, program):
+        if self.mesh:
+            rows = self._rows()
+            program = jax.shard_map(
+                program,
+                mesh=self.mesh,
+                in_specs=(PartitionSpec(), rows, rows),
+                out_specs=(rows, rows),
+                check_vma=False,  # loop bounds differ between devices, by design
+            )
+        return jax.jit(program, donate_argnums=1)
