@@ -1,7 +1,91 @@
-"""tiny"""
+"""Two whole iterations in the small world, on a laptop.
 
-from scope_jax.config import Config, ModelConfig
+The small world is an encyclopedia of a country that does not exist, with a model of
+about a million parameters that was taught the game from written-out examples; both come
+with the package. Everything else is the real program: two processes, search, judge,
+GRPO, checkpoints. What changes is size only.
+
+Hardware: two CPU cores and 6 GB of memory, or any GPU (then both processes share it).
+Expect: bars with rewards, a table per stage, `runs/tiny/report.html`.
+
+    python scripts/train.py --config tiny
+"""
+
+from dataclasses import replace
+
+from retrieval.config import RetrievalConfig
+from rl.engine import EngineConfig
+from rl.optimizer import OptimizerConfig
+from rl.records import SamplingParams
+from rl.update import UpdateConfig
+from scope_jax.challenger import ChallengerConfig
+from scope_jax.config import (
+    CheckpointConfig,
+    Config,
+    DocumentsConfig,
+    ModelConfig,
+    StageConfig,
+    TasksConfig,
+    gpus,
+    solver_stage,
+)
+from scope_jax.inference import InferenceConfig
+from scope_jax.judge import JudgeConfig
+
+TURN = SamplingParams(max_new_tokens=96)
+LENGTH = 1024
 
 
-def config():
-    return Config(name="tiny", model=ModelConfig(path="demo"))
+def config() -> Config:
+    """The method's constants where they don't concern size."""
+    engine = EngineConfig(slots=16, max_length=LENGTH, decode_steps=16)
+    return Config(
+        name="tiny",
+        tool_format="search_r1",
+        prompts="small_world",
+        iterations=2,
+        model=ModelConfig(path="demo"),
+        documents=DocumentsConfig(rows=200),
+        challenger=ChallengerConfig(
+            rollouts=4,
+            rollout_sampling=SamplingParams(
+                temperature=0.7, top_p=0.9, max_new_tokens=TURN.max_new_tokens
+            ),
+            rollout_tokens_tasks=TURN.max_new_tokens,
+        ),
+        judge=JudgeConfig(
+            grade_tokens=96, rubric_tokens=128, rubric_tokens_tasks=128, gate_tokens=64
+        ),
+        tasks=TasksConfig(
+            target=32,
+            prompts_per_batch=32,
+            max_batches=2,
+            samples=2,
+            sub_batch=32,
+            max_context_tokens=LENGTH,
+            sampling=TURN,
+        ),
+        challenger_train=_small(StageConfig()),
+        solver_train=_small(solver_stage()),
+        engine=engine,
+        retrieval=RetrievalConfig(passages="demo"),
+        inference=InferenceConfig(engine=engine),
+        placement=gpus(trainer=1, inference=0),
+        checkpoint=CheckpointConfig(every=2, permanent_every=10),
+    )
+
+
+def _small(stage: StageConfig) -> StageConfig:
+    """A stage at this size. Small models bear, and need, a larger learning rate."""
+    return replace(
+        stage,
+        steps=6,
+        prompts_per_step=8,
+        group_size=4,
+        sampling=TURN,
+        max_prompt_tokens=512,
+        max_response_tokens=LENGTH,
+        max_context_tokens=LENGTH,
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        update=UpdateConfig(length=LENGTH, rows=4, capacity=4),
+    )

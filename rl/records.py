@@ -12,13 +12,18 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How one completion is sampled. ``temperature`` 0 is greedy; ``top_k`` 0 is off."""
+    """How one completion is sampled."""
 
     temperature: float = 1.0
+    """Logits are divided by it; 0 is greedy."""
     top_p: float = 1.0
+    """Only the likeliest tokens that together have this probability; 1 is off."""
     top_k: int = 0
+    """Only so many likeliest tokens; 0 is off."""
     min_p: float = 0.0
+    """Only tokens with this share of the likeliest token's probability; 0 is off."""
     max_new_tokens: int = 256
+    """Tokens after which it ends, with reason `length`."""
 
 
 @dataclass(frozen=True, kw_only=True)

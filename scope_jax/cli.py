@@ -1,8 +1,8 @@
 """Command lines of the scripts: a configuration by name, then typed overrides.
 
-``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``. Names are
-checked before tyro sees them, and what it says about a value is condensed, so that every
-mistake is one line: the value, why it is wrong, and the remedy.
+``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``.
+Names are checked before tyro sees them, and what it says about a value is condensed, so
+that every mistake is one line: the value, why it is wrong, and the remedy.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ def parse(
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs a script: exit 0, or 2 after one ``error: ...`` line for a user's mistake."""
+    """Runs a script; a user's mistake is one ``error: ...`` line and exit code 2."""
     try:
         code = main(sys.argv[1:])
     except UserError as error:
@@ -153,9 +153,7 @@ def _checked(argv: list[str], default: Any) -> list[str]:
 def _unknown(flag: str, name: str, known: list[str], sections: set[str]) -> str:
     if name in sections:
         inside = [n for n in known if n.startswith(name + ".")]
-        return (
-            f"--{flag}: a section, not a field: set one of its fields, as {inside[0]}"
-        )
+        return f"--{flag}: a section: set one of its fields, such as --{inside[0]}"
     near = closest(name, known)
     if not near:
         last = name.rsplit(".", 1)[-1]
@@ -183,6 +181,8 @@ class _Parser:
                     description=self.description,
                     config=(tyro.conf.FlagConversionOff,),
                 )
+        except ValueError as error:
+            raise UserError(str(error)) from error
         except SystemExit as stop:
             if stop.code in (0, None):
                 raise
@@ -191,26 +191,24 @@ class _Parser:
 
 def _condense(box: str, argv: list[str]) -> str:
     """One line out of tyro's message: the first paragraph of its box."""
-    lines = []
+    # Boxes are drawn with lines, or, where stderr is ASCII, with dashes and a title of
+    # its own paragraph.
+    paragraphs: list[list[str]] = [[]]
     for line in box.splitlines():
-        text = line.strip("│ ").strip()
-        if text.startswith("╭") or (text.startswith("╰") and not lines):
-            continue
-        if text.startswith(("─", "╰")) and lines:
-            break
-        if text:
-            lines.append(text)
-    reason = " ".join(lines).rstrip(".") or "cannot be read"
-    stray = reason.removeprefix("Unrecognized options: ")
-    if stray != reason:
+        text = line.strip(" │")
+        if text and not text.strip("─-╰╯"):
+            paragraphs.append([])
+        elif text and not text.startswith("╭"):
+            paragraphs[-1].append(text)
+    titled = "╭" not in box
+    said = next((" ".join(lines) for lines in paragraphs[titled:] if lines), "")
+    stray = said.removeprefix("Unrecognized options: ")
+    if stray != said:
         return f"{stray}: belongs to no field: write --field value"
-    reason = re.sub(r"^Error parsing --[\w.\-]+: ", "", reason)
-    reason = re.sub(r" for argument '--[\w.\-]+'", "", reason)
-    named = re.search(r"--[\w.\-]+", " ".join(box.split()))
-    flag = named.group(0).replace("-", "_").replace("__", "--", 1) if named else ""
-    value = ""
-    if flag in argv:
-        rest = argv[argv.index(flag) + 1 :]
-        value = " " + rest[0] if rest and not rest[0].startswith("--") else ""
-    prefix = f"{flag}{value}: " if flag else ""
-    return f"{prefix}{reason}: see the field in --help"
+    named = re.search(r"--([a-z][\w.\-]*\w)", said)
+    flag = "--" + named.group(1).replace("-", "_") if named else ""
+    given = argv[argv.index(flag) + 1 :] if flag in argv else []
+    value = f" {given[0]}" if given and not given[0].startswith("--") else ""
+    reason = re.sub(r"^Error parsing --[\w.\-]+: | for argument '--[\w.\-]+'", "", said)
+    reason = reason.rstrip(".") or "cannot be read"
+    return f"{flag}{value}: {reason}: see the field in --help"

@@ -8,14 +8,14 @@ only what differs.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from retrieval.search import RetrievalConfig
+from models.errors import UserError
+from retrieval.config import RetrievalConfig
 from rl.engine import EngineConfig
-
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import SamplingParams
+from rl.update import UpdateConfig
 from scope_jax.challenger import ChallengerConfig
 from scope_jax.compat import Compat
 from scope_jax.inference import InferenceConfig
@@ -26,7 +26,7 @@ from scope_jax.types import ToolFormat
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The base model M0: where it is, and in which precision it works."""
+    """The base model M0: judge, KL reference, and where both policies start from."""
 
     path: str
     """Folder in Hugging Face format, name on the hub, or `demo` (the small world's
@@ -34,13 +34,6 @@ class ModelConfig:
     template: str | None = None
     """Chat template that replaces the tokenizer's own: a file, or the name of one that
     is shipped in `models/templates`. None: the tokenizer's."""
-    param_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Master weights and optimizer state of the policy."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Sampling, activations and the reference model. On a CPU float32 is both faster
-    and more exact."""
-    remat: Literal["none", "block"] = "block"
-    """Gradient checkpointing: `block` recomputes each layer in the backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +43,7 @@ class DocumentsConfig:
     rows: int = 2000
     """Challenger prompts drawn for stage 1 of an iteration."""
     max_tokens: int = 256
-    """A source document is cut to its first so many tokens of the policy's tokenizer."""
+    """Tokens (of the policy's tokenizer) that a source document is cut to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +77,6 @@ class TasksConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackingConfig:
-    """Shape of one micro-batch of the update. Rows of several rollouts share a line."""
-
-    rows: int = 4
-    """Lines of a micro-batch, over the whole mesh; a multiple of data x fsdp."""
-    length: int = 16384
-    """Tokens of a line. A longer row is dropped and counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
@@ -103,10 +86,6 @@ class StageConfig:
     """Prompts of a step."""
     group_size: int = 8
     """Rollouts per prompt; their mean reward is the baseline."""
-    mini_batch_prompts: int = 64
-    """Prompts per optimizer update. With one row per rollout, `prompts_per_step` means
-    one update a step. Where every turn is a row, a step has more rows than
-    `prompts_per_step * group_size`, hence several updates."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the policy samples; `max_new_tokens` is per turn."""
     max_prompt_tokens: int = 1024
@@ -119,8 +98,16 @@ class StageConfig:
     """Policy loss and KL penalty."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW."""
-    packing: PackingConfig = PackingConfig()
-    """Shape of the update's micro-batches."""
+    update: UpdateConfig = UpdateConfig()
+    """Shapes and arithmetic of the update."""
+
+    def __post_init__(self):
+        if self.update.temperature != self.sampling.temperature:
+            raise UserError(
+                f"sampling.temperature {self.sampling.temperature}: is not "
+                f"update.temperature {self.update.temperature}, so the policy that is "
+                "trained is not the one that is sampled: make them equal"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +131,6 @@ class ProcessConfig:
     memory_fraction: float | None = None
     """Share of each visible GPU's memory that JAX may take. None: JAX's default, 0.75.
     Two processes on one GPU need a sum below 1."""
-    mesh: MeshConfig = MeshConfig()
-    """How the process arranges its devices."""
 
     def environment(self) -> dict[str, str]:
         """Environment variables to set before the process starts its JAX backend."""
@@ -158,12 +143,30 @@ class ProcessConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainerProcess(ProcessConfig):
+    """The trainer's share of the machine."""
+
+    mesh: MeshConfig = MeshConfig()
+    """How its devices are arranged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceProcess(ProcessConfig):
+    """The inference process's share of the machine."""
+
+    replicas: int = 1
+    """Engines per model, each on devices of its own."""
+    tensor: int = 1
+    """Devices of one engine, over which heads and feed-forward columns are split."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlacementConfig:
     """Which devices the two processes use. On a CPU both run there."""
 
-    trainer: ProcessConfig = ProcessConfig()
+    trainer: TrainerProcess = TrainerProcess()
     """Policy, optimizer, reference and the policy's own rollouts."""
-    inference: ProcessConfig = ProcessConfig()
+    inference: InferenceProcess = InferenceProcess()
     """Retrieval, judge and previous Solver."""
 
 
@@ -177,23 +180,23 @@ def gpus(trainer: int, inference: int) -> PlacementConfig:
     """
     if inference == 0:
         return PlacementConfig(
-            trainer=ProcessConfig(
+            trainer=TrainerProcess(
                 devices=_ids(0, trainer),
                 memory_fraction=0.55,
                 mesh=MeshConfig(fsdp=trainer),
             ),
-            inference=ProcessConfig(devices="0", memory_fraction=0.35),
+            inference=InferenceProcess(devices="0", memory_fraction=0.35),
         )
     return PlacementConfig(
-        trainer=ProcessConfig(
+        trainer=TrainerProcess(
             devices=_ids(inference, trainer),
             memory_fraction=0.9,
             mesh=MeshConfig(fsdp=trainer),
         ),
-        inference=ProcessConfig(
+        inference=InferenceProcess(
             devices=_ids(0, inference),
             memory_fraction=0.85,
-            mesh=MeshConfig(data=inference),
+            replicas=inference,
         ),
     )
 
@@ -219,14 +222,14 @@ class TrackingConfig:
     tensorboard: bool = True
     """Write TensorBoard event files to `tb/` of the run folder."""
     progress: bool = True
-    """Progress bars on a terminal. Without them, and where the output is not a terminal,
-    a line per step is logged."""
+    """Progress bars on a terminal. Without them, and where the output is not a
+    terminal, a line per step is logged."""
 
 
-def _solver_stage() -> StageConfig:
+def solver_stage() -> StageConfig:
+    """Stage 3 as the method has it; stage 1 is `StageConfig()`."""
     return StageConfig(
         prompts_per_step=256,
-        mini_batch_prompts=256,
         max_prompt_tokens=2048,
         loss=LossConfig(clip_high=0.28),
     )
@@ -260,7 +263,7 @@ class Config:
     """Stage 2, task creation."""
     challenger_train: StageConfig = StageConfig()
     """Stage 1, Challenger training."""
-    solver_train: StageConfig = field(default_factory=_solver_stage)
+    solver_train: StageConfig = field(default_factory=solver_stage)
     """Stage 3, Solver training."""
     engine: EngineConfig = EngineConfig()
     """The trainer's own rollout engine."""

@@ -144,6 +144,8 @@ def _build_dataclass(cls: type, value: Any, where: str) -> Any:
         return cls(**built)
     except TypeError as error:
         raise UserError(f"{where}: {error}: add the missing field") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def save(settings: Any, path: Path) -> None:

@@ -69,12 +69,14 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(run_dir: Path) -> list[dict[str, Any]]:
-    """All records of a run, without a last line that was cut off while being written."""
+    """All records of a run, without a last line whose writing was interrupted."""
     path = Path(run_dir) / "metrics.jsonl"
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if not line:
+            continue
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

@@ -1,0 +1,32 @@
+"""`tiny` at its smallest: the same code in every stage, less of everything.
+
+Hardware: two CPU cores and 4 GB of memory.
+Expect: two iterations within a minute; rewards that mean nothing.
+
+    python scripts/train.py --config ci
+"""
+
+from dataclasses import replace
+
+from configs import tiny
+from scope_jax.config import Config, StageConfig
+
+
+def config() -> Config:
+    """Fewer steps, prompts and tasks than `tiny`; nothing else."""
+    base = tiny.config()
+    return replace(
+        base,
+        name="ci",
+        documents=replace(base.documents, rows=16),
+        challenger=replace(base.challenger, rollouts=2),
+        tasks=replace(
+            base.tasks, target=4, prompts_per_batch=8, samples=1, solver_rollouts=2
+        ),
+        challenger_train=_small(base.challenger_train),
+        solver_train=_small(base.solver_train),
+    )
+
+
+def _small(stage: StageConfig) -> StageConfig:
+    return replace(stage, steps=2, prompts_per_step=2, group_size=2)

@@ -1,0 +1,102 @@
+"""A smallest iteration with a real pretrained model and real text, on a CPU.
+
+Four prompts, groups of two, two Solver rollouts a task, one step a stage: enough to
+read what comes out, far too little to learn from. The prompts show example turns, which
+small models need to keep to the formats.
+
+Hardware: two CPU cores and 18 GB of memory, or one GPU (then both processes share it).
+Input: `--model.path`, a folder in Hugging Face format of Qwen2, Qwen3 or Llama type;
+`--retrieval.passages`, one JSON object a line; `--retrieval.encoder_path`, a MiniLM
+folder, or `--retrieval.encoder lexical`, which needs no weights.
+Expect: tasks, rubrics, answers and grades to read in `runs/qwen25_05b/report.html`.
+
+    python scripts/train.py --config qwen25_05b --model.path PATH \
+        --retrieval.passages FILE
+"""
+
+from dataclasses import replace
+
+from retrieval.config import RetrievalConfig
+from rl.engine import EngineConfig
+from rl.records import SamplingParams
+from rl.update import UpdateConfig
+from scope_jax.challenger import ChallengerConfig
+from scope_jax.config import (
+    CheckpointConfig,
+    Config,
+    DocumentsConfig,
+    ModelConfig,
+    StageConfig,
+    TasksConfig,
+    gpus,
+    solver_stage,
+)
+from scope_jax.inference import InferenceConfig
+from scope_jax.judge import JudgeConfig
+
+TURN = SamplingParams(max_new_tokens=256)
+LENGTH = 4096
+
+
+def config() -> Config:
+    """The method's constants where they don't concern size."""
+    engine = EngineConfig(slots=8, max_length=LENGTH, prefill_rows=1)
+    return Config(
+        name="qwen25_05b",
+        prompts="few_shot",
+        iterations=1,
+        model=ModelConfig(path="Qwen/Qwen2.5-0.5B-Instruct"),
+        documents=DocumentsConfig(rows=16),
+        challenger=ChallengerConfig(
+            schedule="1",
+            rollouts=2,
+            rollout_sampling=SamplingParams(
+                temperature=0.7, top_p=0.9, max_new_tokens=TURN.max_new_tokens
+            ),
+            rollout_tokens_tasks=TURN.max_new_tokens,
+            tool_tokens=250,
+        ),
+        judge=JudgeConfig(
+            grade_tokens=256,
+            rubric_tokens=256,
+            rubric_tokens_tasks=256,
+            gate_tokens=256,
+        ),
+        tasks=TasksConfig(
+            target=4,
+            prompts_per_batch=4,
+            max_batches=2,
+            samples=2,
+            solver_rollouts=2,
+            sub_batch=8,
+            max_turns=5,
+            max_context_tokens=LENGTH,
+            sampling=TURN,
+        ),
+        challenger_train=_one_step(StageConfig()),
+        solver_train=_one_step(solver_stage()),
+        engine=engine,
+        retrieval=RetrievalConfig(
+            encoder="transformer",
+            encoder_path="sentence-transformers/all-MiniLM-L6-v2",
+            passage_prefix="",
+            query_prefix="",
+        ),
+        inference=InferenceConfig(engine=engine, request_timeout=3600.0),
+        placement=gpus(trainer=1, inference=0),
+        checkpoint=CheckpointConfig(every=1),
+    )
+
+
+def _one_step(stage: StageConfig) -> StageConfig:
+    return replace(
+        stage,
+        steps=1,
+        prompts_per_step=4,
+        group_size=2,
+        sampling=TURN,
+        max_prompt_tokens=2048,
+        max_response_tokens=2048,
+        max_context_tokens=LENGTH,
+        update=UpdateConfig(length=LENGTH, rows=1, capacity=4, logit_chunk=256),
+    )

@@ -1,0 +1,212 @@
+"""One HTML page about a run: curves, tables, readable rollouts, configuration.
+
+Self-contained: inline SVG and CSS, no script and nothing from elsewhere. All text of
+models and documents is escaped.
+"""
+
+import html
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from scope_jax import tracking
+from scope_jax.charts import line_chart
+from scope_jax.run_folder import write_text
+
+EXAMPLES = 4
+"""Rollouts shown per stage: the best and the worst ones."""
+
+LONGEST = 6000
+"""Characters of one message that are shown."""
+
+CURVES = (
+    ("Reward", ("reward/mean", "reward/")),
+    ("Rubrics and difficulty", ("judge/", "difficulty/")),
+    ("Rollouts", ("rollout/", "tasks/")),
+    ("Update", ("loss/", "agree/")),
+    ("Speed", ("perf/",)),
+)
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
+color:#1d2733;background:#fff}
+h1{margin-bottom:0}h2{margin-top:2.5rem;border-bottom:1px solid #d5dbe1}
+table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.15rem .8rem;text-align:right}
+td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f6f8}
+.charts{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}
+figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#53606c}
+details{margin:.5rem 0;border:1px solid #d5dbe1;border-radius:6px;padding:.4rem .8rem}
+summary{cursor:pointer;font-weight:600}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f4f6f8;padding:.5rem .7rem;
+border-left:4px solid #9aa7b4;margin:.4rem 0;font:13px/1.45 ui-monospace,monospace}
+pre.assistant{border-color:#2a6fdb;background:#eef4fd}pre.tool{border-color:#b07d1a}
+pre.trace{border-color:#3d8b40;background:#f0f7f0}.role{color:#53606c;font-size:12px}
+"""
+
+
+def write(run_dir: Path, out: Path | None = None) -> Path:
+    """Writes the report of a run and returns its path.
+
+    Raises:
+      UserError: the folder is no run's.
+    """
+    run_dir = Path(run_dir)
+    out = run_dir / "report.html" if out is None else Path(out)
+    write_text(out, build(run_dir))
+    return out
+
+
+def build(run_dir: Path) -> str:
+    """The report of a run as HTML.
+
+    Raises:
+      UserError: the folder is no run's.
+    """
+    run_dir = Path(run_dir)
+    config_file = run_dir / "config.json"
+    if not config_file.is_file():
+        raise UserError(f"{run_dir}: has no config.json: name the folder of a run")
+    config_text = config_file.read_text(encoding="utf-8")
+    records = tracking.read(run_dir)
+    title = f"SCOPE run: {json.loads(config_text).get('name', run_dir.name)}"
+    body = [f"<h1>{_e(title)}</h1>", f"<p>{_e(_headline(records))}</p>"]
+    for stage in tracking.STAGES:
+        body += _stage(run_dir, stage, [r for r in records if r["stage"] == stage])
+    body.append("<h2>Configuration</h2>")
+    body.append(f"<details><summary>config.json</summary>{_pre(config_text)}</details>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{_e(title)}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def _headline(records: Sequence[Mapping[str, Any]]) -> str:
+    if not records:
+        return "Nothing was logged yet."
+    last = records[-1]
+    text = f"{len(records)} records"
+    text += f", the last one of iteration {last['iteration']}, {last['stage']} stage"
+    text += f", step {last['step']}."
+    times = [r["time/unix"] for r in records if r.get("time/unix")]
+    minutes = (max(times) - min(times)) / 60 if times else 0.0
+    return f"{text} {minutes:.1f} minutes between the first and the last."
+
+
+def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str]:
+    if not records:
+        return []
+    parts = [f"<h2>{_e(stage.capitalize())}</h2>", '<div class="charts">']
+    for caption, prefixes in CURVES:
+        series = _series(records, prefixes)
+        if series:
+            parts.append(line_chart(caption, series, marks=_iteration_marks(records)))
+    parts.append("</div>")
+    for iteration in sorted({r["iteration"] for r in records}):
+        parts.append(f"<h3>Iteration {iteration}</h3>")
+        parts.append(_table([r for r in records if r["iteration"] == iteration]))
+        parts += _examples(run_dir, iteration, stage)
+    return parts
+
+
+def _series(
+    records: Sequence[Mapping[str, Any]], prefixes: Sequence[str]
+) -> dict[str, list[tuple[float, float]]]:
+    """Name -> points (record number in the stage, value), at most eight curves."""
+    names = [
+        n
+        for n in tracking.table_names(list(records))
+        if n.startswith(tuple(prefixes)) and not n.startswith("time/")
+    ]
+    return {
+        name: [
+            (i, r[name]) for i, r in enumerate(records, 1) if r.get(name) is not None
+        ]
+        for name in names[:8]
+    }
+
+
+def _iteration_marks(records: Sequence[Mapping[str, Any]]) -> list[float]:
+    pairs = itertools.pairwise(records)
+    changes = enumerate(pairs, 1)
+    return [i + 0.5 for i, (a, b) in changes if a["iteration"] != b["iteration"]]
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    rows = []
+    for name in tracking.table_names(records):
+        values = [r[name] for r in records if r.get(name) is not None]
+        shown = (values[0], values[-1], sum(values) / len(values))
+        cells = "".join(f"<td>{tracking.format_number(v)}</td>" for v in shown)
+        rows.append(f"<tr><td>{_e(name)}</td>{cells}</tr>")
+    head = "<tr><th>metric</th><th>first</th><th>last</th><th>mean</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _examples(run_dir: Path, iteration: int, stage: str) -> list[str]:
+    """The best and the worst rollouts of a stage's last stored step."""
+    folder = run_dir / "rollouts" / f"iter_{iteration}" / stage
+    files = sorted(folder.glob("step_*.jsonl"))
+    if not files:
+        return []
+    rollouts = sorted(_json_lines(files[-1]), key=reward_of, reverse=True)
+    if len(rollouts) > EXAMPLES:
+        half = EXAMPLES // 2
+        rollouts = rollouts[:half] + rollouts[-half:]
+    name = files[-1].relative_to(run_dir)
+    return [
+        f"<h4>Best and worst rollouts of {_e(str(name))}</h4>",
+        *map(_rollout, rollouts),
+    ]
+
+
+def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line.strip():
+            yield json.loads(line)
+
+
+def reward_of(rollout: Mapping[str, Any]) -> float:
+    """The reward of a stored rollout; 0 where none was noted."""
+    reward = rollout.get("reward", rollout.get("trace", {}).get("reward", 0.0))
+    if isinstance(reward, Mapping):
+        reward = reward.get("value", 0.0)
+    return float(reward or 0.0)
+
+
+def _rollout(rollout: Mapping[str, Any]) -> str:
+    messages = "".join(_message(m) for m in rollout.get("messages", ()))
+    told = ("messages", "turns", "rows")
+    trace = {k: v for k, v in rollout.items() if k not in told}
+    text = json.dumps(trace, indent=2, ensure_ascii=False)
+    title = f"reward {tracking.format_number(reward_of(rollout))}"
+    title += f" - {rollout.get('uid', '')}"
+    return (
+        f"<details><summary>{_e(title)}</summary>{messages}"
+        f'<div class="role">how the reward came about</div>'
+        f"{_pre(text, 'trace')}</details>"
+    )
+
+
+def _message(message: Mapping[str, Any]) -> str:
+    role = str(message.get("role", ""))
+    text = str(message.get("content") or "")
+    for call in message.get("tool_calls") or ():
+        text += "\n" + json.dumps(call, ensure_ascii=False)
+    known = role if role in ("system", "user", "assistant", "tool") else ""
+    return f'<div class="role">{_e(role)}</div>{_pre(text, known)}'
+
+
+def _pre(text: str, kind: str = "") -> str:
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}\n... {len(text) - LONGEST:,} more characters"
+    return f'<pre class="{kind}">{_e(text)}</pre>'
+
+
+def _e(text: str) -> str:
+    return html.escape(text, quote=True)

@@ -1,0 +1,24 @@
+"""Writes a run's report: one self-contained HTML page.
+
+python scripts/report.py runs/tiny [--out FILE]
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from scope_jax import report
+from scope_jax.cli import run_main
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("--out", type=Path, help="file; default RUN/report.html")
+    options = parser.parse_args(argv)
+    print(report.write(options.run, options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,182 @@
+"""The settings: constants of the method, JSON there and back, differences."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+import configs
+from models.errors import UserError
+from rl.records import SamplingParams
+from scope_jax import settings
+from scope_jax.config import Config, ModelConfig, StageConfig, gpus
+
+FAMILIES = ("qwen25_7b", "qwen3_8b", "olmo3_7b")
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_each_configuration_carries_its_own_name_and_explains_itself(name):
+    config = configs.load(name)
+    assert config.name == name
+    described = configs.describe(name)
+    assert f"--config {name}" in described
+    assert "Hardware:" in described
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_json_there_and_back_is_the_same_settings(name, tmp_path):
+    config = configs.load(name)
+    settings.save(config, tmp_path / "config.json")
+    assert settings.load(Config, tmp_path / "config.json") == config
+    assert list(tmp_path.iterdir()) == [tmp_path / "config.json"]
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_settings_are_hashable_frozen_and_documented(name):
+    config = configs.load(name)
+    hash(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_have_the_constants_of_the_method(name):
+    c = configs.load(name)
+    assert (c.seed, c.iterations) == (42, 3)
+    assert (c.documents.rows, c.documents.max_tokens) == (2000, 256)
+    for stage, prompts, limit in (
+        (c.challenger_train, 64, 1024),
+        (c.solver_train, 256, 2048),
+    ):
+        assert (stage.steps, stage.prompts_per_step, stage.group_size) == (
+            20,
+            prompts,
+            8,
+        )
+        assert stage.max_prompt_tokens == limit
+        assert (stage.max_response_tokens, stage.max_context_tokens) == (8192, 16384)
+        assert stage.sampling == SamplingParams(max_new_tokens=8192)
+        assert stage.loss.clip_low == 0.2
+        assert stage.loss.dual_clip == 3.0
+        assert (stage.loss.kl_coefficient, stage.loss.kl_kind) == (0.001, "k3")
+        o = stage.optimizer
+        assert (o.learning_rate, o.beta1, o.beta2) == (1e-6, 0.9, 0.999)
+        assert (o.epsilon, o.weight_decay, o.clip_norm) == (1e-8, 0.01, 1.0)
+        assert o.warmup_updates == 0
+    assert c.challenger_train.loss.clip_high == 0.2
+    assert c.solver_train.loss.clip_high == 0.28
+    t = c.tasks
+    assert (t.target, t.prompts_per_batch, t.max_batches) == (5120, 2000, 20)
+    assert (t.samples, t.solver_rollouts, t.sub_batch) == (4, 4, 500)
+    assert (t.low, t.high, t.max_per_document, t.max_turns) == (0.2, 0.8, 1, 10)
+    assert (c.checkpoint.every, c.checkpoint.permanent_every) == (2, 10)
+    assert (c.solver.length.soft, c.solver.length.hard) == (1024, 2048)
+    assert c.solver.length.floor == 0.05
+    assert c.judge.gates == ("entity", "source_relevance")
+    assert c.judge.required_gates == 2
+
+
+def test_families_differ_where_the_method_says_so():
+    qwen25, qwen3, olmo3 = (configs.load(name) for name in FAMILIES)
+    formats = [c.tool_format for c in (qwen25, qwen3, olmo3)]
+    assert formats == ["search_r1", "tool_call", "function_calls_xml"]
+    templates = [c.model.template for c in (qwen25, qwen3, olmo3)]
+    assert templates == [None, "qwen3_strip_thinking", "olmo3_consistent_eos"]
+    assert [c.judge.gate_tokens for c in (qwen25, qwen3, olmo3)] == [256, 1024, 256]
+    assert [c.judge.thinking for c in (qwen25, qwen3, olmo3)] == [False, True, False]
+    # Every turn is a row: 64 x 8 and 256 x 8 rows an optimizer update.
+    rows = [qwen3.challenger_train.update.mini_batch_rows]
+    rows += [qwen3.solver_train.update.mini_batch_rows]
+    assert rows == [512, 2048]
+    assert qwen3.solver_train.loss.aggregation == "row_mean"
+    assert qwen25.solver_train.loss.aggregation == "token_mean"
+
+
+def test_small_configurations_play_two_iterations_of_the_small_world():
+    for name in ("tiny", "ci"):
+        config = configs.load(name)
+        assert (config.model.path, config.iterations) == ("demo", 2)
+
+
+def test_gpu_placements_never_overlap_unless_shared():
+    for trainer, inference in ((4, 2), (4, 1), (1, 1)):
+        placed = gpus(trainer, inference)
+        own = placed.trainer.devices.split(",")
+        theirs = placed.inference.devices.split(",")
+        assert (len(own), len(theirs)) == (trainer, inference)
+        assert not set(own) & set(theirs)
+        assert placed.trainer.mesh.fsdp == trainer
+        assert placed.inference.replicas == inference
+    shared = gpus(1, 0)
+    assert shared.trainer.devices == shared.inference.devices == "0"
+    fractions = shared.trainer.memory_fraction + shared.inference.memory_fraction
+    assert fractions < 1
+
+
+def test_placement_becomes_the_environment_of_a_process():
+    variables = gpus(4, 2).trainer.environment()
+    assert variables["CUDA_VISIBLE_DEVICES"] == "2,3,4,5"
+    assert float(variables["XLA_PYTHON_CLIENT_MEM_FRACTION"]) == 0.9
+    assert (
+        Config(name="x", model=ModelConfig(path="p")).placement.trainer.environment()
+        == {}
+    )
+
+
+def test_differences_name_fields_and_values():
+    old = configs.load("tiny")
+    new = dataclasses.replace(
+        old,
+        seed=7,
+        placement=gpus(1, 0),
+        tasks=dataclasses.replace(old.tasks, low=0.5),
+    )
+    lines = settings.differences(old, new, ignore=("placement",))
+    assert lines == [f"seed: {old.seed} -> 7", f"tasks.low: {old.tasks.low} -> 0.5"]
+    assert settings.differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sed": 3}, r"config\.sed: no such field: did you mean seed\?"),
+        ({"seed": "3"}, r"config\.seed: '3' is not of type int"),
+        ({"seed": True}, r"config\.seed: True is not of type int"),
+        ({"tool_format": "xml"}, r"config\.tool_format: 'xml' is not"),
+        ({"tasks": {"lo": 1}}, r"config\.tasks\.lo: no such field: did you mean low\?"),
+        ({"tasks": 3}, r"config\.tasks: 3 is not a section"),
+    ],
+)
+def test_a_damaged_config_file_is_one_clear_line(change, message):
+    data = json.loads(settings.to_json(configs.load("tiny"))) | change
+    with pytest.raises(UserError, match=message) as caught:
+        settings.from_json(Config, json.dumps(data), source="config")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_json_is_refused():
+    with pytest.raises(UserError, match="not JSON"):
+        settings.from_json(Config, '{"name": ', source="config.json")
+
+
+def test_training_at_another_temperature_than_sampling_is_refused():
+    with pytest.raises(UserError, match=r"make them equal"):
+        StageConfig(sampling=SamplingParams(temperature=0.7))
+
+
+def test_unknown_configuration_names_the_closest():
+    with pytest.raises(
+        UserError, match=r"tinny: .* did you mean tiny\? known: ci, olmo"
+    ):
+        configs.load("tinny")
+
+
+def test_reading_settings_starts_no_jax_backend():
+    # The trainer sets CUDA_VISIBLE_DEVICES from its configuration.
+    program = (
+        "import configs; configs.load('tiny'); from jax._src import xla_bridge; "
+        "assert not xla_bridge.backends_are_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

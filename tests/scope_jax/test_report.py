@@ -1,0 +1,111 @@
+"""The report stands alone, escapes everything, and shows what a run stored."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from models.errors import UserError
+from scope_jax import report
+from scope_jax.charts import line_chart
+from scope_jax.config import TrackingConfig
+from scope_jax.tracking import Tracker
+
+HOSTILE = '</pre><script>alert("x")</script> & \u2028 <task>T</task>'
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two iterations with one stored step of hostile rollouts."""
+    (tmp_path / "config.json").write_text(json.dumps({"name": "ci <b>"}))
+    with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as tracker:
+        for iteration in (1, 2):
+            for step in (1, 2, 3):
+                tracker.log(
+                    {"reward/mean": step / 4, "loss/policy": 0.5 - step},
+                    iteration=iteration,
+                    stage="challenger",
+                    step=step,
+                )
+    folder = tmp_path / "rollouts" / "iter_1" / "challenger"
+    folder.mkdir(parents=True)
+    rollouts = [
+        {
+            "uid": f"1/challenger/1/0/{i}",
+            "messages": [
+                {"role": "user", "content": f"write {HOSTILE}"},
+                {"role": "assistant", "content": f"answer {i}"},
+            ],
+            "reward": {"value": i / 10, "parts": {"format": 1.0}, "trace": HOSTILE},
+        }
+        for i in range(6)
+    ]
+    lines = (json.dumps(r, ensure_ascii=False) for r in rollouts)
+    (folder / "step_0001.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+class Tags(HTMLParser):
+    """Collects tags, and checks that they nest."""
+
+    VOID = ("meta", "line", "polyline")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+
+def test_the_page_is_well_formed_and_stands_alone(run):
+    page = report.write(run).read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    names = [name for name, _ in tags.seen]
+    assert "svg" in names
+    assert not {"script", "link", "img", "iframe"} & set(names)
+    assert not any({"src", "href"} & set(attributes) for _, attributes in tags.seen)
+
+
+def test_text_of_models_and_documents_is_escaped(run):
+    page = report.build(run)
+    assert "<script>" not in page
+    assert "&lt;/pre&gt;&lt;script&gt;" in page
+    assert "ci &lt;b&gt;" in page
+
+
+def test_best_and_worst_rollouts_are_shown_with_their_rewards(run):
+    page = report.build(run)
+    rewards = re.findall(r"<summary>reward ([\d.]+) - ", page)
+    assert rewards == ["0.5", "0.4", "0.1", "0"]
+    assert page.index("answer 5") < page.index("answer 0")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no config\.json: name the folder of a run"):
+        report.build(tmp_path)
+
+
+def test_a_run_without_metrics_has_a_report(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert "Nothing was logged yet" in report.build(tmp_path)
+
+
+def test_a_chart_places_points_inside_its_frame_and_leaves_out_nan():
+    points = [(1, 0.0), (2, float("nan")), (3, 2.0)]
+    chart = line_chart("Reward", {"reward/mean": points}, marks=[2.5])
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)
+    assert found == [("52.0", "196.0"), ("450.0", "10.0")]
+    assert line_chart("Nothing", {"x": [(1, float("nan"))]}) == ""
+    assert "nan" not in line_chart("Flat", {"x": [(1, 3.0)]})
