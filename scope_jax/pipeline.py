@@ -1,0 +1,56 @@
+"""The loop over iterations and their three stages; goes on where it stopped."""
+
+import logging
+from pathlib import Path
+
+from scope_jax.config import Config
+from scope_jax.run_folder import RunFolder
+from scope_jax.session import Session
+from scope_jax.stages import train_challenger, train_solver
+from scope_jax.tasks import create_tasks
+from scope_jax.tracking import Tracker
+
+log = logging.getLogger("scope_jax")
+
+STAGES = {
+    "challenger": train_challenger,
+    "tasks": create_tasks,
+    "solver": train_solver,
+}
+
+
+def run(config: Config, folder: Path, *, fresh: bool = False, profile: int = 0) -> None:
+    """Plays a whole run in ``folder``, or what is left of it.
+
+    Args:
+      config: the run's configuration.
+      folder: run folder; made if it is not there.
+      fresh: delete what an earlier run left there.
+      profile: steps of each training stage to trace (``--profile``).
+
+    Raises:
+      UserError: one line for the user.
+    """
+    run_folder = RunFolder(folder, config, fresh=fresh)
+    try:
+        todo = [
+            (iteration, stage)
+            for iteration in range(1, config.iterations + 1)
+            for stage in STAGES
+            if not run_folder.done(f"iter_{iteration}/{stage}")
+        ]
+        if not todo:
+            log.info(
+                "%s is finished: see report.html there; --fresh starts anew", folder
+            )
+            return
+        with (
+            Tracker(run_folder.path, config.tracking) as tracker,
+            Session(config, run_folder, tracker, profile=profile) as session,
+        ):
+            for iteration, stage in todo:
+                STAGES[stage](session, iteration)
+                tracker.table(iteration, stage)
+        log.info("finished: everything is in %s", folder)
+    finally:
+        run_folder.close()

@@ -1,0 +1,277 @@
+"""What a reward needs of the judge and of the previous Solver: who is asked, and when.
+
+The rules are in ``challenger``, ``solver`` and ``judge``; here are the calls between
+them (spec 9.2, 10, 11.4). All calls of one rollout that can run together do.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rl.sampling import seed64
+from scope_jax import challenger, judge, solver
+from scope_jax.conversation import ConversationSpec
+from scope_jax.documents import PromptRow
+from scope_jax.formats import Reward
+from scope_jax.judge import RubricsParse, Stage
+from scope_jax.rollouts import Episode, Limits, converse
+from scope_jax.session import Session
+from scope_jax.types import Grade, Rubric, Task
+
+Seed = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One difficulty rollout of the previous Solver, graded.
+
+    ``grades`` is None where there was no valid answer to grade.
+    """
+
+    answer: str
+    grades: tuple[Grade, ...] | None
+    searches: int
+    turns: int
+
+    @property
+    def scores(self) -> tuple[float | None, ...] | None:
+        """The grades' scores, None for an unreadable one."""
+        return None if self.grades is None else tuple(g.score for g in self.grades)
+
+
+class Rewards:
+    """Asks judge and previous Solver on behalf of one stage."""
+
+    def __init__(self, session: Session, stage: Stage):
+        self._session, self._stage = session, stage
+        self._config = session.config
+        self._encode = session.renderer.encode_text
+        self._decode = session.renderer.decode
+
+    # --- the judge's three jobs ---------------------------------------------------
+
+    async def rubrics(
+        self, task: str, task_type: str, documents: str, seed: Seed
+    ) -> tuple[RubricsParse, str]:
+        """Rubrics for a task, and the judge's own words."""
+        config = self._config.judge
+        raw = await self._session.ask_judge(
+            self._session.prompts.rubric(self._shown(task), task_type, documents),
+            temperature=config.rubric_temperature,
+            max_tokens=config.rubric_tokens_tasks
+            if self._stage == "tasks"
+            else config.rubric_tokens,
+            seed64=seed64(*seed, "rubrics"),
+        )
+        return judge.parse_rubrics(raw, compat=self._config.compat), raw
+
+    async def gates(
+        self, task: str, document: str, seed: Seed
+    ) -> dict[str, int | None]:
+        """The score of every gate, None where it could not be read."""
+        config = self._config.judge
+
+        async def ask(name: str) -> int | None:
+            raw = await self._session.ask_judge(
+                self._session.prompts.gate(name, task=task, document=document),
+                temperature=config.gate_temperature,
+                max_tokens=config.gate_tokens,
+                seed64=seed64(*seed, "gate", name),
+            )
+            return judge.parse_gate(raw, compat=self._config.compat)
+
+        scores = await asyncio.gather(*map(ask, config.gates))
+        return dict(zip(config.gates, scores, strict=True))
+
+    async def grade(
+        self, task: str, answer: str, rubrics: Sequence[Rubric], seed: Seed
+    ) -> tuple[Grade, ...]:
+        """One grade per rubric; an unreadable one is asked for once more (spec 7)."""
+        config, compat = self._config.judge, self._config.compat
+        conversations = judge.grade_prompts(
+            self._session.prompts,
+            self._shown(task),
+            answer,
+            rubrics,
+            thinking=config.thinking,
+        )
+
+        async def ask(number: int, messages: Sequence[dict[str, Any]]) -> Grade:
+            async def once(messages: Sequence[dict[str, Any]], attempt: int) -> str:
+                return await self._session.ask_judge(
+                    messages,
+                    temperature=getattr(config.grade_temperature, self._stage),
+                    max_tokens=config.grade_tokens,
+                    seed64=seed64(*seed, "grade", number, attempt),
+                )
+
+            raw = await once(messages, 0)
+            score = judge.parse_grade(raw, compat=compat)
+            if score is not None or not config.retry:
+                return Grade(score=score, raw=raw)
+            raw = await once(self._session.prompts.grade_retry(messages, raw), 1)
+            score = judge.parse_grade(raw, compat=compat)
+            return Grade(score=score, raw=raw, retried=True)
+
+        return tuple(
+            await asyncio.gather(*(ask(i, m) for i, m in enumerate(conversations)))
+        )
+
+    def _shown(self, task: str) -> str:
+        """The task as the judge sees it (spec Q3: the reference hid it in stage 2)."""
+        hidden = self._stage == "tasks" and self._config.compat.empty_task_prompt
+        return "" if hidden else task
+
+    # --- the previous Solver ------------------------------------------------------
+
+    async def attempts(
+        self, task: str, rubrics: Sequence[Rubric], count: int, seed: Seed
+    ) -> list[Attempt]:
+        """``count`` graded difficulty rollouts of the previous Solver (spec 3.8)."""
+        config = self._config
+
+        async def play(number: int) -> Attempt:
+            sampling = config.challenger.rollout_sampling
+            if self._stage == "tasks":
+                sampling = replace(
+                    sampling, max_new_tokens=config.challenger.rollout_tokens_tasks
+                )
+            own = (*seed, "attempt", number)
+            episode = await converse(
+                self.solver_spec("difficulty"),
+                self._session.prompts.solver(task, config.solver.max_searches),
+                complete=self._session.previous_solver,
+                search=self._session.search,
+                renderer=self._session.renderer,
+                sampling=sampling,
+                limits=Limits(
+                    context=config.inference.engine.max_length,
+                    response=config.inference.engine.max_length,
+                ),
+                uid="/".join(map(str, own)),
+                seed=own,
+            )
+            # Only the last turn's answer counts here (spec 3.8).
+            spoken = [m for m in episode.state.episode if m["role"] == "assistant"]
+            parse = solver.parse_answer(spoken[-1:])
+            grades = None
+            if parse.valid:
+                grades = await self.grade(task, parse.answer, rubrics, own)
+            return Attempt(
+                answer=parse.answer,
+                grades=grades,
+                searches=episode.state.searches,
+                turns=episode.state.turns,
+            )
+
+        return list(await asyncio.gather(*map(play, range(count))))
+
+    def solver_spec(self, kind: str) -> ConversationSpec:
+        """How a Solver's conversation of ``kind`` goes."""
+        config = self._config
+        return ConversationSpec(
+            kind=kind,
+            tool_format=config.tool_format,
+            prompts=self._session.prompts,
+            max_turns=config.solver.max_turns,
+            forced_rounds=config.solver.forced_rounds,
+            tool_tokens=config.challenger.tool_tokens,
+            compat=config.compat,
+        )
+
+    # --- whole rewards --------------------------------------------------------------
+
+    async def challenger(
+        self, episode: Episode, row: PromptRow, seed: Seed
+    ) -> tuple[Reward, list[Attempt]]:
+        """The reward of a Challenger's rollout (spec 9.2); asks only what it needs."""
+        config = self._config
+        assessment = challenger.assess(
+            episode.state.episode,
+            row.searches,
+            config.tool_format,
+            task_type=row.task_type,
+            compat=config.compat,
+        )
+        rubrics, raw, gates, attempts = None, "", {}, []
+        task = assessment.parse.task
+        if assessment.value > 0 and assessment.parse.valid:
+            documents = judge.documents_text(row.document.text, episode.state.passages)
+            (rubrics, raw), gates = await asyncio.gather(
+                self.rubrics(task, row.task_type, documents, seed),
+                self.gates(task, row.document.text, seed),
+            )
+            if rubrics.valid and judge.gates_pass(gates, config.judge.required_gates):
+                attempts = await self.attempts(
+                    task, rubrics.rubrics, config.challenger.rollouts, seed
+                )
+        reward = challenger.reward(
+            config.challenger,
+            assessment,
+            rubrics=rubrics,
+            gates=gates,
+            required_gates=config.judge.required_gates,
+            grades=[attempt.scores for attempt in attempts],
+            min_coverage=config.judge.min_coverage,
+            pad=config.judge.pad,
+        )
+        trace = {
+            **reward.trace,
+            "rubrics": [r.text for r in rubrics.rubrics] if rubrics else [],
+            "rubrics_raw": raw,
+            "attempts": [attempt_json(attempt) for attempt in attempts],
+            "conversation": list(episode.state.trace),
+        }
+        return replace(reward, trace=trace), attempts
+
+    async def solver(
+        self, episode: Episode, task: Task, seed: Seed
+    ) -> tuple[Reward, tuple[Grade, ...]]:
+        """The reward of a Solver's rollout (spec 10)."""
+        assessment = solver.assess(
+            self._config.solver,
+            episode.state.episode,
+            self._config.tool_format,
+            encode=self._encode,
+            decode=self._decode,
+        )
+        grades: tuple[Grade, ...] = ()
+        if assessment.graded is not None:
+            grades = await self.grade(task.text, assessment.graded, task.rubrics, seed)
+        reward = solver.reward(
+            self._config.solver,
+            assessment,
+            [grade.score for grade in grades],
+            len(task.rubrics),
+            judge=self._config.judge,
+        )
+        trace = {
+            **reward.trace,
+            "task": task.text,
+            "rubrics": [rubric.text for rubric in task.rubrics],
+            "judge": [vars(grade) for grade in grades],
+            "conversation": list(episode.state.trace),
+        }
+        return replace(reward, trace=trace), grades
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as a person reads it in a trace."""
+    return {
+        "answer": attempt.answer,
+        "scores": None if attempt.scores is None else list(attempt.scores),
+        "judge": [grade.raw for grade in attempt.grades or ()],
+        "searches": attempt.searches,
+        "turns": attempt.turns,
+    }
+
+
+def judge_metrics(grades: Sequence[Grade]) -> dict[str, float]:
+    """How readable a rollout's grades were; nothing if there were none."""
+    if not grades:
+        return {}
+    return {
+        "judge/unparseable": sum(g.score is None for g in grades) / len(grades),
+        "judge/retried": sum(g.retried for g in grades) / len(grades),
+    }

@@ -1,0 +1,141 @@
+"""The folder of one run: where everything lies, what is finished, who is writing.
+
+config.json (resolved)   manifest.json (stage state)   metrics.jsonl   tb/
+rollouts/iter_1/challenger/step_0001.jsonl   tasks/iter_1.parquet
+checkpoints/iter_1/solver/STEP/   export/iter_1/solver/   report.html
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from scope_jax import settings
+from scope_jax.config import Config
+
+# Settings that may change between two starts of one run: they alter no number of it.
+HARMLESS = ("tracking", "placement", "checkpoint", "inference.port")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line; the file appears whole or not at all."""
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+class RunFolder:
+    """Paths and state of a run; holds an exclusive lock until closed.
+
+    Raises:
+      UserError: the folder belongs to a different configuration, another process is
+        writing to it, or it is no folder of a run.
+    """
+
+    def __init__(self, path: Path, config: Config, *, fresh: bool = False):
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{path}: is a file: name a folder with --run")
+        config_file = self.path / "config.json"
+        occupied = self.path.is_dir() and any(self.path.iterdir())
+        if occupied and not config_file.is_file() and not self._only_lock():
+            raise UserError(
+                f"{path}: holds files but no config.json: name a new folder with --run"
+            )
+        if config_file.is_file() and not fresh:
+            self._refuse_differences(config_file, config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{path}: another process is writing to this run: wait for it, or name "
+                "another folder with --run"
+            ) from error
+        if fresh:
+            self._empty()
+        if not config_file.is_file():
+            settings.save(config, config_file)
+        self._manifest_file = self.path / "manifest.json"
+        self.manifest: dict[str, Any] = {"stages": {}}
+        if self._manifest_file.is_file():
+            self.manifest = json.loads(self._manifest_file.read_text())
+
+    def _only_lock(self) -> bool:
+        return all(
+            entry.name in (".lock", "config.json.tmp") for entry in self.path.iterdir()
+        )
+
+    def _refuse_differences(self, config_file: Path, config: Config) -> None:
+        saved = settings.load(Config, config_file)
+        different = settings.differences(saved, config, ignore=HARMLESS)
+        if different:
+            shown = "; ".join(different[:6])
+            more = f"; and {len(different) - 6} more" if len(different) > 6 else ""
+            raise UserError(
+                f"{self.path}: is a run of a different configuration ({shown}{more}): "
+                "give the same options, another folder with --run, or --fresh"
+            )
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name == ".lock":
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        self._lock.close()
+
+    # --- state -----------------------------------------------------------------
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """What is known of a stage such as ``iter_1/solver``; empty if not begun."""
+        return self.manifest["stages"].get(name, {})
+
+    def record(self, name: str, **facts: Any) -> None:
+        """Notes facts about a stage and writes the manifest."""
+        self.manifest["stages"].setdefault(name, {}).update(facts)
+        write_text(self._manifest_file, json.dumps(self.manifest, indent=2) + "\n")
+
+    def done(self, name: str) -> bool:
+        """Whether a stage is finished."""
+        return self.stage(name).get("status") == "done"
+
+    # --- places ----------------------------------------------------------------
+
+    def checkpoints(self, iteration: int, role: str) -> Path:
+        """Folder of a training stage's checkpoints."""
+        return self.path / "checkpoints" / f"iter_{iteration}" / role
+
+    def rollouts(self, iteration: int, stage: str, step: int) -> Path:
+        """File of a step's rollouts."""
+        folder = self.path / "rollouts" / f"iter_{iteration}" / stage
+        return folder / f"step_{step:04d}.jsonl"
+
+    def export(self, iteration: int, role: str) -> Path:
+        """Hugging Face folder of a role's weights at the end of an iteration."""
+        return self.path / "export" / f"iter_{iteration}" / role
+
+    def tasks(self, iteration: int) -> Path:
+        """File of an iteration's tasks."""
+        return self.path / "tasks" / f"iter_{iteration}.parquet"
+
+    def task_batch(self, iteration: int, batch: int) -> Path:
+        """File of the tasks that one batch of prompts gave."""
+        return self.path / "tasks" / f"iter_{iteration}" / f"batch_{batch:04d}.parquet"

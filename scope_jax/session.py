@@ -1,0 +1,297 @@
+"""The live parts of a run: models, engine, updates, and the inference process.
+
+Made once a process. Stages (``training``, ``task_creation``) use it; nothing here knows
+their order.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import jax
+from retrieval.search import format_passages
+
+from models import hf
+from models.chat import ChatRenderer
+from models.errors import UserError
+from models.sharding import make_mesh, replicated
+from retrieval.passages import Passages
+from rl.engine import Engine
+from rl.engine_thread import EngineThread
+from rl.records import Completion, Request, SamplingParams
+from rl.update import Params, Updater
+from scope_jax import prompts
+from scope_jax.config import Config, StageConfig
+from scope_jax.demo import assets
+from scope_jax.inference.client import (
+    Client,
+    InferenceError,
+    RequestRefused,
+    ServerUnavailable,
+)
+from scope_jax.inference.config import ModelSource
+from scope_jax.inference.supervisor import Supervisor
+from scope_jax.run_folder import RunFolder
+from scope_jax.tracking import Tracker
+
+log = logging.getLogger("scope_jax")
+
+T = TypeVar("T")
+
+
+def resolve(config: Config) -> Config:
+    """The configuration with ``demo`` replaced by the files that it stands for.
+
+    Only for use in this process: the saved configuration keeps the word, so that a run
+    folder can be moved between machines.
+    """
+    if config.model.path == "demo":
+        model = replace(config.model, path=str(assets.model_path()))
+        config = replace(config, model=model)
+    if config.retrieval.passages == "demo":
+        passages = str(assets.passages_path())
+        retrieval = replace(config.retrieval, passages=passages)
+        config = replace(config, retrieval=retrieval)
+    return config
+
+
+class Compilations:
+    """Counts the programs that XLA compiles in this process, from now on."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+
+
+class Session:
+    """Everything alive in the trainer process; a context manager.
+
+    Attributes:
+      config: resolved (see ``resolve``).
+      renderer: chat template and tokenizer of all three roles.
+      reference: parameters of the base model on the mesh, in the compute dtype.
+    """
+
+    def __init__(
+        self, config: Config, folder: RunFolder, tracker: Tracker, *, profile: int = 0
+    ):
+        self.config = resolve(config)
+        self.folder, self.tracker, self._profile = folder, tracker, profile
+        self.prompts = prompts.load(config.prompts, config.tool_format)
+        self.tokenizer = hf.load_tokenizer(self.config.model.path)
+        self.renderer = ChatRenderer.from_tokenizer(
+            self.tokenizer, template=config.model.template
+        )
+        self.compilations = Compilations()
+        self._updaters: dict[str, Updater] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Session":
+        with contextlib.ExitStack() as stack:
+            self._runner = stack.enter_context(asyncio.Runner())
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        """Loads this process's model while the inference process loads its own."""
+        placement = self.config.placement
+        inference = placement.inference
+        base = self.config.model.path
+        self.supervisor = Supervisor(
+            self.config.inference,
+            self.folder.path,
+            retrieval=None
+            if self.config.inference.retrieval_url
+            else self.config.retrieval,
+            models={
+                name: ModelSource(path=base)
+                for name in ("judge", "solver")
+                if not (name == "judge" and self.config.inference.judge_url)
+            },
+            environment=inference.environment(),
+            replicas=inference.replicas,
+            tensor=inference.tensor,
+        )
+        stack.callback(self.supervisor.stop)
+        with ThreadPoolExecutor(1) as starter:
+            started = starter.submit(self.supervisor.start)
+            try:
+                self._load(stack)
+            except BaseException:
+                self.supervisor.stop()
+                raise
+            url = started.result()
+        self.client = Client(self.config.inference, url)
+        stack.callback(lambda: self._runner.run(self.client.close()))
+        log.info("inference process: ready at %s", url)
+
+    def _load(self, stack: contextlib.ExitStack) -> None:
+        self.passages = Passages(self.config.retrieval.passages)
+        mesh = self.config.placement.trainer.mesh
+        self.mesh = make_mesh(data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor)
+        self.decoder, base = hf.load(
+            self.config.model.path, mesh=self.mesh, dtype="float32"
+        )
+        self.reference = self.updater("solver").reference_params(base)
+        engine = Engine(
+            self._replicated(self.reference),
+            self.decoder,
+            self.tokenizer,
+            self.config.engine,
+            mesh=self.mesh,
+        )
+        engine.compile()
+        self._engine = EngineThread(engine)
+        stack.callback(self._engine.close)
+
+    # --- training --------------------------------------------------------------
+
+    def stage_config(self, role: str) -> StageConfig:
+        """Settings of a role's training stage."""
+        return {
+            "challenger": self.config.challenger_train,
+            "solver": self.config.solver_train,
+        }[role]
+
+    def updater(self, role: str) -> Updater:
+        """The compiled update of a role, made when first asked for."""
+        if role not in self._updaters:
+            stage = self.stage_config(role)
+            loss = stage.loss
+            if self.config.compat.micro_batch_mean:
+                loss = replace(loss, aggregation="micro_batch_mean")
+            self._updaters[role] = Updater(
+                self.decoder,
+                loss,
+                stage.optimizer,
+                stage.update,
+                self.mesh,
+                valid_vocab=len(self.tokenizer),
+            )
+        return self._updaters[role]
+
+    @property
+    def compute_dtype(self) -> str:
+        """Name of the dtype in which models sample here."""
+        return str(self.updater("solver").compute_dtype)
+
+    def base(self) -> Params:
+        """The base model's parameters, float32, read anew."""
+        return hf.load(self.config.model.path, mesh=self.mesh, dtype="float32")[1]
+
+    def use_policy(self, params: Params) -> None:
+        """Gives the trainer's own engine new weights (in the compute dtype)."""
+        whole = self._replicated(params)
+        self._engine.call(lambda engine: engine.set_params(whole)).result()
+
+    def _replicated(self, params: Params) -> Params:
+        return jax.device_put(params, replicated(self.mesh))
+
+    def export(self, iteration: int, role: str, params: Params) -> None:
+        """Writes weights as a Hugging Face folder, which other programs read too."""
+        hf.save(
+            self.folder.export(iteration, role),
+            self.decoder,
+            params,
+            tokenizer=self.tokenizer,
+        )
+
+    def serve_solver(self, iteration: int) -> None:
+        """Makes ``solver`` on the server the Solver of the iteration before."""
+        path = self.config.model.path
+        if iteration > 1:
+            path = str(self.folder.export(iteration - 1, "solver").absolute())
+        content = hf.content_hash(path)
+        self.run(self.client.load_model("solver", path, content))
+
+    @contextlib.contextmanager
+    def profiled(self, step: int, name: str) -> Iterator[None]:
+        """Traces steps 2 .. 1 + profile of a stage, where ``step`` counts from 1."""
+        if not 2 <= step < 2 + self._profile:
+            yield
+            return
+        with jax.profiler.trace(str(self.folder.path / "profile" / name)):
+            yield
+
+    # --- sampling, judging, searching -------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end.
+
+        Raises:
+          UserError: the inference process is down for good.
+        """
+        self.supervisor.check()
+        try:
+            return self._runner.run(work)
+        except ServerUnavailable as error:
+            self.supervisor.check()
+            raise UserError(
+                f"inference process: {error}: see {self.supervisor.log_file}; the same "
+                "command goes on from the last checkpoint"
+            ) from error
+
+    async def policy(self, request: Request) -> Completion:
+        """A completion of the policy in training, from this process's engine."""
+        return await asyncio.wrap_future(self._engine.complete(request))
+
+    async def previous_solver(self, request: Request) -> Completion:
+        """A completion of the previous Solver, from the server."""
+        return await self._served("solver", request)
+
+    async def ask_judge(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed64: int,
+    ) -> str:
+        """What the judge says; the empty string if the prompt does not fit it."""
+        completion = await self._served(
+            "judge",
+            Request(
+                ids=tuple(self.renderer.prompt_ids(messages)),
+                sampling=SamplingParams(
+                    temperature=temperature, max_new_tokens=max_tokens
+                ),
+                stop_ids=self.renderer.stop_ids,
+                seed64=seed64,
+            ),
+        )
+        return completion.text
+
+    async def _served(self, model: str, request: Request) -> Completion:
+        try:
+            return await self.client.complete(model, request)
+        except RequestRefused as refused:
+            if refused.status != 400:  # 400: too long for it, which is data
+                raise
+            log.debug("%s", refused)
+            return Completion(ids=(), logprobs=(), text="", finish_reason="error")
+
+    async def search(self, queries: Sequence[str]) -> list[str]:
+        """For each query its passages as one text, or what went wrong (spec 2.4)."""
+        try:
+            found = await self.client.search(queries, self.config.retrieval.top_k)
+        except InferenceError as error:
+            log.warning("search failed: %s", error)
+            return [f"Search error: {type(error).__name__}"] * len(queries)
+        return [
+            format_passages([passage for passage, _ in hits])
+            if hits
+            else "Search error: no results"
+            for hits in found
+        ]

@@ -1,0 +1,91 @@
+"""Tasks as Parquet: what task creation writes and Solver training reads."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import UserError
+from scope_jax.types import Document, Rubric, Task
+
+SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("type", pa.string()),
+        ("text", pa.string()),
+        (
+            "document",
+            pa.struct(
+                [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
+            ),
+        ),
+        ("searches", pa.int32()),
+        (
+            "rubrics",
+            pa.list_(pa.struct([("text", pa.string()), ("priority", pa.string())])),
+        ),
+        ("gate_scores", pa.string()),  # JSON: gates are named by the configuration
+        ("difficulty", pa.float64()),
+        ("trace", pa.string()),  # JSON, for people
+    ]
+)
+
+
+def write_tasks(path: Path, tasks: Sequence[Task]) -> None:
+    """Writes tasks; the file appears whole or not at all."""
+    rows = [
+        {
+            "uid": task.uid,
+            "type": task.type,
+            "text": task.text,
+            "document": vars(task.document),
+            "searches": task.searches,
+            "rubrics": [vars(rubric) for rubric in task.rubrics],
+            "gate_scores": json.dumps(task.gate_scores),
+            "difficulty": task.difficulty,
+            "trace": json.dumps(task.trace, ensure_ascii=False),
+        }
+        for task in tasks
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+    os.replace(temporary, path)
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Reads what ``write_tasks`` wrote.
+
+    Raises:
+      UserError: the file is missing, is no Parquet, or holds other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: missing: task creation writes it; start the run again"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: is not a Parquet file of tasks: remove it") from error
+    if table.schema.names != SCHEMA.names:
+        raise UserError(
+            f"{path}: has columns {', '.join(table.schema.names)}: wanted "
+            f"{', '.join(SCHEMA.names)}"
+        )
+    return [
+        Task(
+            uid=row["uid"],
+            type=row["type"],
+            text=row["text"],
+            document=Document(**row["document"]),
+            searches=row["searches"],
+            rubrics=tuple(Rubric(**rubric) for rubric in row["rubrics"]),
+            gate_scores=json.loads(row["gate_scores"]),
+            difficulty=row["difficulty"],
+            trace=json.loads(row["trace"]),
+        )
+        for row in table.to_pylist()
+    ]

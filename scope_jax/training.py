@@ -1,0 +1,212 @@
+"""One training stage: rollouts, rewards, advantages, one update, step after step.
+
+The same loop trains Challenger and Solver; a stage differs in the ``collect`` that
+plays and rewards a step's rollouts. Everything random is a function of the step, so a
+stage that was killed goes on from its last checkpoint as if nothing had happened.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from rl import agreement, checkpoint
+from rl.advantages import group_advantages
+from rl.records import Datum, Trajectory
+from rl.update import TrainState
+from scope_jax.run_folder import write_json_lines
+from scope_jax.session import Session
+
+log = logging.getLogger("scope_jax")
+
+Progress = Callable[[int, int], None]
+"""Called with (rollouts finished and rewarded, all rollouts of the step)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A rollout with its reward.
+
+    Attributes:
+      trajectory: the rollout.
+      reward: what GRPO sees.
+      metrics: numbers of this rollout, averaged over the step; NaN is left out.
+      sampled_tokens: over all turns, for the throughput.
+    """
+
+    trajectory: Trajectory
+    reward: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    sampled_tokens: int = 0
+
+
+Collect = Callable[[int, Progress], Awaitable[Sequence[Scored]]]
+"""Plays and rewards the rollouts of a step (counted from 0 within its iteration)."""
+
+
+def train(session: Session, iteration: int, role: str, collect: Collect) -> None:
+    """Trains ``role`` for one iteration, from where it stopped, and exports it."""
+    config = session.stage_config(role)
+    name = f"iter_{iteration}/{role}"
+    updater = session.updater(role)
+    state, done = _begin(session, iteration, role)
+    first, last = (iteration - 1) * config.steps, iteration * config.steps
+    session.tracker.rewind(iteration, role, done)
+    session.folder.record(name, status="running")
+    session.use_policy(updater.policy_params(state))
+    with session.tracker.stage(
+        iteration, role, total=config.steps, done=done - first
+    ) as bar:
+        for step in range(done + 1, last + 1):
+            compilations = session.compilations.count
+            with session.profiled(step - first, f"{name.replace('/', '_')}_{step}"):
+                started = time.monotonic()
+                scored = session.run(
+                    collect(
+                        step - 1 - first,
+                        lambda n, of: bar.inside("rollouts rewarded", n, of),
+                    )
+                )
+                rolled = time.monotonic()
+                datums = advantaged(scored)
+                state, metrics = updater.update(state, session.reference, datums)
+                session.use_policy(updater.policy_params(state))
+                updated = time.monotonic()
+            metrics |= step_metrics(scored)
+            metrics |= {
+                "time/rollout": rolled - started,
+                "time/update": updated - rolled,
+                "perf/tokens_per_second": metrics["rollout/tokens"]
+                / max(rolled - started, 1e-9),
+                "perf/compilations": float(session.compilations.count - compilations),
+            }
+            _warn(metrics, step - first)
+            rollouts = session.folder.rollouts(iteration, role, step)
+            write_json_lines(rollouts, map(rollout_json, scored))
+            session.tracker.log(metrics, iteration=iteration, stage=role, step=step)
+            bar.advance(metrics)
+            if step == last or step % session.config.checkpoint.every == 0:
+                _save(session, iteration, role, step, state)
+    session.export(iteration, role, updater.policy_params(state))
+    session.folder.record(name, status="done", step=last)
+
+
+def carry_over(session: Session, iteration: int, role: str) -> None:
+    """Ends a stage that has nothing to train on: its policy stays as it was."""
+    updater = session.updater(role)
+    state, _ = _begin(session, iteration, role)
+    last = iteration * session.stage_config(role).steps
+    _save(session, iteration, role, last, state)
+    session.export(iteration, role, updater.policy_params(state))
+    session.folder.record(f"iter_{iteration}/{role}", status="done", trained=False)
+
+
+def _begin(session: Session, iteration: int, role: str) -> tuple[TrainState, int]:
+    """The state to go on from, and the step it has reached."""
+    updater = session.updater(role)
+    own = session.folder.checkpoints(iteration, role)
+    if checkpoint.latest(own) is not None:
+        state, _, step = checkpoint.restore(own, updater.abstract_state())
+        log.info("iteration %d %s: goes on from step %d", iteration, role, step)
+        return state, step
+    if iteration == 1:
+        return updater.init(session.base), 0
+    before = session.folder.checkpoints(iteration - 1, role)
+    state, _, step = checkpoint.restore(before, updater.abstract_state())
+    return state, step
+
+
+def _save(
+    session: Session, iteration: int, role: str, step: int, state: TrainState
+) -> None:
+    checkpoint.save(
+        session.folder.checkpoints(iteration, role),
+        step,
+        state,
+        meta={"iteration": iteration, "role": role, "name": session.config.name},
+        keep=1,
+        keep_every=session.config.checkpoint.permanent_every,
+    )
+
+
+def advantaged(scored: Sequence[Scored]) -> list[Datum]:
+    """All training rows of a step, each with its rollout's advantage."""
+    advantages = group_advantages(
+        [one.reward for one in scored], [one.trajectory.group for one in scored]
+    )
+    return [
+        replace(row, advantage=float(advantage))
+        for one, advantage in zip(scored, advantages, strict=True)
+        for row in one.trajectory.rows
+    ]
+
+
+def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """Means over a step's rollouts, and how the rewards spread."""
+    rewards = np.array([one.reward for one in scored])
+    groups = np.array([one.trajectory.group for one in scored])
+    spread = [np.ptp(rewards[groups == group]) > 0 for group in np.unique(groups)]
+    metrics = {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/min": float(rewards.min()),
+        "reward/max": float(rewards.max()),
+        "reward/groups_that_differ": float(np.mean(spread)),
+        "rollout/tokens": float(sum(one.sampled_tokens for one in scored)),
+        "rollout/turns": _mean(
+            sum(turn.kind == "sampled" for turn in one.trajectory.turns)
+            for one in scored
+        ),
+    }
+    for reason in ("done", "turns", "length", "error"):
+        metrics[f"rollout/finished_{reason}"] = _mean(
+            one.trajectory.finish_reason == reason for one in scored
+        )
+    for key in sorted({key for one in scored for key in one.metrics}):
+        values = np.array([one.metrics.get(key, np.nan) for one in scored])
+        if np.isfinite(values).any():
+            metrics[key] = float(np.nanmean(values))
+    return metrics
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))
+
+
+def rollout_json(one: Scored) -> dict[str, Any]:
+    """A rollout as a person reads it: conversation, reward and why."""
+    trajectory = one.trajectory
+    return {
+        "uid": trajectory.uid,
+        "group": trajectory.group,
+        "role": trajectory.role,
+        "reward": one.reward,
+        "finish_reason": trajectory.finish_reason,
+        "messages": list(trajectory.messages),
+        "trace": trajectory.trace,
+        "metrics": {k: v for k, v in one.metrics.items() if np.isfinite(v)},
+        "tokens": one.sampled_tokens,
+    }
+
+
+def _warn(metrics: dict[str, float], step: int) -> None:
+    disagreement = agreement.alarm(metrics)
+    if disagreement:
+        log.warning("%s", disagreement)
+    if step > 1 and metrics["perf/compilations"]:
+        log.warning(
+            "%d programs were compiled during step %d: a shape changed",
+            metrics["perf/compilations"],
+            step,
+        )
+    if metrics.get("loss/skipped"):
+        log.warning("step %d: a non-finite gradient, its update was skipped", step)
+    if metrics.get("loss/dropped_rows"):
+        log.warning(
+            "step %d: %d rows longer than a packed line were left out of the update",
+            step,
+            metrics["loss/dropped_rows"],
+        )

@@ -1,0 +1,33 @@
+"""Plays self-play iterations: Challenger, tasks, Solver.
+
+    python scripts/train.py --config tiny
+
+The run folder is ``runs/NAME`` unless ``--run`` names another. The same command goes on
+where it stopped; any field of the configuration can be set (``--help`` lists them).
+"""
+
+import os
+from collections.abc import Sequence
+
+import configs
+from scope_jax import cli, tracking
+
+
+def main(argv: Sequence[str]) -> int:
+    config, options = cli.parse(argv, load=configs.load, describe=configs.describe)
+    # Before JAX looks for devices.
+    os.environ.update(config.placement.trainer.environment())
+    tracking.setup_logging()
+    from scope_jax import pipeline
+
+    pipeline.run(
+        config,
+        options.folder(config),
+        fresh=options.fresh,
+        profile=options.profile,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
