@@ -1,1 +1,1 @@
-"""Evaluation: true scores on the small world, judge scores on any prompts and rubrics."""
+"""Evaluation: true scores on the small world, judge scores on any prompts."""
