@@ -182,10 +182,10 @@ class Session:
             )
         return self._updaters[role]
 
-    @property
-    def compute_dtype(self) -> str:
-        """Name of the dtype in which models sample here."""
-        return str(self.updater("solver").compute_dtype)
+    def load(self, path: str) -> Params:
+        """A checkpoint's parameters, as the trainer's own engine takes them."""
+        dtype = str(self.updater("solver").compute_dtype)
+        return hf.load(path, mesh=self.mesh, dtype=dtype)[1]
 
     def base(self) -> Params:
         """The base model's parameters, float32, read anew."""

@@ -1,4 +1,4 @@
-"""One evaluation of every Solver of a run: the base model, then iteration by iteration."""
+"""Evaluates every Solver of a run: the base model, then each iteration's."""
 
 import json
 import logging
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from models import hf
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.evaluation import rubric_file, small_world
@@ -48,10 +47,7 @@ def evaluate(
         ):
             kind = file.stem if file else "small_world"
             for name, path in _solvers(run_folder, session.config):
-                _, params = hf.load(
-                    path, mesh=session.mesh, dtype=session.compute_dtype
-                )
-                session.use_policy(params)
+                session.use_policy(session.load(path))
                 with tracker.stage(0, f"evaluation of {name}", total=1) as bar:
 
                     def progress(n: int, of: int, bar=bar) -> None:
