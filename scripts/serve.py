@@ -64,7 +64,6 @@ def main(argv: Sequence[str]) -> int:
         retrieval=None if config.inference.retrieval_url else config.retrieval,
         models=sources(options, config.model.path),
         replicas=placement.replicas,
-        tensor=placement.tensor,
     )
     return server.serve(settings, announce=lambda line: print(line, flush=True))
 

@@ -15,12 +15,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from models.errors import UserError
+from rl.engine import EngineConfig
 from rl.records import Completion, Request
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.models import ModelTable, Served
 from scope_jax.inference.protocol import completion_json, search_json
 from scope_jax.inference.validation import (
+    TOO_LONG,
     ApiError,
     Call,
     bad_field,
@@ -44,6 +46,7 @@ class App:
 
     Attributes:
       missing: what the start is still waiting for: name -> what is being done.
+      on_fatal: called when this process can't go on and a new one should take over.
     """
 
     def __init__(self, config: InferenceConfig, *, default_topk: int = 3):
@@ -52,6 +55,7 @@ class App:
         self.models: ModelTable | None = None
         self.search: SearchBatcher | None = None
         self.missing: dict[str, str] = {}
+        self.on_fatal: Callable[[Exception], None] = lambda error: None
         self.in_flight = 0
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: Counter[str] = Counter()
@@ -140,7 +144,7 @@ class App:
 
     async def list_models(self, request: HttpRequest) -> Response:
         """Names and content hashes of the weights that are served."""
-        served = self._models().names
+        served = await self._models().all()
         data = [
             {"id": name, "object": "model", "owned_by": "scope_jax"}
             | {"root": m.source.path, "hash": m.source.hash}
@@ -184,13 +188,11 @@ class App:
             lines.append(f"scope_search_queries_total {self.search.queries}")
             lines.append(f"scope_search_calls_total {self.search.calls}")
         if self.models is not None:
-            for model, futures in self.models.stats().items():
-                for replica, future in enumerate(futures):
-                    labels = f'model="{model}",replica="{replica}"'
-                    stats = await asyncio.wrap_future(future)
-                    for name, value in stats.items():
-                        name = "".join(c if c.isalnum() else "_" for c in name)
-                        lines.append(f"scope_engine_{name}{{{labels}}} {value}")
+            for model, served in list(self.models.names.items()):
+                stats = await served.call(lambda engine: engine.stats())
+                for name, value in stats.items():
+                    name = "".join(c if c.isalnum() else "_" for c in name)
+                    lines.append(f'scope_engine_{name}{{model="{model}"}} {value}')
         return PlainTextResponse("\n".join(lines) + "\n")
 
     def _models(self) -> ModelTable:
@@ -227,11 +229,18 @@ class App:
         self, call: Call, *, chat: bool
     ) -> tuple[Served, Request, Completion]:
         served = await self._models().get(call.model)
-        asked = _request(served, call, self.config.engine.max_length, chat=chat)
-        return served, asked, await served.complete(asked)
+        asked = _request(served, call, self.config.engine, chat=chat)
+        try:
+            return served, asked, await served.complete(asked)
+        except RuntimeError as error:
+            # What is wrong with a request ends that request; this ended the engine.
+            self.on_fatal(error)
+            raise
 
 
-def _request(served: Served, call: Call, max_length: int, *, chat: bool) -> Request:
+def _request(
+    served: Served, call: Call, engine: EngineConfig, *, chat: bool
+) -> Request:
     """The engine's record of a checked call."""
     if chat:
         ids = served.renderer.prompt_ids(call.prompt, call.tools)
@@ -244,21 +253,25 @@ def _request(served: Served, call: Call, max_length: int, *, chat: bool) -> Requ
     if beyond >= served.config.vocab_size:
         why = f"this model has {served.config.vocab_size} token ids"
         raise bad_field("prompt", beyond, why)
-    room = max_length - len(ids)
-    wanted = call.max_tokens or max(room, 1)
-    if not ids or wanted > room:
+    room = engine.max_length - len(ids)
+    if not ids or room < 1:
         raise ApiError(
             400,
-            f"prompt of {len(ids)} tokens and max_tokens={wanted} exceed "
-            f"inference.engine.max_length={max_length}: shorten one, or raise it",
-            code="context_length_exceeded",
+            f"prompt of {len(ids)} tokens: leaves no room within inference.engine."
+            f"max_length={engine.max_length}: shorten it, or raise that",
+            code=TOO_LONG,
         )
     stop_ids = call.stop_ids
     if not call.ignore_eos:
         stop_ids += tuple(i for i in served.renderer.stop_ids if i not in stop_ids)
+    if len(stop_ids) > engine.max_stop_ids:
+        why = f"more than inference.engine.max_stop_ids={engine.max_stop_ids}"
+        raise bad_field("stop_token_ids", stop_ids, why)
     return Request(
         ids=tuple(ids),
-        sampling=replace(call.sampling, max_new_tokens=wanted),
+        sampling=replace(
+            call.sampling, max_new_tokens=min(call.max_tokens or room, room)
+        ),
         stop=call.stop,
         stop_ids=stop_ids,
         seed64=call.seed,

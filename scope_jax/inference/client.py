@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 
 from retrieval.passages import Passage
-from rl.records import Completion, Request
+from rl.records import Completion, FinishReason, Request
 from scope_jax.inference.config import InferenceConfig
 from scope_jax.inference.protocol import read_completion, read_search, request_json
+from scope_jax.inference.validation import TOO_LONG
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,13 @@ class Client:
     ) -> Completion:
         """Samples a completion from the model called ``model``.
 
-        A request whose deadline passes gives an empty completion, "cancelled"; the
-        server stops working on it. ``fork_of`` is a matter of one engine and not sent.
-        From another server than ours, ids may be missing: the text is what counts.
+        A request whose deadline passes gives an empty completion, "cancelled", and the
+        server stops working on it; a prompt that leaves no room gives one, "length".
+        ``fork_of`` is a matter of one engine and not sent. From another server than
+        ours, ids may be missing: the text is what counts.
 
         Raises:
-          RequestRefused: unknown model, prompt too long, bad field.
+          RequestRefused: unknown model, bad field.
           ServerUnavailable: all attempts failed.
         """
         ours = not (model == "judge" and self.judge_url)
@@ -87,10 +89,12 @@ class Client:
                     timeout=self.config.request_timeout,
                 )
         except TimeoutError:
-            return Completion(
-                ids=(), logprobs=(), text="", finish_reason="cancelled",
-                prompt_tokens=len(request.ids),
-            )  # fmt: skip
+            return _nothing(request, "cancelled")
+        except RequestRefused as refused:
+            # A conversation that outgrew the model is data, as it is for our engine.
+            if refused.code == TOO_LONG:
+                return _nothing(request, "length")
+            raise
         return read_completion(answer)
 
     async def search(
@@ -212,6 +216,16 @@ class Client:
             self._loop = loop
         async with self._free:
             yield self._http
+
+
+def _nothing(request: Request, reason: FinishReason) -> Completion:
+    return Completion(
+        ids=(),
+        logprobs=(),
+        text="",
+        finish_reason=reason,
+        prompt_tokens=len(request.ids),
+    )
 
 
 def _error(response: httpx.Response) -> tuple[str, str | None]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from retrieval.search import RetrievalConfig
+from retrieval.config import RetrievalConfig
 from rl.engine import EngineConfig
 
 
@@ -69,9 +69,7 @@ class ServerSettings:
     models: dict[str, ModelSource] = field(default_factory=dict)
     """Weights to load at the start, by the name that requests use."""
     replicas: int = 1
-    """Engines per model, each on devices of its own."""
-    tensor: int = 1
-    """Devices of one engine, over which heads and feed-forward columns are split."""
+    """Devices to use: each has a copy of every model and its share of the slots."""
     parent: int = 0
     """Process id without which the server ends itself. 0: it lives on its own."""
     state_file: str = ""

@@ -7,11 +7,12 @@ tokenizer stay the same; only its parameters are exchanged, when nothing is in f
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from models import hf
 from models.chat import ChatRenderer
@@ -29,37 +30,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Served:
-    """One distinct set of weights and the engines that compute with it.
-
-    Attributes:
-      replicas: one engine thread per group of devices.
-      load: requests in flight on each of them.
-      idle: set while there are none.
-    """
+    """One distinct set of weights and the engine that computes with it."""
 
     source: ModelSource
     config: DecoderConfig
     tokenizer: Any
     renderer: ChatRenderer
-    replicas: list[EngineThread]
-    load: list[int] = field(default_factory=list)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self):
-        self.load = [0] * len(self.replicas)
-        self.idle.set()
+    thread: EngineThread
 
     async def complete(self, request: Request) -> Completion:
-        """Samples on the replica with the least to do; cancelled with its task."""
-        i = self.load.index(min(self.load))
-        self.load[i] += 1
-        self.idle.clear()
-        try:
-            return await asyncio.wrap_future(self.replicas[i].complete(request))
-        finally:
-            self.load[i] -= 1
-            if not any(self.load):
-                self.idle.set()
+        """Samples a completion; cancelled with its task."""
+        return await asyncio.wrap_future(self.thread.complete(request))
+
+    async def call(
+        self, fn: Callable[[Engine], Any], *, when_idle: bool = False
+    ) -> Any:
+        """Runs ``fn(engine)`` on the engine's thread, if so wished behind all work."""
+        return await asyncio.wrap_future(self.thread.call(fn, when_idle=when_idle))
 
 
 class ModelTable:
@@ -70,11 +57,10 @@ class ModelTable:
         engine_config: EngineConfig,
         *,
         replicas: int = 1,
-        tensor: int = 1,
         on_change: Callable[[], None] = lambda: None,
     ):
         self.engine_config = engine_config
-        self.groups = _device_groups(replicas, tensor)
+        self.mesh = _mesh(replicas)
         self.on_change = on_change
         self.names: dict[str, Served] = {}
         self.wanted: dict[str, ModelSource] = {}
@@ -100,6 +86,12 @@ class ModelTable:
                 code="model_not_found",
             )
         return self.names[name]
+
+    async def all(self) -> dict[str, Served]:
+        """What is served under each name, once nothing is being loaded."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.loading)
+        return dict(self.names)
 
     async def load(self, name: str, source: ModelSource) -> ModelSource:
         """Serves the weights of a folder as ``name``; returns the source with its hash.
@@ -143,16 +135,8 @@ class ModelTable:
     async def close(self) -> None:
         """Ends all engines, whatever they are doing."""
         for served in set(self.names.values()):
-            for thread in served.replicas:
-                await asyncio.to_thread(thread.close)
+            await asyncio.to_thread(served.thread.close)
         self.names.clear()
-
-    def stats(self) -> dict[str, Sequence[Any]]:
-        """Name -> futures of the engines' own counters, one per replica."""
-        return {
-            name: [t.call(lambda engine: engine.stats()) for t in served.replicas]
-            for name, served in self.names.items()
-        }
 
     async def _load(self, name: str, source: ModelSource) -> ModelSource:
         await self._progress(name, "reading its weights")
@@ -185,31 +169,25 @@ class ModelTable:
         self, source: ModelSource, progress: Callable[[str], Awaitable[None]]
     ) -> Served:
         tokenizer = await asyncio.to_thread(hf.load_tokenizer, source.path)
-        threads = []
-        for devices in self.groups:
-            mesh = make_mesh(tensor=len(devices), devices=devices)
-            config, params = await asyncio.to_thread(hf.load, source.path, mesh=mesh)
-            engine = Engine(params, config, tokenizer, self.engine_config, mesh=mesh)
-            await progress("compiling")
-            await asyncio.to_thread(engine.compile)
-            threads.append(EngineThread(engine))
         renderer = ChatRenderer.from_tokenizer(tokenizer)
-        return Served(source, config, tokenizer, renderer, threads)
+        config, params = await asyncio.to_thread(hf.load, source.path, mesh=self.mesh)
+        engine = Engine(params, config, tokenizer, self.engine_config, mesh=self.mesh)
+        del params
+        await progress("compiling")
+        await asyncio.to_thread(engine.compile)
+        return Served(source, config, tokenizer, renderer, EngineThread(engine))
 
     async def _exchange(self, served: Served, source: ModelSource) -> bool:
         """Puts new weights under compiled engines, if they fit."""
         tokenizer = await asyncio.to_thread(hf.load_tokenizer, source.path)
         if _spelling(tokenizer) != _spelling(served.tokenizer):
             return False
-        for devices, thread in zip(self.groups, served.replicas, strict=True):
-            mesh = make_mesh(tensor=len(devices), devices=devices)
-            config, params = await asyncio.to_thread(hf.load, source.path, mesh=mesh)
-            # The original config.json may name another precision or library version.
-            if replace(config, hf="") != replace(served.config, hf=""):
-                return False
-            await served.idle.wait()
-            call = thread.call(lambda engine, p=params: engine.set_params(p))
-            await asyncio.wrap_future(call)
+        # The original config.json may name another precision or library version.
+        config = await asyncio.to_thread(hf.load_config, source.path)
+        if replace(config, hf="") != replace(served.config, hf=""):
+            return False
+        _, params = await asyncio.to_thread(hf.load, source.path, mesh=self.mesh)
+        await served.call(lambda engine: engine.set_params(params), when_idle=True)
         served.source = source
         log.info("exchanged the weights of a compiled engine: %s", source.path)
         return True
@@ -217,9 +195,8 @@ class ModelTable:
     async def _release(self, served: Served) -> None:
         if any(s is served for s in self.names.values()):
             return
-        await served.idle.wait()
-        for thread in served.replicas:
-            await asyncio.to_thread(thread.close)
+        await served.call(lambda engine: None, when_idle=True)
+        await asyncio.to_thread(served.thread.close)
 
     async def _progress(self, name: str, what: str | None) -> None:
         async with self._changed:
@@ -231,14 +208,14 @@ class ModelTable:
             self._changed.notify_all()
 
 
-def _device_groups(replicas: int, tensor: int) -> list[list[jax.Device]]:
-    devices, needed = jax.devices(), replicas * tensor
-    if needed > len(devices):
+def _mesh(replicas: int) -> Mesh | None:
+    visible = jax.device_count()
+    if replicas > visible:
         raise UserError(
-            f"placement.inference.mesh: {replicas} replicas x tensor={tensor}: need "
-            f"{needed} devices and {len(devices)} are visible: make the mesh smaller"
+            f"placement.inference.replicas={replicas}: only {visible} devices are "
+            "visible: lower it, or set placement.inference.devices"
         )
-    return [devices[i * tensor : (i + 1) * tensor] for i in range(replicas)]
+    return make_mesh(data=replicas) if replicas > 1 else None
 
 
 def _spelling(tokenizer: Any) -> tuple[str, str | None]:

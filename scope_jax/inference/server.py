@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from retrieval.search import Searcher
 
 from models.errors import UserError
-from retrieval.search import Searcher
 from scope_jax import settings as settings_io
 from scope_jax.inference.app import App
 from scope_jax.inference.batcher import SearchBatcher
@@ -104,16 +104,24 @@ class _Process:
     def __init__(self, settings: ServerSettings, announce: Callable[[str], None]):
         self.settings, self.announce = settings, announce
         inference, retrieval = settings.inference, settings.retrieval
-        self.app = App(inference)
+        topk = retrieval.top_k if retrieval else 3
+        self.app = App(inference, default_topk=topk)
         self.app.missing = {name: "the server is starting" for name in settings.models}
         if retrieval is not None:
             self.app.missing["retrieval"] = "loading passages and index"
-        self.failure: BaseException | None = None
+        self.app.on_fatal = self.fail
+        self.failure: Exception | None = None
         self.server: uvicorn.Server | None = None
         self.socket = bind(inference.host, inference.port)
         self.port = self.socket.getsockname()[1]
         self.write_state()
         announce(f"listening on http://{inference.host}:{self.port}")
+
+    def fail(self, error: Exception) -> None:
+        """Ends the process with this error, once its answers are out."""
+        assert self.server is not None
+        self.failure = self.failure or error
+        self.server.should_exit = True
 
     def write_state(self) -> None:
         """Tells the supervisor, in a file that appears whole or not at all."""
@@ -146,9 +154,7 @@ class _Process:
         try:
             await asyncio.gather(self._load_retrieval(), self._load_models())
         except Exception as error:
-            self.failure = error
-            assert self.server is not None
-            self.server.should_exit = True
+            self.fail(error)
             return
         self.announce(f"ready after {time.monotonic() - start:.0f} s")
 
@@ -168,20 +174,18 @@ class _Process:
             ModelTable,
             self.settings.inference.engine,
             replicas=self.settings.replicas,
-            tensor=self.settings.tensor,
             on_change=self.write_state,
         )
         sources = self.settings.models
         table.wanted = dict(sources)
         table.loading = {name: "waiting for its turn" for name in sources}
         self.app.models = table
-        for name in sources:
-            del self.app.missing[name]
         for name, source in sources.items():
             try:
                 await table.load(name, source)
             except ApiError as error:
                 raise UserError(error.message) from error
+            del self.app.missing[name]
 
 
 def _watch_parent(parent: int) -> None:

@@ -16,7 +16,7 @@ import httpx
 
 import scope_jax
 from models.errors import UserError
-from retrieval.search import RetrievalConfig
+from retrieval.config import RetrievalConfig
 from scope_jax import settings as settings_io
 from scope_jax.inference.config import InferenceConfig, ModelSource, ServerSettings
 
@@ -41,7 +41,7 @@ class Supervisor:
       retrieval: what the server searches; None where ``config.retrieval_url`` is used.
       models: weights to load at the start, by name.
       environment: variables that differ from this process's (visible devices, memory).
-      replicas: engines per model; ``tensor``: devices of each.
+      replicas: devices, each with a copy of every model.
       on_progress: told, every few seconds, what is still missing.
     """
 
@@ -54,7 +54,6 @@ class Supervisor:
         models: Mapping[str, ModelSource] | None = None,
         environment: Mapping[str, str] | None = None,
         replicas: int = 1,
-        tensor: int = 1,
         on_progress: Callable[[str], None] = log.info,
     ):
         self.config = config
@@ -63,7 +62,6 @@ class Supervisor:
             retrieval=retrieval,
             models=dict(models or {}),
             replicas=replicas,
-            tensor=tensor,
             parent=os.getpid(),
             state_file=str(Path(run_dir).absolute() / "inference" / "state.json"),
         )

@@ -13,6 +13,9 @@ from typing import Any
 
 from rl.records import SamplingParams
 
+# OpenAI's code for a prompt that leaves no room; the client looks for it.
+TOO_LONG = "context_length_exceeded"
+
 
 class ApiError(Exception):
     """An answer other than 200: status, a line for a person, a code for a program."""
@@ -169,7 +172,7 @@ def _call(body: Mapping, prompt: Any, max_tokens: int | None, logprobs: bool) ->
     top_k = max(_integer(body, "top_k", 0, low=-1), 0)
     sampling = SamplingParams(
         temperature=_number(body, "temperature", 1.0, low=0.0, high=100.0),
-        top_p=_number(body, "top_p", 1.0, low=0.0, high=1.0),
+        top_p=_number(body, "top_p", 1.0, low=1e-6, high=1.0),
         top_k=top_k,
         min_p=_number(body, "min_p", 0.0, low=0.0, high=1.0),
         max_new_tokens=max_tokens or 1,
