@@ -29,7 +29,8 @@ def line_chart(
 
     Args:
       caption: title of the figure.
-      series: name -> (x, y) points; non-finite ones are left out.
+      series: name -> (x, y) points, as many series as there are `COLOURS` at most;
+        non-finite points are left out.
       marks: x positions of vertical lines.
     """
     series = {
@@ -70,7 +71,7 @@ def line_chart(
             f"{format_number(value)}</text>"
         )
     legend = []
-    for (name, points), colour in zip(series.items(), _colours(), strict=False):
+    for (name, points), colour in zip(series.items(), COLOURS, strict=False):
         spots = [at(x, y) for x, y in points]
         path = " ".join(f"{x},{y}" for x, y in spots)
         parts.append(
@@ -91,11 +92,6 @@ def line_chart(
         f'<div style="font-size:12px;max-width:{WIDTH}px">{" &middot; ".join(legend)}'
         "</div></figure>"
     )
-
-
-def _colours():
-    while True:
-        yield from COLOURS
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

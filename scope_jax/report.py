@@ -13,7 +13,7 @@ from typing import Any
 
 from models.errors import UserError
 from scope_jax import tracking
-from scope_jax.charts import line_chart
+from scope_jax.charts import COLOURS, line_chart
 from scope_jax.run_folder import write_text
 
 EXAMPLES = 4
@@ -23,12 +23,16 @@ LONGEST = 6000
 """Characters of one message that are shown."""
 
 CURVES = (
-    ("Reward", ("reward/mean", "reward/")),
-    ("Rubrics and difficulty", ("judge/", "difficulty/")),
-    ("Rollouts", ("rollout/", "tasks/")),
-    ("Update", ("loss/", "agree/")),
-    ("Speed", ("perf/",)),
+    ("Reward", "reward/"),
+    ("Evaluation", "eval/"),
+    ("Tasks", "tasks/"),
+    ("Judge", "judge/"),
+    ("Rollouts", "rollout/"),
+    ("Update", "loss/"),
+    ("Sampler against trainer", "agree/"),
+    ("Speed", "perf/"),
 )
+"""Caption of a chart, and the prefix of the metrics in it."""
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
@@ -102,8 +106,8 @@ def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str
     if not records:
         return []
     parts = [f"<h2>{_e(stage.capitalize())}</h2>", '<div class="charts">']
-    for caption, prefixes in CURVES:
-        series = _series(records, prefixes)
+    for caption, prefix in CURVES:
+        series = _series(records, prefix)
         if series:
             parts.append(line_chart(caption, series, marks=_iteration_marks(records)))
     parts.append("</div>")
@@ -115,19 +119,20 @@ def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str
 
 
 def _series(
-    records: Sequence[Mapping[str, Any]], prefixes: Sequence[str]
+    records: Sequence[Mapping[str, Any]], prefix: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Name -> points (record number in the stage, value), at most eight curves."""
-    names = [
-        n
-        for n in tracking.table_names(list(records))
-        if n.startswith(tuple(prefixes)) and not n.startswith("time/")
-    ]
+    """Name -> points (record number in the stage, value), at most eight curves.
+
+    Counts of tokens are left out beside other metrics, which they would flatten.
+    """
+    names = [n for n in tracking.table_names(list(records)) if n.startswith(prefix)]
+    if prefix != "perf/":
+        names = [n for n in names if not n.endswith("/tokens")]
     return {
         name: [
             (i, r[name]) for i, r in enumerate(records, 1) if r.get(name) is not None
         ]
-        for name in names[:8]
+        for name in names[: len(COLOURS)]
     }
 
 

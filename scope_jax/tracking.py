@@ -31,7 +31,10 @@ STAGES = ("challenger", "tasks", "solver", "evaluation")
 MEASURED = ("time/", "perf/")
 """Prefixes of metrics that depend on the clock and the machine."""
 
-TABLE = ("reward/", "judge/", "rollout/", "tasks/", "retrieval/", "eval/", "loss/")
+TABLE = (
+    *("reward/", "eval/", "tasks/", "judge/", "rollout/", "retrieval/"),
+    *("loss/", "agree/"),
+)
 """Prefixes of the metrics in a stage's table, in this order."""
 
 console = Console(stderr=True)
@@ -264,7 +267,7 @@ def stage_table(records: list[dict[str, Any]], title: str) -> Table:
 
 
 def table_names(records: list[dict[str, Any]]) -> list[str]:
-    """Metrics worth a line in a table, ordered by `TABLE`, then by name."""
+    """Metrics worth a line in a table, ordered by `TABLE`, the mean reward first."""
     names = {k for r in records for k, v in r.items() if v is not None and "/" in k}
     spread = ("/min", "/max", "/std")
     chosen = [
@@ -273,7 +276,12 @@ def table_names(records: list[dict[str, Any]]) -> list[str]:
         if not n.endswith(spread) and (n.startswith(TABLE) or "tokens_per_s" in n)
     ]
     prefixes = [*TABLE, "perf/"]
-    return sorted(chosen, key=lambda n: (prefixes.index(n.split("/")[0] + "/"), n))
+
+    def rank(name: str) -> tuple[int, bool, str]:
+        prefix = name.split("/")[0] + "/"
+        return prefixes.index(prefix), name != "reward/mean", name
+
+    return sorted(chosen, key=rank)
 
 
 def format_number(value: float | None) -> str:
