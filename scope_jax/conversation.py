@@ -144,7 +144,7 @@ def step(
         return _next(_add(state, _user(move.reply)))
     if move.event == "forced":
         return _force(state)
-    return _end(state, "done")
+    return _end(state, "turns" if move.event == "turns" else "done")
 
 
 def observe(

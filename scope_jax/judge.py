@@ -170,8 +170,8 @@ def _without_closed_thinking(text: str) -> str:
 
 def _score(text: str) -> float | None:
     stripped = text.strip()
-    # No score needs more characters; float() of a long one is slow.
-    if not re.fullmatch(r"[\d.]{1,8}", stripped):
+    # No score needs more characters, and float() of very long ones is slow.
+    if not re.fullmatch(r"[\d.]{1,64}", stripped):
         return None
     try:
         value = float(stripped)

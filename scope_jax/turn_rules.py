@@ -77,14 +77,15 @@ class Move:
     """What the rules make of a turn's text.
 
     Attributes:
-      event: run ``calls``, add the user turn ``reply``, demand an answer, or end.
+      event: run ``calls``, add the user turn ``reply``, demand an answer, end, or end
+        only because no turn is left.
       kept: what stays of the text.
       note: for the trace.
       calls: the queries of each call, or why it can't run.
       message: the assistant's message if it is not just ``kept``.
     """
 
-    event: Literal["search", "reply", "forced", "end"]
+    event: Literal["search", "reply", "forced", "end", "turns"]
     kept: str
     note: str
     calls: tuple[tuple[str, ...] | str, ...] = ()
@@ -128,7 +129,7 @@ def _policy_search_r1(spec: ConversationSpec, turn: int, text: str) -> Move:
         return _guide(spec, turn, text)
     if turn >= spec.max_turns and spec.kind == "solver_eval":
         return Move("forced", text, "no answer")
-    if "<search>" in text and turn < spec.max_turns:
+    if "<search>" in text:
         return _invalid(spec, turn, text)
     return Move("end", text, "no action")
 
@@ -142,8 +143,6 @@ def _policy_xml(spec: ConversationSpec, turn: int, text: str) -> Move:
             return Move("end", text, "task or answer")
         if spec.guided:
             return _guide(spec, turn, text)
-        if turn >= spec.max_turns:
-            return Move("end", text, "malformed call")
         return _invalid(spec, turn, text)
     if _closed(formats.strip_thinking(text)):
         return Move("end", text, "task or answer")
@@ -163,8 +162,6 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
         if call.name == "search" and isinstance(call.arguments, dict)
     ]
     if not calls:
-        if turn >= spec.max_turns:
-            return Move("end", text, "malformed call")
         return _invalid(spec, turn, text)
     thought = formats.first_pair(text, "think")
     before = spoken[: block.start].strip() if block else ""
@@ -178,7 +175,8 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
     }
     kept = formats.cut_after_call(text, "tool_call")
     if turn >= spec.max_turns:  # calls run when the next turn starts: there is none
-        return Move("end", kept, "search in the last turn, not run", message=message)
+        note = "search in the last turn, not run"
+        return Move("turns", kept, note, message=message)
     queries = [
         formats.query_list(call, coerce=True) or _BAD_ARGUMENTS for call in calls
     ]
@@ -208,11 +206,9 @@ def _no_action(spec: ConversationSpec, turn: int, text: str, spoken: str) -> Mov
         if "<task>" in spoken:
             return Move("end", text, "task")
         return _guide(spec, turn, text)
-    if turn < spec.max_turns:
-        return _invalid(spec, turn, text)
-    if spec.kind == "solver_eval":
+    if spec.kind == "solver_eval" and turn >= spec.max_turns:
         return Move("forced", text, "no answer")
-    return Move("end", text, "no action")
+    return _invalid(spec, turn, text)
 
 
 def _guide(spec: ConversationSpec, turn: int, text: str) -> Move:
@@ -223,8 +219,10 @@ def _guide(spec: ConversationSpec, turn: int, text: str) -> Move:
 
 
 def _invalid(spec: ConversationSpec, turn: int, text: str) -> Move:
+    """Says how to act, if a turn is left to do so."""
+    event = "reply" if turn < spec.max_turns else "turns"
     reply = spec.prompts.invalid_action()
-    return Move("reply", text, "invalid action", reply=reply)
+    return Move(event, text, "invalid action", reply=reply)
 
 
 def _difficulty(spec: ConversationSpec, turn: int, text: str) -> Move:
