@@ -17,6 +17,8 @@ from models.errors import UserError
 
 Tree = TypeVar("Tree")
 
+COMPLETE = "orbax.checkpoint"  # the empty file that Orbax puts into every checkpoint
+
 
 def steps(folder: str | Path) -> list[int]:
     """Returns the steps that have a whole checkpoint in ``folder``, in order."""
@@ -26,7 +28,7 @@ def steps(folder: str | Path) -> list[int]:
     return sorted(
         int(path.name)
         for path in folder.iterdir()
-        if path.name.isdigit() and ocp.is_orbax_checkpoint(path)
+        if path.name.isdigit() and (path / COMPLETE).is_file()
     )
 
 

@@ -12,7 +12,8 @@ from rl.logprobs import token_logprobs
 @pytest.fixture(scope="module")
 def case(tiny_config, tiny_params):
     tokens = jax.random.randint(jax.random.key(1), (2, 11), 0, tiny_config.vocab_size)
-    hidden = forward.hidden(tiny_params, tiny_config, tokens[:, :-1])
+    states = jax.jit(forward.hidden, static_argnums=1)
+    hidden = states(tiny_params, tiny_config, tokens[:, :-1])
     return hidden, tokens[:, 1:]
 
 

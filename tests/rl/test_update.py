@@ -1,0 +1,291 @@
+"""The update: independent of mesh, packing and micro-batches; equal to torch."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from models import forward, sharding
+from models.errors import UserError
+from models.hf_layout import hf_tensors
+from rl.losses import LossConfig
+from rl.optimizer import OptimizerConfig
+from rl.records import Datum
+from rl.update import UpdateConfig, Updater
+
+VALID = 60  # ids of the tokenizer; the model has 64
+LOSS = LossConfig(clip_high=0.28, kl_coefficient=0.1)
+OPTIMIZER = OptimizerConfig(learning_rate=3e-3)
+SHAPE = UpdateConfig(length=48, rows=4, capacity=2, logit_chunk=16, mini_batch_rows=6)
+
+
+def make_datums(count, seed=0):
+    rng = np.random.default_rng(seed)
+    datums = []
+    for i in range(count):
+        n = int(rng.integers(6, 30))
+        prompt = int(rng.integers(1, n - 2))
+        loss_mask = (0,) * prompt + (1,) * (n - prompt)
+        # The last token stands for a closing tag: trained, but a template wrote it.
+        sampled = loss_mask[:-1] + (0,)
+        datums.append(
+            Datum(
+                uid=f"1/solver/0/{i // 4}/{i % 4}",
+                turn=0,
+                ids=tuple(int(t) for t in rng.integers(0, VALID, n)),
+                loss_mask=loss_mask,
+                sampled_mask=sampled,
+                logprobs=tuple(-4.0 if s else float("nan") for s in sampled),
+                advantage=float(rng.normal()),
+            )
+        )
+    return datums
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_config):
+    return jax.jit(forward.init, static_argnums=0)(tiny_config, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def updater_of(tiny_config):
+    @functools.cache
+    def make(data=1, fsdp=1, tensor=1, update=SHAPE):
+        mesh = sharding.make_mesh(data, fsdp, tensor)
+        return Updater(tiny_config, LOSS, OPTIMIZER, update, mesh, valid_vocab=VALID)
+
+    return make
+
+
+def gradient(updater, params, reference, datums):
+    state = updater.init(params)
+    placed = updater.reference_params(reference)
+    grads, metrics = updater.gradients(state, placed, updater.pack(datums))
+    return jax.device_get(grads), metrics
+
+
+def distance(a, b):
+    """Relative norm of the difference of two trees."""
+    a, b = (
+        np.concatenate([np.ravel(np.float64(x)) for x in jax.tree.leaves(tree)])
+        for tree in (a, b)
+    )
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.fixture(scope="module")
+def one_device(updater_of, tiny_params, reference):
+    return gradient(updater_of(), tiny_params, reference, make_datums(16))
+
+
+@pytest.mark.parametrize(
+    "mesh", [{"fsdp": 4}, {"fsdp": 2, "tensor": 2}], ids=["fsdp4", "fsdp2-tensor2"]
+)
+def test_gradients_agree_across_meshes(
+    mesh, updater_of, tiny_params, reference, one_device
+):
+    grads, metrics = gradient(
+        updater_of(**mesh), tiny_params, reference, make_datums(16)
+    )
+    assert distance(grads, one_device[0]) < 1e-5
+    assert metrics.keys() == one_device[1].keys()
+    for name, value in metrics.items():
+        assert value == pytest.approx(one_device[1][name], rel=1e-4, abs=1e-6), name
+
+
+def test_moments_are_sharded_like_the_parameters(updater_of, tiny_params, reference):
+    updater = updater_of(fsdp=2, tensor=2)
+    state = updater.init(tiny_params)
+    placed = updater.reference_params(reference)
+    after, _ = updater.step(state, placed, updater.pack(make_datums(6)))
+    adam = after.opt_state[1][0]
+    for moments in (adam.mu, adam.nu):
+        assert moments["embed"].sharding.spec == P("tensor", "fsdp")
+        for moment, param in zip(
+            jax.tree.leaves(moments), jax.tree.leaves(after.params), strict=True
+        ):
+            assert moment.dtype == jnp.float32
+            assert moment.sharding == param.sharding
+    local = adam.mu["blocks"]["mlp"]["up"].addressable_shards[0].data
+    assert local.size * 4 == after.params["blocks"]["mlp"]["up"].size
+
+
+def test_order_and_micro_batch_size_do_not_change_the_gradient(
+    updater_of, tiny_params, reference, one_device
+):
+    shuffled = make_datums(16)[::-1]
+    same, _ = gradient(updater_of(), tiny_params, reference, shuffled)
+    assert distance(same, one_device[0]) == 0.0
+    # Other row length, other rows a micro-batch, other chunks: other sums, same values.
+    shape = UpdateConfig(length=64, rows=1, capacity=2, logit_chunk=64, remat="none")
+    updater = updater_of(update=shape)
+    assert updater.pack(shuffled).num_micro > 2
+    other, _ = gradient(updater, tiny_params, reference, shuffled)
+    assert distance(other, one_device[0]) < 1e-6
+
+
+def test_one_program_serves_any_number_of_micro_batches(
+    updater_of, tiny_params, reference
+):
+    updater = updater_of()
+    state = updater.init(tiny_params)
+    placed = updater.reference_params(reference)
+    for count in (2, 16, 9):
+        batch = updater.pack(make_datums(count))
+        state, _ = updater.step(state, placed, batch)
+        old = updater.logprobs(state.params, batch)
+        state, _ = updater.step(state, placed, batch, old_logprobs=old)
+    assert updater._step._cache_size() == 1
+    assert updater._logprobs._cache_size() == 1
+
+
+def test_donation_spares_the_callers_parameters(updater_of, tiny_params, reference):
+    updater = updater_of()
+    state = updater.init(tiny_params)
+    sampler = updater.policy_params(state)
+    placed = updater.reference_params(reference)
+    after, _ = updater.step(state, placed, updater.pack(make_datums(4)))
+    assert state.params["embed"].is_deleted()
+    for kept in (tiny_params, sampler, placed, after.params):
+        assert not kept["embed"].is_deleted()
+    assert int(after.step) == 1
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(
+    updater_of, tiny_params, reference
+):
+    updater = updater_of()
+    placed = updater.reference_params(reference)
+    broken = jax.tree.map(lambda x: x, tiny_params)
+    broken["final_norm"] = broken["final_norm"] * jnp.nan
+    before = jax.device_get(updater.init(broken))
+    after, metrics = updater.step(
+        updater.init(broken), placed, updater.pack(make_datums(4))
+    )
+    assert metrics["loss/skipped"] == 1.0
+    assert int(after.skipped) == 1 and int(after.step) == 1
+    for name in ("params", "opt_state"):
+        for a, b in zip(
+            jax.tree.leaves(getattr(before, name)),
+            jax.tree.leaves(getattr(after, name)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_with_nothing_that_fits_leaves_the_state_alone(
+    updater_of, tiny_params, reference
+):
+    updater = updater_of()
+    state = updater.init(tiny_params)
+    long = Datum(
+        uid="1/solver/0/0/0",
+        turn=0,
+        ids=(1,) * 60,
+        loss_mask=(0,) + (1,) * 59,
+        sampled_mask=(0,) * 60,
+        logprobs=(float("nan"),) * 60,
+    )
+    same, metrics = updater.update(state, updater.reference_params(reference), [long])
+    assert same is state
+    assert metrics["loss/dropped_rows"] == 1.0 and metrics["loss/updates"] == 0.0
+
+
+def test_agreement_compares_sampled_tokens_with_the_samplers_logprobs(
+    updater_of, tiny_params, reference, tiny_config
+):
+    datum = make_datums(1)[0]
+    model = jax.jit(forward.forward, static_argnums=1)
+    logits = model(tiny_params, tiny_config, jnp.array([datum.ids]))
+    logits = np.float64(logits[0, :-1, :VALID])
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    own = log_p[np.arange(len(datum.ids) - 1), datum.ids[1:]]
+    sampled = np.array(datum.sampled_mask[1:], bool)
+    noted = np.where(sampled, own + 0.01, np.nan)
+    datum = Datum(**(vars(datum) | {"logprobs": (float("nan"), *noted.tolist())}))
+    _, metrics = gradient(updater_of(), tiny_params, reference, [datum])
+    assert metrics["agree/mean"] == pytest.approx(0.01, abs=1e-5)
+    assert metrics["agree/max"] == pytest.approx(0.01, abs=1e-5)
+    assert metrics["agree/prob_error"] == pytest.approx(np.exp(0.01), abs=1e-5)
+
+
+def test_rows_that_cannot_be_spread_over_the_mesh_are_refused(tiny_config):
+    with pytest.raises(UserError, match=r"update.rows=3: .* multiple of 4"):
+        Updater(
+            tiny_config,
+            LOSS,
+            OPTIMIZER,
+            UpdateConfig(rows=3),
+            sharding.make_mesh(fsdp=4),
+        )
+
+
+def test_ten_steps_of_two_mini_batches_follow_torch(
+    updater_of, tiny_config, tiny_params, reference
+):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)  # or it fights with XLA over the cores
+
+    def model_of(params):
+        hf_config = transformers.Qwen3Config(**tiny_config.to_hf())
+        model = transformers.Qwen3ForCausalLM(hf_config).double()
+        tensors = hf_tensors(tiny_config, jax.device_get(params), np.float32)
+        model.load_state_dict(
+            {name: torch.tensor(np.float64(value)) for name, value in tensors}
+        )
+        return model
+
+    def logprobs_of(model, datum):
+        ids = torch.tensor([datum.ids])
+        logits = model(ids).logits[0, :-1, :VALID]
+        return logits.log_softmax(-1)[torch.arange(ids.shape[1] - 1), ids[0, 1:]]
+
+    updater = updater_of()
+    state = updater.init(tiny_params)
+    placed = updater.reference_params(reference)
+
+    policy, frozen = model_of(tiny_params), model_of(reference)
+    adam = torch.optim.AdamW(
+        policy.parameters(), lr=3e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
+    )
+    clipped_ever = 0.0
+    for step in range(10):
+        datums = make_datums(12, seed=step)
+        state, metrics = updater.update(state, placed, datums)
+        with torch.no_grad():
+            old = [logprobs_of(policy, d) for d in datums]
+            ref = [logprobs_of(frozen, d) for d in datums]
+        totals = []
+        for start in (0, 6):
+            terms, count = 0.0, 0
+            for i in range(start, start + 6):
+                d, new = datums[i], logprobs_of(policy, datums[i])
+                mask = torch.tensor(d.loss_mask[1:])
+                ratio = (new - old[i]).clamp(-20, 20).exp()
+                a = d.advantage
+                p = torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.28))
+                p = p.clamp(max=-a * 3.0) if a < 0 else p
+                gap = (ref[i] - new).clamp(-20, 20)
+                kl = (gap.exp() - gap - 1).clamp(-10, 10)
+                terms = terms + ((p + 0.1 * kl) * mask).sum()
+                count += int(mask.sum())
+            total = terms / count
+            adam.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+            adam.step()
+            totals.append(float(total.detach()))
+        assert metrics["loss/total"] == pytest.approx(np.mean(totals), rel=1e-3)
+        assert metrics["loss/updates"] == 2.0
+        clipped_ever = max(clipped_ever, metrics["loss/clip_fraction"])
+    assert clipped_ever > 0.05  # or the old log-probs were never put to the test
+    want = policy.state_dict()
+    got = dict(hf_tensors(tiny_config, jax.device_get(state.params), np.float32))
+    start = dict(hf_tensors(tiny_config, jax.device_get(tiny_params), np.float32))
+    moved = np.sqrt(sum(((want[k].numpy() - start[k]) ** 2).sum() for k in start))
+    off = np.sqrt(sum(((want[k].numpy() - got[k]) ** 2).sum() for k in start))
+    assert off / moved < 1e-3
