@@ -75,7 +75,7 @@ def load(
 
     flat = {}
     with ExitStack() as stack:
-        tensors = _open_tensors(folder, stack)
+        tensors = open_tensors(folder, stack)
         _check_tensors(folder, config, tensors)
         for leaf_path, leaf in leaves.items():
             host = np.empty(stacked_shape(leaf), dtype)
@@ -274,7 +274,7 @@ def _write_tensors(folder: Path, tensors: Iterator[tuple[str, np.ndarray]]) -> s
     return dtype
 
 
-def _open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
+def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
     """Returns tensor name -> open safetensors file; nothing is read but the headers."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():

@@ -1,1 +1,1 @@
-"""Search over passages: memory-mapped text, encoders, FAISS index, query to passages."""
+"""Search over passages: memory-mapped text, encoders, FAISS index."""

@@ -1,0 +1,155 @@
+"""From text to vectors: the encoders that an index can be made with."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from models import encoder as bert
+from models.errors import UserError
+from retrieval.config import RetrievalConfig
+from retrieval.lexical import LexicalEncoder
+
+SHORTEST = 32
+
+
+class Encoder(Protocol):
+    """What an index needs; vectors are float32 [n, dim], L2-normalised.
+
+    ``fingerprint`` changes when the vectors of the same passages would. ``fit`` learns
+    from the passages before the first of them is encoded; ``state`` and ``restore``
+    carry what it learnt beside the index.
+    """
+
+    name: str
+    fingerprint: str
+    dim: int
+
+    def fit(self, passages: Iterable[str]) -> None: ...  # noqa: D102
+    def state(self) -> dict[str, np.ndarray]: ...  # noqa: D102
+    def restore(self, state: dict[str, np.ndarray]) -> None: ...  # noqa: D102
+    def warm_up(self) -> None: ...  # noqa: D102
+    def encode_passages(self, contents: Sequence[str]) -> np.ndarray: ...  # noqa: D102
+    def encode_queries(self, queries: Sequence[str]) -> np.ndarray: ...  # noqa: D102
+
+
+def make_encoder(config: RetrievalConfig) -> Encoder:
+    """Returns the encoder that ``config.encoder`` names.
+
+    Raises:
+      UserError: for a transformer without a folder, or one that can't be loaded.
+    """
+    if config.encoder == "lexical":
+        return LexicalEncoder(config.lexical_dim, config.title_weight)
+    if not config.encoder_path:
+        raise UserError(
+            "retrieval.encoder_path='': a transformer encoder needs one: give a "
+            "Hugging Face folder or hub name, for example intfloat/e5-base-v2"
+        )
+    return TransformerEncoder(config)
+
+
+class TransformerEncoder:
+    """A BERT-type encoder behind a bounded set of compiled programs.
+
+    A text's vector doesn't depend on what it is encoded with: its length alone chooses
+    the program, and every program has a fixed number of rows.
+    """
+
+    name = "transformer"
+
+    def __init__(self, config: RetrievalConfig):
+        from models.hf import content_hash
+
+        bert_config, params, tokenizer = bert.load_encoder(config.encoder_path)
+        self.config, self.dim = config, bert_config.hidden_size
+        self._params = params
+        self._tokenizer = _plain_tokenizer(tokenizer)
+        longest = max(config.max_passage_tokens, config.max_query_tokens)
+        if longest > bert_config.max_position:
+            raise UserError(
+                f"retrieval.max_passage_tokens or max_query_tokens={longest}: the "
+                f"encoder reads {bert_config.max_position}: lower it"
+            )
+        self.fingerprint = (
+            f"transformer-1 {content_hash(config.encoder_path)} {bert_config.pooling} "
+            f"{config.max_passage_tokens} {config.passage_prefix!r}"
+        )
+        self._embed = jax.jit(
+            partial(_embed, config=bert_config), static_argnames=("config",)
+        )
+
+    def fit(self, passages: Iterable[str]) -> None:
+        """Nothing to learn."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Nothing was learnt."""
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Nothing was learnt."""
+
+    def warm_up(self) -> None:
+        """Compiles every program that queries can need."""
+        config = self.config
+        for length in _lengths(config.max_query_tokens):
+            ids = np.ones((config.query_batch, length), np.int32)
+            self._embed(self._params, ids=ids, mask=ids).block_until_ready()
+
+    def encode_passages(self, contents: Sequence[str]) -> np.ndarray:
+        """Vectors of passages given as title, newline, text."""
+        config = self.config
+        texts = [config.passage_prefix + text for text in contents]
+        return self._encode(texts, config.max_passage_tokens, config.passage_batch)
+
+    def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
+        """Vectors of queries."""
+        config = self.config
+        texts = [config.query_prefix + text for text in queries]
+        return self._encode(texts, config.max_query_tokens, config.query_batch)
+
+    def _encode(self, texts: list[str], limit: int, batch: int) -> np.ndarray:
+        # A model may write lone surrogates, which no tokenizer takes.
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        encoded = self._tokenizer.encode_batch(texts)
+        # Cut like the reference: the closing token stays.
+        rows = [
+            e.ids if len(e.ids) <= limit else [*e.ids[: limit - 1], e.ids[-1]]
+            for e in encoded
+        ]
+        vectors = np.zeros((len(rows), self.dim), np.float32)
+        lengths = _lengths(limit)
+        bucket = [next(n for n in lengths if n >= len(row)) for row in rows]
+        for length in lengths:
+            members = [i for i, chosen in enumerate(bucket) if chosen == length]
+            for at in range(0, len(members), batch):
+                chunk = members[at : at + batch]
+                ids = np.zeros((batch, length), np.int32)
+                mask = np.zeros((batch, length), np.int32)
+                for slot, index in enumerate(chunk):
+                    ids[slot, : len(rows[index])] = rows[index]
+                    mask[slot, : len(rows[index])] = 1
+                out = self._embed(self._params, ids=ids, mask=mask)
+                vectors[chunk] = np.asarray(out)[: len(chunk)]
+        return vectors
+
+
+def _embed(params: Any, *, config: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    return bert.embed(params, config, ids, mask)
+
+
+def _lengths(limit: int) -> list[int]:
+    """Token lengths of the programs: doubling from 32 up to the limit."""
+    lengths = [SHORTEST << i for i in range(16) if SHORTEST << i < limit]
+    return [*lengths, limit]
+
+
+def _plain_tokenizer(tokenizer: Any) -> Tokenizer:
+    """A copy that neither cuts nor pads, and whose state no other thread changes."""
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy

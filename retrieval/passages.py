@@ -1,0 +1,159 @@
+"""Passages of a JSON-lines file, memory-mapped: any of them by number, none held."""
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import UserError
+
+SCAN_BYTES = 1 << 24
+# Files up to this size are parsed whole when opened, so that a broken line is found
+# before a run starts; the index build finds one in larger files.
+EAGER_BYTES = 1 << 25
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One row of the corpus: ``contents`` is the title, a newline, the text."""
+
+    id: str
+    title: str
+    text: str
+
+    @property
+    def contents(self) -> str:
+        """Title line and text, as in the file."""
+        return f"{self.title}\n{self.text}"
+
+
+class Passages:
+    """A sequence of ``Passage``; safe to read from many threads.
+
+    The title is the first line of ``contents``, kept as it is: public dumps have it in
+    double quotes. A row without ``id`` gets its number.
+    """
+
+    def __init__(self, path: str | Path, *, cache_dir: str | Path | None = None):
+        """Opens a file.
+
+        Args:
+          path: JSON lines, each an object with a string ``contents``.
+          cache_dir: folder where offsets and hash are kept, so that a large file is
+            scanned once; None keeps them in memory only.
+
+        Raises:
+          UserError: if the file is missing, has no passage, or (up to 32 MB; larger
+            files when the line is read) a line that isn't such an object.
+        """
+        if not str(path):
+            raise UserError(
+                "retrieval.passages='': no passages given: name a JSON-lines file "
+                'whose rows have "contents" (title line, then text)'
+            )
+        self.path = Path(path).expanduser()
+        if not self.path.is_file():
+            raise UserError(
+                f"{path}: no such passages file: give a JSON-lines file whose rows "
+                'have "contents" (title line, then text)'
+            )
+        size = self.path.stat().st_size
+        if not size:
+            raise UserError(f"{path}: it holds no passage: add at least one line")
+        with self.path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._starts, self._ends, self.hash = self._scan(cache_dir)
+        if not len(self):
+            raise UserError(f"{path}: it holds no passage: add at least one line")
+        if size <= EAGER_BYTES:
+            for _ in self:
+                pass
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Passage:
+        if index < 0:
+            index += len(self)
+        start, end = int(self._starts[index]), int(self._ends[index])
+        try:
+            row = json.loads(self._map[start:end])
+            contents = row["contents"]
+            title, _, text = contents.partition("\n")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
+            line = self._line_number(start)
+            reason = (
+                'it has no string "contents"'
+                if isinstance(why, KeyError | TypeError | AttributeError)
+                else f"not valid JSON ({why})"
+            )
+            raise UserError(
+                f"{self.path}:{line}: broken passage: {reason}: mend or remove the line"
+            ) from why
+        return Passage(id=str(row.get("id", index)), title=title, text=text)
+
+    def __iter__(self) -> Iterator[Passage]:
+        return (self[index] for index in range(len(self)))
+
+    def _line_number(self, offset: int) -> int:
+        blocks = range(0, offset, SCAN_BYTES)
+        newlines = (
+            self._map[at : min(at + SCAN_BYTES, offset)].count(b"\n") for at in blocks
+        )
+        return 1 + sum(newlines)
+
+    def _scan(self, cache_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray, str]:
+        """Returns where each line starts and ends, and the hash of the file."""
+        stat = self.path.stat()
+        stamp = f"{stat.st_size} {stat.st_mtime_ns}"
+        cache = None if cache_dir is None else Path(cache_dir) / "passages.npz"
+        if cache is not None and cache.is_file():
+            with np.load(cache, allow_pickle=False) as kept:
+                if str(kept["stamp"]) == stamp:
+                    return kept["starts"], kept["ends"], str(kept["hash"])
+        digest, newlines = hashlib.sha256(), []
+        for at in range(0, len(self._map), SCAN_BYTES):
+            block = self._map[at : at + SCAN_BYTES]
+            digest.update(block)
+            newlines.append(np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at)
+        ends = np.append(np.concatenate(newlines), len(self._map)).astype(np.int64)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        # Blank lines (also "\r\n" ones) separate nothing; a last newline opens no row.
+        filled = np.array(
+            [
+                end - start > 1 or bool(self._map[start:end].strip())
+                for start, end in zip(starts, ends, strict=True)
+            ]
+        )
+        starts, ends = starts[filled], ends[filled]
+        if cache is not None:
+            write_npz(
+                cache, stamp=stamp, starts=starts, ends=ends, hash=digest.hexdigest()
+            )
+        return starts, ends, digest.hexdigest()
+
+
+def write_npz(file: Path, **arrays) -> None:
+    """Writes an uncompressed ``.npz`` whole or not at all.
+
+    Raises:
+      UserError: if the folder can't be written.
+    """
+    draft = file.with_name(f".{os.getpid()}-{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as stream:
+            np.savez(stream, **arrays)
+        draft.replace(file)
+    except OSError as error:
+        raise UserError(
+            f"{file.parent}: can't be written ({error.strerror}): set "
+            "retrieval.index_dir to a folder that can"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)

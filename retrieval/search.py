@@ -1,0 +1,84 @@
+"""From queries to passages, and from passages to the text that a model reads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval.config import RetrievalConfig
+from retrieval.encoders import make_encoder
+from retrieval.index import open_or_build
+from retrieval.passages import Passage, Passages
+
+__all__ = ["Passage", "RetrievalConfig", "Searcher", "format_passages"]
+
+
+class Searcher:
+    """Searches one corpus; thread-safe, and compiled when it is constructed.
+
+    What a query finds doesn't depend on the queries that it is searched with.
+    """
+
+    def __init__(self, config: RetrievalConfig, *, progress: bool = True):
+        """Opens passages and index, building the index of a small corpus.
+
+        Raises:
+          UserError: see ``Passages``, ``make_encoder`` and ``open_or_build``.
+        """
+        self.config = config
+        self.passages = open_passages(config)
+        self._encoder = make_encoder(config)
+        self._index = open_or_build(
+            config,
+            self.passages,
+            self._encoder,
+            limit=config.build_limit,
+            progress=progress,
+        )
+        self._encoder.warm_up()
+
+    def search(
+        self, queries: Sequence[str], topk: int | None = None
+    ) -> list[list[tuple[Passage, float]]]:
+        """Returns the best passages of each query with their scores, best first.
+
+        Args:
+          queries: any strings; a blank one finds nothing, which is data, no error.
+          topk: passages per query; None or 0 stands for ``config.top_k``.
+        """
+        found: list[list[tuple[Passage, float]]] = [[] for _ in queries]
+        asked = [i for i, query in enumerate(queries) if query.strip()]
+        if not asked:
+            return found
+        vectors = self._encoder.encode_queries([queries[i] for i in asked])
+        known = np.flatnonzero(vectors.any(axis=1))  # without any known word: nothing
+        if not len(known):
+            return found
+        scores, rows = self._index.search(vectors[known], topk or self.config.top_k)
+        for place, row, score in zip(known, rows, scores, strict=True):
+            found[asked[place]] = [
+                (self.passages[int(i)], float(s))
+                for i, s in zip(row, score, strict=True)
+            ]
+        return found
+
+
+def open_passages(config: RetrievalConfig) -> Passages:
+    """Opens the corpus; its offset table is kept beside the index.
+
+    Raises:
+      UserError: see ``Passages``.
+    """
+    cache_dir = config.index_root() if config.passages else None
+    return Passages(config.passages, cache_dir=cache_dir)
+
+
+def format_passages(passages: Sequence[Passage]) -> str:
+    """Returns passages as a model reads them (spec 2.4).
+
+    ``Doc 1 (Title: ...)``, the text, a blank line between passages.
+    """
+    blocks = (
+        f"Doc {number} (Title: {passage.title})\n{passage.text}\n\n"
+        for number, passage in enumerate(passages, start=1)
+    )
+    return "".join(blocks).strip()
