@@ -1,9 +1,11 @@
 """The settings: constants of the method, JSON there and back, differences."""
 
+import ast
 import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from models.errors import UserError
 from rl.records import SamplingParams
 from scope_jax import settings
 from scope_jax.config import Config, ModelConfig, StageConfig, gpus
+from scope_jax.settings import leaves
 
 FAMILIES = ("qwen25_7b", "qwen3_8b", "olmo3_7b")
 
@@ -180,3 +183,16 @@ def test_reading_settings_starts_no_jax_backend():
         "assert not xla_bridge.backends_are_initialized()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_no_setting_is_dead():
+    root = Path(configs.__file__).parent.parent
+    packages = ("models", "retrieval", "rl", "scope_jax", "scripts")
+    files = [path for top in packages for path in (root / top).rglob("*.py")]
+    read = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+    fields = {name.rsplit(".", 1)[-1] for name, _, _ in leaves(configs.load("tiny"))}
+    assert sorted(fields - read) == []
