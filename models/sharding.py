@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from models.errors import UserError
+
 MESH_AXES = ("data", "fsdp", "tensor")
 
 # Logical axis of a parameter -> mesh axis. D over fsdp gathers weights a layer at a
@@ -60,13 +62,13 @@ def make_mesh(
     """Returns a ``data x fsdp x tensor`` mesh over the first devices that it needs.
 
     Raises:
-      ValueError: if there are fewer devices than ``data * fsdp * tensor``.
+      UserError: if there are fewer devices than ``data * fsdp * tensor``.
     """
     devices = list(jax.devices() if devices is None else devices)
     needed = data * fsdp * tensor
     if needed > len(devices):
-        raise ValueError(
-            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} "
+        raise UserError(
+            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor}: needs {needed} "
             f"devices and {len(devices)} are visible: make the mesh smaller"
         )
     grid = np.array(devices[:needed]).reshape(data, fsdp, tensor)

@@ -15,18 +15,16 @@ import numpy as np
 import optax
 from flax import struct
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from models import forward, sharding
 from models.config import DecoderConfig
 from models.errors import UserError
-from rl import agreement, losses, packing
-from rl.logprobs import token_logprobs
+from rl import objective, packing
 from rl.losses import LossConfig
+from rl.objective import Params
 from rl.optimizer import OptimizerConfig, make_optimizer
 from rl.records import Datum
-
-Params = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +80,9 @@ class Updater:
       valid_vocab: number of ids that the tokenizer has; ids beyond it have no
         probability, as in the sampler.
 
+    Attributes:
+      programs: compiled executables by (name, micro-batches they hold).
+
     Raises:
       UserError: if the rows of a micro-batch can't be spread over the mesh.
     """
@@ -103,12 +104,22 @@ class Updater:
                 f"devices (data x fsdp): make it a multiple of {shards}"
             )
         self.config, self.loss, self.update_config = config, loss, update
-        self.mesh, self.valid_vocab = mesh, valid_vocab
+        self.mesh = mesh
         dtype = update.compute_dtype
         if dtype == "auto":
             on_cpu = mesh.devices.flat[0].platform == "cpu"
             dtype = "float32" if on_cpu else "bfloat16"
         self.compute_dtype = jnp.dtype(dtype)
+        self.objective = objective.Objective(
+            config=config,
+            loss=loss,
+            mesh=mesh,
+            compute_dtype=self.compute_dtype,
+            remat=update.remat,
+            logit_chunk=update.logit_chunk,
+            temperature=update.temperature,
+            valid_vocab=valid_vocab,
+        )
         self.optimizer = make_optimizer(optimizer)
         self.param_shardings = sharding.param_shardings(config, mesh)
         self.state_shardings = self._state_shardings()
@@ -118,15 +129,18 @@ class Updater:
 
         self._init = jax.jit(self._init_fn, out_shardings=self.state_shardings)
         self._cast = jax.jit(self._cast_fn, out_shardings=self.param_shardings)
-        self._step = jax.jit(
-            self._step_fn,
-            donate_argnums=0,
-            out_shardings=(self.state_shardings, whole),
-        )
-        self._gradients = jax.jit(
-            self._accumulate, out_shardings=(self.param_shardings, whole)
-        )
-        self._logprobs = jax.jit(self._logprobs_fn, out_shardings=rows)
+        self._jits = {
+            "step": jax.jit(
+                self._step_fn,
+                donate_argnums=0,
+                out_shardings=(self.state_shardings, whole),
+            ),
+            "gradients": jax.jit(
+                self._accumulate, out_shardings=(self.param_shardings, whole)
+            ),
+            "logprobs": jax.jit(self._logprobs_fn, out_shardings=rows),
+        }
+        self.programs: dict[tuple[str, int], Any] = {}
 
     # ------------------------------------------------------------------ state
 
@@ -214,10 +228,10 @@ class Updater:
           batch: from ``pack``.
           old_logprobs: [M, R, T] from ``logprobs``; None takes the update's own.
         """
-        state, sums = self._step(
-            state, reference_params, self._to_device(batch, old_logprobs)
+        state, sums = self._run(
+            "step", state, reference_params, self._to_device(batch, old_logprobs)
         )
-        metrics = _metrics(jax.device_get(sums), self.loss)
+        metrics = objective.metrics(jax.device_get(sums), self.loss)
         metrics["perf/update_micro_batches"] = float(batch.num_micro)
         metrics["perf/update_fill"] = batch.fill
         return state, metrics
@@ -231,16 +245,44 @@ class Updater:
         old_logprobs: Array | None = None,
     ) -> tuple[Params, dict[str, float]]:
         """Returns the gradient that ``step`` would clip and apply, and metrics."""
-        grads, sums = self._gradients(
-            state.params, reference_params, self._to_device(batch, old_logprobs)
+        device_batch = self._to_device(batch, old_logprobs)
+        grads, sums = self._run(
+            "gradients", state.params, reference_params, device_batch
         )
-        return grads, _metrics(jax.device_get(sums), self.loss)
+        return grads, objective.metrics(jax.device_get(sums), self.loss)
 
     def logprobs(self, params: Params, batch: packing.PackedBatch) -> Array:
         """Returns [M, R, T] log-probs of the targets under ``params``; 0 if unused."""
-        return self._logprobs(params, self._to_device(batch, None))
+        return self._run("logprobs", params, self._to_device(batch, None))
 
     # --------------------------------------------------------------- programs
+
+    def compile(self) -> None:
+        """Compiles, ahead of the run, what ``update`` needs at the usual capacity."""
+        state = self.abstract_state()
+        reference = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, self.compute_dtype, sharding=x.sharding
+            ),
+            state.params,
+        )
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            self._to_device(self.pack([]), None),
+        )
+        self._program("step", state, reference, batch)
+        if self.update_config.mini_batch_rows:
+            self._program("logprobs", state.params, batch)
+
+    def _program(self, name: str, *args: Any) -> Any:
+        """The executable for a batch of this many micro-batches, compiled once."""
+        key = (name, args[-1]["tokens"].shape[0])
+        if key not in self.programs:
+            self.programs[key] = self._jits[name].lower(*args).compile()
+        return self.programs[key]
+
+    def _run(self, name: str, *args: Any) -> Any:
+        return self._program(name, *args)(*args)
 
     def _abstract_params(self) -> Params:
         return jax.eval_shape(
@@ -287,78 +329,6 @@ class Updater:
         scalars = {"num_micro": np.int32(batch.num_micro), "use_old": np.bool_(not own)}
         return arrays | jax.device_put(scalars, sharding.replicated(self.mesh))
 
-    def _token_logprobs(
-        self, params: Params, micro: dict[str, Array]
-    ) -> tuple[Array, Array]:
-        compute = jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
-        # Whole along D, or the lookup's output would be cut along D and not by rows.
-        compute["embed"] = self._constrain(compute["embed"], "tensor", None)
-        hidden = forward.hidden(
-            compute,
-            self.config,
-            micro["tokens"],
-            positions=micro["positions"],
-            segment_ids=micro["segment_ids"],
-            remat=self.update_config.remat,
-        )
-        return token_logprobs(
-            params,
-            self.config,
-            self._constrain(hidden, ("data", "fsdp")),
-            micro["targets"],
-            chunk=self.update_config.logit_chunk,
-            temperature=self.update_config.temperature,
-            valid_vocab=self.valid_vocab,
-        )
-
-    def _constrain(self, x: Array, *spec: Any) -> Array:
-        for axis, size in zip(spec, x.shape, strict=False):
-            if axis == "tensor" and size % self.mesh.shape["tensor"]:
-                return x
-        named = jax.sharding.NamedSharding(self.mesh, PartitionSpec(*spec))
-        return jax.lax.with_sharding_constraint(x, named)
-
-    def _micro_loss(
-        self,
-        params: Params,
-        reference_params: Params,
-        micro: dict[str, Array],
-        use_old: Array,
-    ) -> tuple[Array, dict[str, Array]]:
-        """The micro-batch's share of the loss, and sums for the metrics."""
-        mask, weights = micro["loss_mask"], micro["weights"]
-        logprobs, entropy = self._token_logprobs(params, micro)
-        before = jax.lax.stop_gradient(logprobs)
-        before = jnp.where(use_old, micro["old_logprobs"], before)
-        clips = {
-            "clip_low": self.loss.clip_low,
-            "clip_high": self.loss.clip_high,
-            "dual_clip": self.loss.dual_clip,
-        }
-        surrogate = (logprobs, before, micro["advantages"], mask)
-        policy = jnp.sum(losses.policy_loss(*surrogate, **clips) * weights)
-        clipped, dual = losses.clip_indicators(*surrogate, **clips)
-        total, kl = policy, jnp.zeros_like(logprobs)
-        if self.loss.kl_coefficient:
-            reference, _ = self._token_logprobs(reference_params, micro)
-            reference = jax.lax.stop_gradient(reference)
-            kl = losses.kl_penalty(logprobs, reference, kind=self.loss.kl_kind)
-            kl = jnp.where(mask != 0, kl, 0.0)
-            total = policy + self.loss.kl_coefficient * jnp.sum(kl * weights)
-        sums = {
-            "total": total,
-            "policy": policy,
-            "tokens": jnp.sum(mask, dtype=jnp.float32),
-            "kl": jnp.sum(kl),
-            "entropy": jnp.sum(entropy * mask),
-            "clipped": jnp.sum(clipped),
-            "dual": jnp.sum(dual),
-        }
-        sums |= agreement.token_sums(
-            before, micro["sampler_logprobs"], micro["sampled_mask"]
-        )
-        return total, jax.lax.stop_gradient(sums)
-
     def _accumulate(
         self, params: Params, reference_params: Params, batch: dict[str, Array]
     ) -> tuple[Params, dict[str, Array]]:
@@ -368,7 +338,7 @@ class Updater:
 
         def one(i: Array) -> tuple[Params, dict[str, Array]]:
             micro = jax.tree.map(lambda x: x[i], batch)
-            grads, sums = jax.grad(self._micro_loss, has_aux=True)(
+            grads, sums = jax.grad(self.objective.value, has_aux=True)(
                 params, reference_params, micro, use_old
             )
             return jax.lax.with_sharding_constraint(grads, self.param_shardings), sums
@@ -413,27 +383,8 @@ class Updater:
 
         def body(i: Array, out: Array) -> Array:
             micro = jax.tree.map(lambda x: x[i], batch)
-            return out.at[i].set(self._token_logprobs(params, micro)[0])
+            return out.at[i].set(self.objective.logprobs(params, micro)[0])
 
         batch.pop("use_old")
         out = jnp.zeros(batch["tokens"].shape, jnp.float32)
         return jax.lax.fori_loop(0, num_micro, body, out)
-
-
-def _metrics(sums: dict[str, Any], loss: LossConfig) -> dict[str, float]:
-    """Metric names and values from the sums of one optimizer batch."""
-    tokens = max(float(sums["tokens"]), 1.0)
-    metrics = {
-        "loss/total": float(sums["total"]),
-        "loss/policy": float(sums["policy"]),
-        "loss/entropy": float(sums["entropy"]) / tokens,
-        "loss/clip_fraction": float(sums["clipped"]) / tokens,
-        "loss/dual_clip_fraction": float(sums["dual"]) / tokens,
-        "loss/tokens": float(sums["tokens"]),
-    }
-    if loss.kl_coefficient:
-        metrics["loss/kl"] = float(sums["kl"]) / tokens
-    if "grad_norm" in sums:
-        metrics["loss/grad_norm"] = float(sums["grad_norm"])
-        metrics["loss/skipped"] = float(sums["skipped"])
-    return metrics | agreement.summarize(sums)

@@ -1,0 +1,140 @@
+"""What an update minimises, for one micro-batch, and the sums its metrics come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from models import forward
+from models.config import DecoderConfig
+from rl import agreement, losses
+from rl.logprobs import token_logprobs
+from rl.losses import LossConfig
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Static values of the loss of one micro-batch; hashable.
+
+    Attributes:
+      config: the decoder.
+      loss: the loss.
+      mesh: constraints on activations refer to it.
+      compute_dtype: dtype of the forward pass, whatever the parameters are stored in.
+      remat: see ``models.forward.hidden``.
+      logit_chunk: see ``rl.logprobs.token_logprobs``.
+      temperature: of the policy.
+      valid_vocab: number of ids that the tokenizer has.
+    """
+
+    config: DecoderConfig
+    loss: LossConfig
+    mesh: Mesh
+    compute_dtype: Any
+    remat: Literal["none", "block"]
+    logit_chunk: int
+    temperature: float
+    valid_vocab: int | None
+
+    def logprobs(self, params: Params, micro: dict[str, Array]) -> tuple[Array, Array]:
+        """Returns (log-prob, entropy) [R, T] of the targets under ``params``."""
+        compute = jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
+        # Whole along D, or the lookup's output would be cut along D and not by rows.
+        compute["embed"] = self._constrain(compute["embed"], "tensor", None)
+        hidden = forward.hidden(
+            compute,
+            self.config,
+            micro["tokens"],
+            positions=micro["positions"],
+            segment_ids=micro["segment_ids"],
+            remat=self.remat,
+        )
+        return token_logprobs(
+            params,
+            self.config,
+            self._constrain(hidden, ("data", "fsdp")),
+            micro["targets"],
+            chunk=self.logit_chunk,
+            temperature=self.temperature,
+            valid_vocab=self.valid_vocab,
+        )
+
+    def _constrain(self, x: Array, *spec: Any) -> Array:
+        for axis, size in zip(spec, x.shape, strict=False):
+            if axis == "tensor" and size % self.mesh.shape["tensor"]:
+                return x
+        named = NamedSharding(self.mesh, PartitionSpec(*spec))
+        return jax.lax.with_sharding_constraint(x, named)
+
+    def value(
+        self,
+        params: Params,
+        reference_params: Params,
+        micro: dict[str, Array],
+        use_old: Array,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Returns the micro-batch's share of the loss, and sums for the metrics.
+
+        Args:
+          params: differentiated.
+          reference_params: read only with a penalty towards the reference.
+          micro: [R, T] arrays of ``rl.packing.PackedBatch``, and ``old_logprobs``.
+          use_old: false takes the log-probs of this very forward pass as the old ones.
+        """
+        mask, weights = micro["loss_mask"], micro["weights"]
+        logprobs, entropy = self.logprobs(params, micro)
+        before = jax.lax.stop_gradient(logprobs)
+        before = jnp.where(use_old, micro["old_logprobs"], before)
+        clips = {
+            "clip_low": self.loss.clip_low,
+            "clip_high": self.loss.clip_high,
+            "dual_clip": self.loss.dual_clip,
+        }
+        surrogate = (logprobs, before, micro["advantages"], mask)
+        policy = jnp.sum(losses.policy_loss(*surrogate, **clips) * weights)
+        clipped, dual = losses.clip_indicators(*surrogate, **clips)
+        total, kl = policy, jnp.zeros_like(logprobs)
+        if self.loss.kl_coefficient:
+            reference, _ = self.logprobs(reference_params, micro)
+            reference = jax.lax.stop_gradient(reference)
+            kl = losses.kl_penalty(logprobs, reference, kind=self.loss.kl_kind)
+            kl = jnp.where(mask != 0, kl, 0.0)
+            total = policy + self.loss.kl_coefficient * jnp.sum(kl * weights)
+        sums = {
+            "total": total,
+            "policy": policy,
+            "tokens": jnp.sum(mask, dtype=jnp.float32),
+            "kl": jnp.sum(kl),
+            "entropy": jnp.sum(entropy * mask),
+            "clipped": jnp.sum(clipped),
+            "dual": jnp.sum(dual),
+        }
+        sums |= agreement.token_sums(
+            before, micro["sampler_logprobs"], micro["sampled_mask"]
+        )
+        return total, jax.lax.stop_gradient(sums)
+
+
+def metrics(sums: Mapping[str, Any], loss: LossConfig) -> dict[str, float]:
+    """Returns metrics from the sums over one optimizer batch."""
+    tokens = max(float(sums["tokens"]), 1.0)
+    out = {
+        "loss/total": float(sums["total"]),
+        "loss/policy": float(sums["policy"]),
+        "loss/entropy": float(sums["entropy"]) / tokens,
+        "loss/clip_fraction": float(sums["clipped"]) / tokens,
+        "loss/dual_clip_fraction": float(sums["dual"]) / tokens,
+        "loss/tokens": float(sums["tokens"]),
+    }
+    if loss.kl_coefficient:
+        out["loss/kl"] = float(sums["kl"]) / tokens
+    if "grad_norm" in sums:
+        out["loss/grad_norm"] = float(sums["grad_norm"])
+        out["loss/skipped"] = float(sums["skipped"])
+    return out | agreement.summarize(sums)
