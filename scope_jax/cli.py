@@ -7,6 +7,7 @@ that every mistake is one line: the value, why it is wrong, and the remedy.
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -76,8 +77,12 @@ def parse(
         frozen=True,
     )
     default = arguments(options(), config)
-    parser = _Parser(arguments, default, prog, f"--config {name}\n\n{describe(name)}")
-    parsed = parser(rest) if helping else parser(_checked(rest, default))
+    if helping:
+        # By ourselves: tyro would join the lines of a description.
+        print(f"--config {name}: {describe(name)}\n")
+    else:
+        rest = _checked(rest, default)
+    parsed = _tyro(arguments, default, rest, prog)
     return parsed.config, parsed.options
 
 
@@ -88,6 +93,13 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except UserError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output (such as `head`) has left: nothing to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code or 0)
 
 
@@ -162,31 +174,25 @@ def _unknown(flag: str, name: str, known: list[str], sections: set[str]) -> str:
     return f"--{flag}: no such field: {remedy}"
 
 
-class _Parser:
-    """tyro, with its error boxes turned into one-line `UserError`."""
-
-    def __init__(self, cls: type, default: Any, prog: str, description: str):
-        self.cls, self.default, self.prog = cls, default, prog
-        self.description = description
-
-    def __call__(self, argv: list[str]) -> Any:
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return tyro.cli(
-                    self.cls,
-                    default=self.default,
-                    args=argv,
-                    prog=f"{self.prog} --config NAME",
-                    description=self.description,
-                    config=(tyro.conf.FlagConversionOff,),
-                )
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        except SystemExit as stop:
-            if stop.code in (0, None):
-                raise
-            raise UserError(_condense(said.getvalue(), argv)) from None
+def _tyro(cls: type, default: Any, argv: list[str], prog: str) -> Any:
+    """Parses with tyro, whose error boxes become one-line errors."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                cls,
+                default=default,
+                args=argv,
+                prog=f"{prog} --config NAME",
+                description="Every field of the configuration can be set.",
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_condense(said.getvalue(), argv)) from None
 
 
 def _condense(box: str, argv: list[str]) -> str:

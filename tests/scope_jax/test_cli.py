@@ -108,6 +108,7 @@ def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
         parse("--config tiny --help")
     assert stop.value.code == 0
     text = capsys.readouterr().out
+    assert configs.describe("tiny") in text
     for name, _, _ in leaves(configs.load("tiny")):
         assert f"--{name.replace('_', '-')} " in text
     undocumented = [
