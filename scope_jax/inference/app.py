@@ -42,9 +42,14 @@ Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class App:
-    """All that the routes share. ``models`` and ``search`` are None until they exist.
+    """All that the routes share.
+
+    Requests that come while something is being loaded wait for it: a restart may take
+    minutes, which a client's retries alone would not ride over.
 
     Attributes:
+      models: None until ``models_started`` is set.
+      search: None until ``search_started`` is set, or for ever, without passages.
       missing: what the start is still waiting for: name -> what is being done.
       on_fatal: called when this process can't go on and a new one should take over.
     """
@@ -53,7 +58,9 @@ class App:
         self.config = config
         self.default_topk = default_topk
         self.models: ModelTable | None = None
+        self.models_started = asyncio.Event()
         self.search: SearchBatcher | None = None
+        self.search_started = asyncio.Event()
         self.missing: dict[str, str] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
         self.in_flight = 0
@@ -121,13 +128,7 @@ class App:
     async def retrieve(self, request: HttpRequest) -> Response:
         """Search in Search-R1's wire format."""
         queries, topk, scores = parse_search(await _body(request), self.default_topk)
-        if self.search is None:
-            if "retrieval" in self.missing:
-                why = f"retrieval: not ready: {self.missing['retrieval']}"
-                raise ApiError(503, why, code="not_ready", retry_after=1)
-            why = "retrieval: this server has no passages: give it some, or use another"
-            raise ApiError(404, why, code="no_retrieval")
-        found = await _unless_gone(request, self.search(queries, topk))
+        found = await _unless_gone(request, self._search(queries, topk))
         if found is None:
             return Response(status_code=CLIENT_GONE)
         return JSONResponse(search_json(found, scores))
@@ -144,7 +145,7 @@ class App:
 
     async def list_models(self, request: HttpRequest) -> Response:
         """Names and content hashes of the weights that are served."""
-        served = await self._models().all()
+        served = await (await self._models()).all()
         data = [
             {"id": name, "object": "model", "owned_by": "scope_jax"}
             | {"root": m.source.path, "hash": m.source.hash}
@@ -164,13 +165,15 @@ class App:
         name = request.path_params["name"]
         source = ModelSource(path=body["path"], hash=digest)
         # Shielded: weights half exchanged because a client went away help nobody.
-        source = await asyncio.shield(self._models().load(name, source))
+        models = await self._models()
+        source = await asyncio.shield(models.load(name, source))
         return JSONResponse({"id": name, "path": source.path, "hash": source.hash})
 
     async def unload_model(self, request: HttpRequest) -> Response:
         """Ends serving a name."""
         name = request.path_params["name"]
-        await asyncio.shield(self._models().unload(name))
+        models = await self._models()
+        await asyncio.shield(models.unload(name))
         return JSONResponse({"id": name, "deleted": True})
 
     async def metrics(self, request: HttpRequest) -> Response:
@@ -195,11 +198,18 @@ class App:
                     lines.append(f'scope_engine_{name}{{model="{model}"}} {value}')
         return PlainTextResponse("\n".join(lines) + "\n")
 
-    def _models(self) -> ModelTable:
-        if self.models is None:
-            why = "models: not ready: the server is starting"
-            raise ApiError(503, why, code="not_ready", retry_after=1)
+    async def _models(self) -> ModelTable:
+        await self.models_started.wait()
+        assert self.models is not None
         return self.models
+
+    async def _search(self, queries: list[str], topk: int) -> list[Any]:
+        if "retrieval" in self.missing:
+            await self.search_started.wait()
+        if self.search is None:
+            why = "retrieval: this server has no passages: give it some, or use another"
+            raise ApiError(404, why, code="no_retrieval")
+        return await self.search(queries, topk)
 
     async def _sample(
         self, request: HttpRequest, call: Call, *, chat: bool
@@ -228,7 +238,7 @@ class App:
     async def _complete(
         self, call: Call, *, chat: bool
     ) -> tuple[Served, Request, Completion]:
-        served = await self._models().get(call.model)
+        served = await (await self._models()).get(call.model)
         asked = _request(served, call, self.config.engine, chat=chat)
         try:
             return served, asked, await served.complete(asked)

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from retrieval.search import Searcher
 
 from models.errors import UserError
+from retrieval.search import Searcher
 from scope_jax import settings as settings_io
 from scope_jax.inference.app import App
 from scope_jax.inference.batcher import SearchBatcher
@@ -168,6 +168,7 @@ class _Process:
             searcher.search, batch=inference.search_batch, max_queue=inference.max_queue
         )
         del self.app.missing["retrieval"]
+        self.app.search_started.set()
 
     async def _load_models(self) -> None:
         table = await asyncio.to_thread(
@@ -180,6 +181,7 @@ class _Process:
         table.wanted = dict(sources)
         table.loading = {name: "waiting for its turn" for name in sources}
         self.app.models = table
+        self.app.models_started.set()
         for name, source in sources.items():
             try:
                 await table.load(name, source)

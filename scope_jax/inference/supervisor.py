@@ -37,7 +37,7 @@ class Supervisor:
     Args:
       config: where the server listens and how long it may take to start.
       run_dir: gets ``inference.log`` and the folder ``inference/`` with the server's
-        settings and state.
+        settings, state and compiled programs.
       retrieval: what the server searches; None where ``config.retrieval_url`` is used.
       models: weights to load at the start, by name.
       environment: variables that differ from this process's (visible devices, memory).
@@ -140,6 +140,10 @@ class Supervisor:
         settings_file = self.folder / "settings.json"
         settings_io.save(settings, settings_file)
         environment = os.environ | self.environment
+        # A second engine of one architecture, and a restart, load compiled programs.
+        programs = str(self.folder.absolute() / "compiled")
+        environment.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
+        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
         # The packages may be importable only because of this process's own sys.path.
         root = str(Path(scope_jax.__file__).absolute().parents[1])
         paths = [root, *environment.get("PYTHONPATH", "").split(os.pathsep)]
