@@ -26,8 +26,8 @@ from scope_jax.demo.world import RELATIONS, World
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
-# Append-only: nothing that was said is ever rendered differently later. The prompts name
-# the tool, so that a schema would only lengthen the context: ``tools`` is not shown.
+# Append-only: nothing that was said is ever rendered differently later. The prompts
+# name the tool; a schema would only lengthen the context: ``tools`` is not shown.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{%- if message.role == 'tool' %}"
@@ -42,7 +42,9 @@ CHAT_TEMPLATE = (
     "{{- '<|im_start|>' + message.role + '\\n' + message.content }}"
     "{%- for call in message.tool_calls or [] %}"
     "{%- set call = call.function or call %}"
-    "{%- if message.content or not loop.first %}{{- '\\n' }}{%- endif %}"
+    "{%- if not loop.first or message.content and message.content[-1] != '\\n' %}"
+    "{{- '\\n' }}"
+    "{%- endif %}"
     '{{- \'<tool_call>\\n{"name": "\' + call.name + \'", "arguments": \' }}'
     "{%- if call.arguments is string %}{{- call.arguments }}"
     "{%- else %}{{- call.arguments | tojson }}{%- endif %}"

@@ -2,10 +2,10 @@
 
 Each job's conversation is played by a script that knows the world: a Challenger that
 searches names it has just read and asks for facts of what it found, a Solver that
-searches the names of its task and states the facts, a judge that writes rubrics, checks
-gates and grades. What can be learnt by copying is placed so that it can be copied: every
-fact reads ``NAME's RELATION is VALUE``, and the grader quotes the response's value right
-beside the rubric's before its verdict.
+searches the names of its task and states the facts, a judge that writes rubrics,
+checks gates and grades. What can be learnt by copying is placed so that it can be
+copied: every fact reads ``NAME's RELATION is VALUE``, and the grader quotes the
+response's value right beside the rubric's before its verdict.
 
 The Solver of these transcripts is careless on purpose: it does not always search every
 name, and leaves facts out. Its samples then differ inside a group and leave room for
@@ -149,7 +149,7 @@ def rubric_text(fact: Fact) -> str:
 
 
 def verdict(fact: Fact, found: str | None) -> str:
-    """The grader's output: the response's value beside the wanted one, then the score."""
+    """The grader's output: the response's value beside the wanted one, then a score."""
     met = found == fact.value
     quote = f"{fact.entity}'s {fact.relation} is {found or 'nothing'}"
     word = "yes" if met else "no"
@@ -359,11 +359,7 @@ class Script:
         chain = self.chain(heldout=self.chance(0.1))
         prompt_set = prompts.load("small_world", tool_format)
         parts = [document_text(*self.document(chain.source.name)).strip()]
-        for passages in chain.results:
-            text = passages_text(passages)
-            parts.append(
-                json.dumps({"result": text}) if tool_format == "tool_call" else text
-            )
+        parts += [passages_text(passages) for passages in chain.results]
         documents = "\n\n---\n\n".join(parts)
         opening = prompt_set.rubric(chain.task, chain.task_type, documents)
         transcript = Transcript("rubric", tool_format, list(opening))
@@ -376,7 +372,7 @@ class Script:
         text = chain.task
         named = self.chance(0.6)
         if not named:
-            for name in {fact.entity for fact in chain.wanted}:
+            for name in dict.fromkeys(fact.entity for fact in chain.wanted):
                 kind = self.world.by_name[name].kind
                 text = text.replace(name, self.pick((f"The {kind}", "It")))
         opening = prompts.load("small_world", tool_format).gate(
@@ -443,6 +439,30 @@ class Script:
         transcript.say(verdict(target, found))
         return transcript
 
+    def recite(self, tool_format: ToolFormat) -> Transcript:
+        """No job but a drill: every fact of some documents, in another order.
+
+        It asks for a copied name every four tokens, where the jobs ask for one in
+        thirty, and half of the time of entities of one kind, which share relations.
+        """
+        first = self.pick(self.world.entities)
+        names = {first.name}
+        alike = self.chance(0.5)
+        while len(names) < max(2, self.level.passages):
+            entity = self.pick(self.world.entities)
+            if not alike or entity.kind == first.kind:
+                names.add(entity.name)
+        shown = [self.document(name) for name in sorted(names)]
+        stated = [fact for name in sorted(names) for fact in self.facts(name)]
+        self.rng.shuffle(stated)
+        transcript = Transcript(
+            "recite",
+            tool_format,
+            [{"role": "user", "content": passages_text(shown)}],
+        )
+        transcript.say(give_answer(" ".join(fact.sentence() for fact in stated)))
+        return transcript
+
     def _wrong(self, target: Fact, stated: Sequence[Fact]) -> Fact:
         kind = RELATIONS[self.world.by_name[target.entity].kind][target.relation]
         value = target.value
@@ -470,4 +490,5 @@ JOBS: dict[str, Callable[[Script, ToolFormat], Transcript]] = {
     "gate_entity": Script.gate_entity,
     "gate_source": Script.gate_source,
     "grader": Script.grader,
+    "recite": Script.recite,
 }

@@ -2,7 +2,7 @@
 
 A Qwen3-shaped decoder of about a million parameters learns all jobs of the method at
 once, from transcripts that are made anew for every step. A curriculum (``LEVELS`` of
-``transcripts``) raises the facts per context whenever the model copies nine of ten facts
+``transcripts``) raises the facts per context whenever the model copies nine of ten
 right: given whole contexts from the start it does not find the copying circuit in time.
 Conversations are packed, several to a row, so that no time goes into padding.
 """
@@ -46,7 +46,9 @@ class WarmstartConfig:
       batch_tokens: tokens a step, at every level.
       promote_at: accuracy on copied names at which the next level begins.
       job_weights: how often each job is played.
+      recite_scale: factor on the drill's weight at each curriculum level.
       verdict_weight: loss weight of a verdict against 1 for any other token.
+      value_weight: loss weight of a name that must be copied.
     """
 
     steps: int = 2000
@@ -58,7 +60,7 @@ class WarmstartConfig:
     promote_at: float = 0.9
     seed: int = 0
     hidden_size: int = 128
-    intermediate_size: int = 384
+    intermediate_size: int = 256
     num_layers: int = 3
     num_heads: int = 4
     embed_std: float = 0.5
@@ -70,7 +72,10 @@ class WarmstartConfig:
         ("gate_entity", 0.5),
         ("gate_source", 1.5),
         ("grader", 5.0),
+        ("recite", 8.0),
     )
+    recite_scale: tuple[float, ...] = (1.0, 0.6, 0.4, 0.2)
+    value_weight: float = 2.0
 
 
 def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
@@ -78,7 +83,7 @@ def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
     script = Script(world, np.random.default_rng(0))
     texts = []
     for _ in range(400):
-        for job in JOBS:
+        for job in (job for job in JOBS if job != "recite"):
             transcript = script.play(job)
             for message in transcript.messages:
                 role, content = message["role"], message["content"]
@@ -115,7 +120,7 @@ def decoder_config(
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One encoded transcript: what is trained, and which tokens can be told for sure."""
+    """One encoded transcript: what is trained, and which tokens follow for sure."""
 
     job: int
     ids: np.ndarray
@@ -130,7 +135,9 @@ class ExampleEncoder:
         self,
         world: World,
         tokenizer: PreTrainedTokenizerFast,
+        *,
         verdict_weight: float = 1.0,
+        value_weight: float = 1.0,
     ):
         self._tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.encode_special_tokens = True
@@ -142,6 +149,7 @@ class ExampleEncoder:
             token_id(f"'s {name} is ") for found in RELATIONS.values() for name in found
         }
         self._verdict_weight = verdict_weight
+        self._value_weight = value_weight
         self._encode = functools.lru_cache(maxsize=4096)(self._encode_fresh)
         self._verdicts = set()
         for pair in (("A: yes.</think>\n", "A: no.</think>\n"), ("1", "0")):
@@ -177,6 +185,10 @@ class ExampleEncoder:
             for at, trained in enumerate(loss)
         ]
         weight = np.asarray(loss, np.float32)
+        if transcript.job == "recite":
+            weight = weight * key
+        else:
+            weight = weight * np.where(key, self._value_weight, 1.0)
         if transcript.job in ("grader", "gate_entity", "gate_source"):
             verdict = [loss[i] and ids[i] in self._verdicts for i in range(len(ids))]
             weight = weight * np.where(verdict, self._verdict_weight, 1.0)
@@ -188,17 +200,17 @@ class ExampleEncoder:
         )
 
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
-        """Whether the token follows from the context and the script, not from chance."""
+        """Whether the token follows from context and script, not from chance."""
         if job == "challenger":
             return False
-        if job == "solver":
+        if job in ("solver", "recite"):
             return ids[at] in self._names and ids[at - 1] in self._phrases
         return ids[at] in self._names or ids[at] in self._verdicts
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Packed rows [B, T] and, flat and padded to a fixed number, the trained tokens [P]."""
+    """Packed rows [B, T] and, flat and padded to a number, the trained tokens [P]."""
 
     tokens: np.ndarray
     positions: np.ndarray
@@ -211,7 +223,7 @@ class Batch:
 
 
 def pack(examples: Callable[[], Example], rows: int, length: int) -> Batch:
-    """Fills ``rows`` of ``length`` with examples, first fit, until several don't fit."""
+    """Fills ``rows`` of ``length`` with examples, first fit, until several fail to."""
     shape = (rows, length)
     tokens = np.zeros(shape, np.int32)
     positions = np.zeros(shape, np.int32)
@@ -275,17 +287,23 @@ class Batches:
             config,
             seed,
         )
-        weights = np.asarray([weight for _, weight in config.job_weights])
         self._jobs = [job for job, _ in config.job_weights]
-        self._probabilities = weights / weights.sum()
 
     def __call__(self, step: int, level: int) -> Batch:
+        """The batch of ``step``, its contexts as large as ``level`` has them."""
         rng = np.random.default_rng([self._seed, step])
         script = Script(self._world, rng, LEVELS[level])
         length = self._config.row_tokens[level]
+        weights = np.asarray(
+            [
+                weight * (self._config.recite_scale[level] if job == "recite" else 1.0)
+                for job, weight in self._config.job_weights
+            ]
+        )
+        probabilities = weights / weights.sum()
 
         def example() -> Example:
-            job = self._jobs[rng.choice(len(self._jobs), p=self._probabilities)]
+            job = self._jobs[rng.choice(len(self._jobs), p=probabilities)]
             return self._encode(script.play(job))
 
         return pack(example, self._config.batch_tokens // length, length)
@@ -428,7 +446,12 @@ def run(
     if state_path is not None and state_path.exists():
         (params, opt_state), meta = load_state(state_path, (params, opt_state))
     promotions: list[int] = meta["promotions"]
-    encode = ExampleEncoder(world, tokenizer, config.verdict_weight)
+    encode = ExampleEncoder(
+        world,
+        tokenizer,
+        verdict_weight=config.verdict_weight,
+        value_weight=config.value_weight,
+    )
     batches = Batches(world, encode, config, seed=config.seed)
 
     def level(step: int) -> int:
@@ -463,7 +486,7 @@ def run(
                     + f" {seconds:.0f}s"
                 )
                 ready = all(
-                    found[job] >= config.promote_at for job in ("solver", "rubric")
+                    found[job] >= config.promote_at for job in ("recite", "rubric")
                 )
                 if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
                     promotions.append(step + LOOKAHEAD + 1)

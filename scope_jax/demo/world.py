@@ -2,8 +2,8 @@
 
 2,400 entities of six kinds (towns, rivers, people, guilds, works, events), one short
 document each. A document states four facts, and the value of every fact is the name of
-another entity, so that facts point on to further documents and a task needs one to three
-searches. Names are invented: nothing can be answered from memory.
+another entity, so that facts point on to further documents and a task needs one to
+three searches. Names are invented: nothing can be answered from memory.
 
     Title: Bakorn
     Bakorn's river is Olela. Bakorn's guild is Tesark. ...
