@@ -159,8 +159,8 @@ class Engine:
         """Retain the cache of a request (by id), or of prefix ids prefilled for this.
 
         Returns a handle for ``release`` and ``Request.fork_of``. Later requests whose
-        prompts begin with the retained tokens copy them. Retained slots are given away
-        last, but they are given away: a retained prefix saves time, never correctness.
+        prompts begin with the retained tokens copy them. At most half of the slots are
+        retained, the latest; a retained prefix saves time and changes no result.
         """
         if isinstance(source, int):
             handle, self._next_id = self._next_id, self._next_id + 1
@@ -281,7 +281,9 @@ class Engine:
         self._cancelled.clear()
 
     def _admit(self) -> None:
-        retained = set(self._handles.values())
+        # Half of the slots at most, the latest: the others must be able to go on.
+        excess = max(0, len(self._handles) - self.config.slots // 2)
+        retained = set(list(self._handles.values())[excess:])
         while self._waiting:
             row = self._waiting[0]
             choice = self._prefixes.place(
@@ -370,35 +372,30 @@ class Engine:
 
     def _copy_ready(self, followers: list[_Row]) -> None:
         """Copy into the rows whose sources have what they want."""
-        copies, used = self.sampler.new_copies(), 0
-        chunk, limit = self.config.prefill_chunk, self.sampler.copies
+        ready = []
         for row in followers:
-            if not self._prefixes.holds(row.source, row.wanted, row.whole):
-                if row.source not in self._rows:  # cancelled on the way: compute it
-                    self._prefixes.hold(row.source, -1)
-                    row.source, row.wanted = None, 0
-                continue
-            device, slot = divmod(row.slot, self.sampler.slots)
-            starts = np.arange(0, row.wanted, chunk, dtype=np.int32)
-            count = int(copies.count[device])
-            if count + len(starts) > limit and used:
-                self._run("copy", copies)
-                copies, used, count = self.sampler.new_copies(), 0, 0
-            for part in np.split(starts, range(limit, len(starts), limit)):
-                if count and count + len(part) > limit:
-                    self._run("copy", copies)
-                    copies, count = self.sampler.new_copies(), 0
-                at = slice(device * limit + count, device * limit + count + len(part))
-                copies.sources[at] = row.source % self.sampler.slots
-                copies.targets[at], copies.starts[at] = slot, part
-                copies.count[device] = count = count + len(part)
-                used += 1
-            if row.whole:
-                copies.hidden_from[row.slot] = row.source % self.sampler.slots
+            if self._prefixes.holds(row.source, row.wanted, row.whole):
+                ready.append(row)
+            elif row.source not in self._rows:  # cancelled on the way: compute it
+                self._prefixes.hold(row.source, -1)
+                row.source, row.wanted = None, 0
+        chunk, limit = self.config.prefill_chunk, self.sampler.copies
+        moves = [(row, at) for row in ready for at in range(0, row.wanted, chunk)]
+        for first in range(0, len(moves), limit):
+            copies = self.sampler.new_copies()
+            for row, start in moves[first : first + limit]:
+                device, slot = divmod(row.slot, self.sampler.slots)
+                source = row.source % self.sampler.slots
+                at = device * limit + copies.count[device]
+                copies.sources[at], copies.targets[at] = source, slot
+                copies.starts[at] = start
+                copies.count[device] += 1
+                if row.whole:
+                    copies.hidden_from[row.slot] = source
+            self._run("copy", copies)
+        for row in ready:
             self._prefixes.hold(row.source, -1)
             self._took(row)
-        if used:
-            self._run("copy", copies)
 
     # -- decode ------------------------------------------------------------------------
 

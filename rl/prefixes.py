@@ -57,25 +57,23 @@ class PrefixTable:
         """Choose (slot, slot to copy from, how many digests match), or None: all full.
 
         The source may be the slot itself, where the prompt extends all that it holds.
-        Sources are on the slot's own device; ``retained`` owners lose their slots last.
+        Sources are on the slot's own device; ``retained`` owners keep their slots.
         """
-        free = [s for s in range(len(self._entries)) if s not in busy]
-        free = [s for s in free if not self._held[s]]
+        free = [
+            slot
+            for slot, entry in enumerate(self._entries)
+            if slot not in busy and not self._held[slot] and entry.owner not in retained
+        ]
         if not free:
             return None
 
         def oldest(slots):
-            def order(slot):
-                entry = self._entries[slot]
-                return entry.owner in retained, entry.freed, slot
-
-            return min(slots, key=order)
+            return min(slots, key=lambda slot: (self._entries[slot].freed, slot))
 
         for count in range(len(digests), 0, -1):
             for source in self._index.get(digests[count - 1], ()):
-                entry = self._entries[source]
-                holds_no_more = len(entry.digests) <= count
-                if source in free and holds_no_more and entry.owner not in retained:
+                holds_no_more = len(self._entries[source].digests) <= count
+                if source in free and holds_no_more:
                     return source, source, count
                 device = source // self._per_device
                 near = [s for s in free if s // self._per_device == device]
