@@ -32,7 +32,7 @@ class RetrievalConfig:
     """Written before each passage for a transformer encoder; empty for MiniLM."""
     query_prefix: str = "query: "
     """Written before each query for a transformer encoder; empty for MiniLM."""
-    passage_batch: int = 64
+    passage_batch: int = 32
     """Passages that a transformer encoder encodes at once (fixed rows of a program)."""
     query_batch: int = 8
     """Queries that a transformer encoder encodes at once (fixed rows of a program)."""

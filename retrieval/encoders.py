@@ -1,5 +1,6 @@
 """From text to vectors: the encoders that an index can be made with."""
 
+import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -78,9 +79,16 @@ class TransformerEncoder:
             f"transformer-1 {content_hash(config.encoder_path)} {bert_config.pooling} "
             f"{config.max_passage_tokens} {config.passage_prefix!r}"
         )
-        self._embed = jax.jit(
-            partial(_embed, config=bert_config), static_argnames=("config",)
-        )
+        self._embed = jax.jit(partial(bert.embed, config=bert_config))
+        self._programs: dict[tuple[int, int], Any] = {}
+        self._lock = threading.Lock()
+        # Few programs for queries, compiled ahead; close steps for the many passages.
+        step = SHORTEST
+        limit = config.max_passage_tokens
+        self._passage_lengths = [*range(step, limit, step), limit]
+        limit = config.max_query_tokens
+        doubling = [step << i for i in range(16) if step << i < limit]
+        self._query_lengths = [*doubling, limit]
 
     def fit(self, passages: Iterable[str]) -> None:
         """Nothing to learn."""
@@ -94,34 +102,41 @@ class TransformerEncoder:
 
     def warm_up(self) -> None:
         """Compiles every program that queries can need."""
-        config = self.config
-        for length in _lengths(config.max_query_tokens):
-            ids = np.ones((config.query_batch, length), np.int32)
-            self._embed(self._params, ids=ids, mask=ids).block_until_ready()
+        for length in self._query_lengths:
+            self._program(self.config.query_batch, length)
 
     def encode_passages(self, contents: Sequence[str]) -> np.ndarray:
         """Vectors of passages given as title, newline, text."""
         config = self.config
         texts = [config.passage_prefix + text for text in contents]
-        return self._encode(texts, config.max_passage_tokens, config.passage_batch)
+        return self._encode(texts, self._passage_lengths, config.passage_batch)
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
         """Vectors of queries."""
         config = self.config
         texts = [config.query_prefix + text for text in queries]
-        return self._encode(texts, config.max_query_tokens, config.query_batch)
+        return self._encode(texts, self._query_lengths, config.query_batch)
 
-    def _encode(self, texts: list[str], limit: int, batch: int) -> np.ndarray:
+    def _program(self, rows: int, length: int) -> Any:
+        """The compiled program for ids and mask of shape [rows, length]."""
+        with self._lock:
+            if (rows, length) not in self._programs:
+                ids = jax.ShapeDtypeStruct((rows, length), np.int32)
+                lowered = self._embed.lower(self._params, ids=ids, mask=ids)
+                self._programs[rows, length] = lowered.compile()
+            return self._programs[rows, length]
+
+    def _encode(self, texts: list[str], lengths: list[int], batch: int) -> np.ndarray:
         # A model may write lone surrogates, which no tokenizer takes.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         encoded = self._tokenizer.encode_batch(texts)
+        limit = lengths[-1]
         # Cut like the reference: the closing token stays.
         rows = [
             e.ids if len(e.ids) <= limit else [*e.ids[: limit - 1], e.ids[-1]]
             for e in encoded
         ]
         vectors = np.zeros((len(rows), self.dim), np.float32)
-        lengths = _lengths(limit)
         bucket = [next(n for n in lengths if n >= len(row)) for row in rows]
         for length in lengths:
             members = [i for i, chosen in enumerate(bucket) if chosen == length]
@@ -132,19 +147,9 @@ class TransformerEncoder:
                 for slot, index in enumerate(chunk):
                     ids[slot, : len(rows[index])] = rows[index]
                     mask[slot, : len(rows[index])] = 1
-                out = self._embed(self._params, ids=ids, mask=mask)
+                out = self._program(batch, length)(self._params, ids=ids, mask=mask)
                 vectors[chunk] = np.asarray(out)[: len(chunk)]
         return vectors
-
-
-def _embed(params: Any, *, config: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    return bert.embed(params, config, ids, mask)
-
-
-def _lengths(limit: int) -> list[int]:
-    """Token lengths of the programs: doubling from 32 up to the limit."""
-    lengths = [SHORTEST << i for i in range(16) if SHORTEST << i < limit]
-    return [*lengths, limit]
 
 
 def _plain_tokenizer(tokenizer: Any) -> Tokenizer:

@@ -123,13 +123,8 @@ class Passages:
             newlines.append(np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at)
         ends = np.append(np.concatenate(newlines), len(self._map)).astype(np.int64)
         starts = np.concatenate([[0], ends[:-1] + 1])
-        # Blank lines (also "\r\n" ones) separate nothing; a last newline opens no row.
-        filled = np.array(
-            [
-                end - start > 1 or bool(self._map[start:end].strip())
-                for start, end in zip(starts, ends, strict=True)
-            ]
-        )
+        # Blank lines ("", "\r") separate nothing, and a last newline opens no row.
+        filled = ends - starts > 1
         starts, ends = starts[filled], ends[filled]
         if cache is not None:
             write_npz(

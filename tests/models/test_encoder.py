@@ -1,0 +1,121 @@
+"""The BERT encoder against transformers' own."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import encoder
+from models.errors import UserError
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+SHAPE = dict(
+    vocab_size=50,
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=16,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from tokenizers import Tokenizer, models
+
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(**SHAPE))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + 0.1)
+    model.save_pretrained(folder)
+    raw = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=raw).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch():
+    ids = np.random.default_rng(0).integers(0, 50, (3, 9))
+    mask = np.ones((3, 9), int)
+    mask[1, 5:] = 0
+    mask[2, 1:] = 0
+    return ids, mask
+
+
+def torch_hidden(folder, ids, mask):
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        out = model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+    return out.last_hidden_state.numpy()
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_vectors_equal_transformers(folder, batch, pooling):
+    ids, mask = batch
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    fields = {"pooling_mode_cls_token": pooling == "cls"}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(fields))
+    config, params, _ = encoder.load_encoder(folder)
+    assert config.pooling == pooling
+    expected = torch_hidden(folder, ids, mask)
+    got = np.asarray(encoder.hidden(params, config, ids, mask))
+    np.testing.assert_allclose(got[mask > 0], expected[mask > 0], atol=1e-5)
+    weights = mask[..., None] / mask.sum(1)[:, None, None]
+    pooled = expected[:, 0] if pooling == "cls" else (expected * weights).sum(1)
+    vectors = encoder.embed(params, config, ids, mask)
+    np.testing.assert_allclose(vectors, unit(pooled), atol=1e-5)
+
+
+def test_padding_changes_nothing_and_an_empty_row_is_zero(folder, batch):
+    ids, mask = batch
+    config, params, _ = encoder.load_encoder(folder)
+    short = encoder.embed(params, config, ids[1:2, :5], mask[1:2, :5])
+    long = encoder.embed(params, config, ids[1:2], mask[1:2])
+    np.testing.assert_allclose(short, long, atol=1e-6)
+    empty = encoder.embed(params, config, ids, np.zeros_like(mask))
+    np.testing.assert_array_equal(empty, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model_type": "t5"}, "model_type='t5'"),
+        ({"hidden_act": "relu"}, "hidden_act"),
+        ({"num_hidden_layers": 3}, "lacks tensor encoder.layer.2"),
+        ({"hidden_size": 32}, "has shape"),
+    ],
+)
+def test_a_folder_that_is_no_such_encoder_is_one_clear_line(
+    folder, tmp_path, fields, words
+):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "bad")
+    file = tmp_path / "bad" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    with pytest.raises(UserError, match=words) as caught:
+        encoder.load_encoder(tmp_path / "bad")
+    assert "\n" not in str(caught.value)
+
+
+def test_minilm_equals_transformers():
+    folder = Path(os.environ.get("SCOPE_MODELS", "")) / "minilm"
+    if not (folder / "config.json").is_file():
+        pytest.skip("no minilm in the folder $SCOPE_MODELS")
+    config, params, tokenizer = encoder.load_encoder(folder)
+    texts = ["a river in Switzerland", "Who founded the city of Bern, and when?"]
+    encoded = tokenizer(texts, padding=True, return_tensors="np")
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    expected = torch_hidden(folder, ids, mask)
+    got = np.asarray(encoder.hidden(params, config, ids, mask))
+    np.testing.assert_allclose(got[mask > 0], expected[mask > 0], atol=2e-5)

@@ -1,0 +1,94 @@
+"""Passages: what is in the file comes out, and a broken line is named."""
+
+import json
+import os
+
+import pytest
+
+from models.errors import UserError
+from retrieval import passages as module
+from retrieval.passages import Passage, Passages
+
+
+def write(file, rows, end="\n"):
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + end
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+ROWS = [
+    {"id": "a", "contents": '"Bern"\nCapital of\nSwitzerland'},
+    {"contents": "Zürich"},
+    {"id": 7, "contents": '"Aare"\nA river \u2028 with a separator'},
+]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n"])
+def test_rows_come_out_as_they_are_in_the_file(tmp_path, end):
+    passages = Passages(write(tmp_path / "p.jsonl", ROWS, end))
+    assert list(passages) == [
+        Passage("a", '"Bern"', "Capital of\nSwitzerland"),
+        Passage("1", "Zürich", ""),
+        Passage("7", '"Aare"', "A river \u2028 with a separator"),
+    ]
+    assert len(passages) == 3 and passages[-1] == passages[2]
+    assert passages[0].contents == ROWS[0]["contents"]
+    with pytest.raises(IndexError):
+        passages[3]
+
+
+def test_scanning_in_blocks_changes_nothing(tmp_path, monkeypatch):
+    file = write(tmp_path / "p.jsonl", ROWS)
+    whole = Passages(file)
+    monkeypatch.setattr(module, "SCAN_BYTES", 5)
+    blocks = Passages(file)
+    assert list(blocks) == list(whole) and blocks.hash == whole.hash
+
+
+def test_the_offset_table_is_kept_and_renewed(tmp_path):
+    file = write(tmp_path / "p.jsonl", ROWS)
+    first = Passages(file, cache_dir=tmp_path / "cache")
+    again = Passages(file, cache_dir=tmp_path / "cache")
+    assert list(again) == list(first) and again.hash == first.hash
+    write(file, [*ROWS, {"contents": "new\none"}])
+    os.utime(file, (1, 1))
+    renewed = Passages(file, cache_dir=tmp_path / "cache")
+    assert len(renewed) == 4 and renewed.hash != first.hash
+    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == ["passages.npz"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"contents": "cut', "not valid JSON"),
+        ('{"text": "x"}', 'no string "contents"'),
+        ('{"contents": 5}', 'no string "contents"'),
+        ("[1]", 'no string "contents"'),
+        ("\udc80", "not valid JSON"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, reason, monkeypatch):
+    file = tmp_path / "p.jsonl"
+    text = '{"contents": "a\\nb"}\n\n' + line + '\n{"contents": "c"}\n'
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=reason) as caught:
+        Passages(file)
+    assert f"{file}:3:" in str(caught.value) and "\n" not in str(caught.value)
+    monkeypatch.setattr(module, "EAGER_BYTES", 0)
+    lazy = Passages(file)
+    assert lazy[0].title == "a" and lazy[2].title == "c"
+    with pytest.raises(UserError, match=reason):
+        lazy[1]
+
+
+def test_no_file_or_nothing_in_it_is_one_clear_line(tmp_path):
+    (tmp_path / "blank.jsonl").write_text("\n \n")
+    (tmp_path / "empty.jsonl").write_text("")
+    for path, words in [
+        ("", "no passages given"),
+        (tmp_path / "none.jsonl", "no such passages file"),
+        (tmp_path / "empty.jsonl", "holds no passage"),
+        (tmp_path / "blank.jsonl", "holds no passage"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            Passages(path)
