@@ -15,6 +15,7 @@ from pathlib import Path
 import configs
 from models.errors import UserError
 from scope_jax import cli
+from scope_jax.inference import ModelSource, ServerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,13 @@ class ServeOptions:
     """File for the server's log. None: warnings only, on the screen."""
 
 
-def sources(options: ServeOptions, base: str) -> dict:
+def sources(options: ServeOptions, base: str) -> dict[str, ModelSource]:
     """Name -> weights, as the command line asks for them."""
-    from scope_jax.demo import assets
-    from scope_jax.inference import ModelSource
-
     models = {}
     for entry in options.models or (f"judge={base}", f"solver={base}"):
         name, equals, path = entry.partition("=")
         if not (name and equals and path):
             raise UserError(f"--models {entry}: not NAME=FOLDER: as in judge=my/model")
-        path = str(assets.model_path()) if path == "demo" else path
         models[name] = ModelSource(path=path)
     return models
 
@@ -53,8 +50,10 @@ def main(argv: Sequence[str]) -> int:
     placement = config.placement.inference
     # Before JAX looks for devices.
     os.environ.update(placement.environment())
-    from scope_jax.inference import ServerSettings, server
+    from scope_jax.inference import server
+    from scope_jax.session import resolve
 
+    config = resolve(config)
     level = logging.INFO if options.log else logging.WARNING
     logging.basicConfig(
         filename=options.log, level=level, format="%(asctime)s %(message)s"

@@ -75,6 +75,7 @@ class Supervisor:
         """Why the server is down for good, once it is."""
         self._process: subprocess.Popen | None = None
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
         self._watcher: threading.Thread | None = None
         self._log_start = 0
 
@@ -98,11 +99,13 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
-        if self._process is not None:
-            self._watcher = threading.Thread(
-                target=self._watch, name="watch-inference", daemon=True
-            )
-            self._watcher.start()
+        with self._lock:
+            self._raise_if_ended()
+            if self._process is not None:
+                self._watcher = threading.Thread(
+                    target=self._watch, name="watch-inference", daemon=True
+                )
+                self._watcher.start()
         return self.url
 
     def check(self) -> None:
@@ -111,12 +114,14 @@ class Supervisor:
             raise UserError(self.failure)
 
     def stop(self) -> None:
-        """Ends the server; fine if there is none."""
+        """Ends the server, if there is one, even while another thread starts it."""
         self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join()
-            self._watcher = None
-        process, self._process = self._process, None
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.join()
+        with self._lock:
+            process, self._process = self._process, None
         if process is None:
             return
         atexit.unregister(self.stop)
@@ -150,7 +155,9 @@ class Supervisor:
         environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
         command = [sys.executable, "-m", "scope_jax.inference.server"]
         command += ["--config-file", str(settings_file)]
-        with self.log_file.open("ab") as output:
+        with self._lock, self.log_file.open("ab") as output:
+            if self._stopping.is_set():
+                return
             self._log_start = output.tell()
             # A session of its own: Ctrl-C is for the trainer, which then ends it.
             self._process = subprocess.Popen(
@@ -203,7 +210,10 @@ class Supervisor:
         return ", ".join(f"{name}: {what}" for name, what in missing.items())
 
     def _raise_if_ended(self) -> None:
-        code = self._process.poll() if self._process else None
+        process = self._process
+        if self._stopping.is_set():
+            raise UserError("inference server: stopped while it started: start it anew")
+        code = process.poll() if process else None
         if code is not None:
             raise UserError(
                 f"inference server: ended with code {code} while it started: "
@@ -223,8 +233,8 @@ class Supervisor:
     def _watch(self) -> None:
         """Runs on a thread of its own: starts the server again when it has died."""
         while not self._stopping.wait(_POLL_SECONDS):
-            assert self._process is not None
-            code = self._process.poll()
+            process = self._process
+            code = process.poll() if process else None
             if code is None:
                 continue
             if self.restarts >= self.config.max_restarts:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import inference_world as world
@@ -101,6 +102,18 @@ def test_a_deadline_names_what_is_missing(tmp_path):
     config = world.inference_config(ready_timeout=0.0)
     with pytest.raises(UserError, match="ready_timeout"):
         Supervisor(config, tmp_path / "run").start()
+
+
+def test_it_can_be_stopped_while_another_thread_starts_it(tmp_path):
+    supervisor = Supervisor(world.inference_config(), tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(supervisor.start)
+        until(lambda: supervisor.pid)
+        pid = supervisor.pid
+        supervisor.stop()
+        with pytest.raises(UserError, match="stopped while it started"):
+            started.result()
+    assert not alive(pid)
 
 
 def test_a_server_of_somebody_else_is_waited_for_and_left_alone(tmp_path):
