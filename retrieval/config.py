@@ -38,7 +38,7 @@ class RetrievalConfig:
     """Queries that a transformer encoder encodes at once (fixed rows of a program)."""
     lexical_dim: int = 4096
     """Width of lexical vectors: words share a coordinate where their hashes collide."""
-    title_weight: float = 0.4
+    title_weight: float = 0.3
     """Weight of a passage's whole title against its words in lexical vectors."""
 
     def index_root(self) -> Path:

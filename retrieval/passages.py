@@ -123,8 +123,13 @@ class Passages:
             newlines.append(np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at)
         ends = np.append(np.concatenate(newlines), len(self._map)).astype(np.int64)
         starts = np.concatenate([[0], ends[:-1] + 1])
-        # Blank lines ("", "\r") separate nothing, and a last newline opens no row.
-        filled = ends - starts > 1
+        # Blank lines ("", "\r", " ") are no rows, and a last newline opens none.
+        short = np.flatnonzero(ends - starts <= 1)
+        filled = np.ones(len(ends), bool)
+        filled[short] = [
+            bool(self._map[start:end].strip())
+            for start, end in zip(starts[short], ends[short], strict=True)
+        ]
         starts, ends = starts[filled], ends[filled]
         if cache is not None:
             write_npz(

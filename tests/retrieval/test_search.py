@@ -101,8 +101,8 @@ def test_equal_scores_are_ordered_by_passage_number(tmp_path):
 
 def test_lexical_vectors_are_the_same_in_every_process(config, searcher):
     code = (
-        "from retrieval.lexical import LexicalEncoder as E; e = E(64, 0.4);"
-        "e.fit(['a b\\nc d', 'e\\nf']); print(e.encode_passages(['a b\\nc d']).tobytes())"
+        "from retrieval.lexical import LexicalEncoder as E; e = E(64, 0.3);"
+        "t = ['a b\\nc d', 'e\\nf']; e.fit(t); print(e.encode_passages(t).tobytes())"
     )
     outputs = {
         subprocess.run(
@@ -117,7 +117,7 @@ def test_lexical_vectors_are_the_same_in_every_process(config, searcher):
 
 
 def test_lexical_vectors_are_unit_and_weigh_by_rarity():
-    encoder = LexicalEncoder(1024, 0.4)
+    encoder = LexicalEncoder(1024, 0.3)
     corpus = ["x\ncommon rare"] + [f"y{i}\ncommon word{i}" for i in range(20)]
     encoder.fit(corpus)
     vectors = encoder.encode_passages(corpus)
