@@ -156,8 +156,6 @@ class InferenceProcess(ProcessConfig):
 
     replicas: int = 1
     """Engines per model, each on devices of its own."""
-    tensor: int = 1
-    """Devices of one engine, over which heads and feed-forward columns are split."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,18 +13,19 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
-from retrieval.search import format_passages
 
 from models import hf
 from models.chat import ChatRenderer
 from models.errors import UserError
 from models.sharding import make_mesh, replicated
 from retrieval.passages import Passages
+from retrieval.search import format_passages
 from rl.engine import Engine
 from rl.engine_thread import EngineThread
 from rl.records import Completion, Request, SamplingParams
 from rl.update import Params, Updater
 from scope_jax import prompts
+from scope_jax.compilation import Compilations, keep_programs
 from scope_jax.config import Config, StageConfig
 from scope_jax.demo import assets
 from scope_jax.inference.client import (
@@ -59,18 +60,6 @@ def resolve(config: Config) -> Config:
     return config
 
 
-class Compilations:
-    """Counts the programs that XLA compiles in this process, from now on."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            self.count += 1
-
-
 class Session:
     """Everything alive in the trainer process; a context manager.
 
@@ -90,6 +79,7 @@ class Session:
         self.renderer = ChatRenderer.from_tokenizer(
             self.tokenizer, template=config.model.template
         )
+        keep_programs()
         self.compilations = Compilations()
         self._updaters: dict[str, Updater] = {}
         self._stack = contextlib.ExitStack()
@@ -122,7 +112,6 @@ class Session:
             },
             environment=inference.environment(),
             replicas=inference.replicas,
-            tensor=inference.tensor,
         )
         stack.callback(self.supervisor.stop)
         with ThreadPoolExecutor(1) as starter:
@@ -194,7 +183,8 @@ class Session:
     def use_policy(self, params: Params) -> None:
         """Gives the trainer's own engine new weights (in the compute dtype)."""
         whole = self._replicated(params)
-        self._engine.call(lambda engine: engine.set_params(whole)).result()
+        swapped = self._engine.call(lambda e: e.set_params(whole), when_idle=True)
+        swapped.result()
 
     def _replicated(self, params: Params) -> Params:
         return jax.device_put(params, replicated(self.mesh))

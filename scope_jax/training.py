@@ -113,7 +113,7 @@ def _begin(session: Session, iteration: int, role: str) -> tuple[TrainState, int
         log.info("iteration %d %s: goes on from step %d", iteration, role, step)
         return state, step
     if iteration == 1:
-        return updater.init(session.base), 0
+        return updater.init(session.base()), 0
     before = session.folder.checkpoints(iteration - 1, role)
     state, _, step = checkpoint.restore(before, updater.abstract_state())
     return state, step

@@ -1,0 +1,70 @@
+"""From rewarded rollouts to training rows and a step's numbers."""
+
+import math
+
+import pytest
+
+from rl.records import Datum, Trajectory
+from scope_jax.training import Scored, advantaged, step_metrics
+
+
+def scored(group, reward, *, rows=1, metrics=None, finish="done"):
+    datums = tuple(
+        Datum(
+            uid=f"u{group}",
+            turn=turn,
+            ids=(1, 2),
+            loss_mask=(0, 1),
+            sampled_mask=(0, 1),
+            logprobs=(math.nan, -1.0),
+        )
+        for turn in range(rows)
+    )
+    trajectory = Trajectory(
+        uid=f"u{group}",
+        group=group,
+        role="solver",
+        messages=(),
+        turns=(),
+        rows=datums,
+        finish_reason=finish,
+    )
+    return Scored(
+        trajectory=trajectory,
+        reward=reward,
+        metrics=metrics or {},
+        sampled_tokens=5,
+    )
+
+
+def test_advantages_of_example_93_stand_on_every_row_of_their_rollout():
+    rewards = (1.6, 1.1, 0.6, 0.6)
+    datums = advantaged([scored(0, r, rows=2) for r in rewards])
+    expected = [1.305580, 0.261116, -0.783348, -0.783348]
+    assert [d.advantage for d in datums] == pytest.approx(
+        [a for a in expected for _ in range(2)], abs=1e-6
+    )
+
+
+def test_groups_do_not_mix():
+    datums = advantaged(
+        [scored(0, 1.0), scored(1, 5.0), scored(0, 0.0), scored(1, 5.0)]
+    )
+    assert datums[0].advantage > 0 > datums[2].advantage
+    assert datums[1].advantage == datums[3].advantage == 0
+
+
+def test_metrics_leave_out_what_was_not_measured():
+    found = step_metrics(
+        [
+            scored(0, 1.0, metrics={"reward/rubric_score": math.nan, "judge/x": 1.0}),
+            scored(0, 0.0, metrics={"reward/rubric_score": 0.5}, finish="length"),
+            scored(1, 0.5),
+            scored(1, 0.5),
+        ]
+    )
+    assert found["reward/rubric_score"] == 0.5
+    assert found["reward/mean"] == 0.5
+    assert found["reward/groups_that_differ"] == 0.5
+    assert found["rollout/finished_length"] == 0.25
+    assert found["rollout/tokens"] == 20
