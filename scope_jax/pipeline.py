@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from models.errors import UserError
+from scope_jax import report
 from scope_jax.config import Config
 from scope_jax.run_folder import RunFolder
 from scope_jax.session import Session
@@ -51,6 +53,10 @@ def run(config: Config, folder: Path, *, fresh: bool = False, profile: int = 0) 
             for iteration, stage in todo:
                 STAGES[stage](session, iteration)
                 tracker.table(iteration, stage)
-        log.info("finished: everything is in %s", folder)
+                report.write(run_folder.path)
+        log.info("finished: everything is in %s, report.html first", folder)
+    except UserError:
+        run_folder.abandon()
+        raise
     finally:
         run_folder.close()

@@ -19,6 +19,7 @@ from scope_jax.config import Config
 
 # Settings that may change between two starts of one run: they alter no number of it.
 HARMLESS = ("tracking", "placement", "checkpoint", "inference.port")
+LEFTOVERS = (".lock", "config.json.tmp", "inference.log", "inference")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,7 +53,7 @@ class RunFolder:
             raise UserError(f"{path}: is a file: name a folder with --run")
         config_file = self.path / "config.json"
         occupied = self.path.is_dir() and any(self.path.iterdir())
-        if occupied and not config_file.is_file() and not self._only_lock():
+        if occupied and not config_file.is_file() and not self._only_leftovers():
             raise UserError(
                 f"{path}: holds files but no config.json: name a new folder with --run"
             )
@@ -76,10 +77,21 @@ class RunFolder:
         if self._manifest_file.is_file():
             self.manifest = json.loads(self._manifest_file.read_text())
 
-    def _only_lock(self) -> bool:
-        return all(
-            entry.name in (".lock", "config.json.tmp") for entry in self.path.iterdir()
-        )
+    def _only_leftovers(self) -> bool:
+        """Whether nothing is there but what a start that failed leaves behind."""
+        return all(entry.name in LEFTOVERS for entry in self.path.iterdir())
+
+    def abandon(self) -> None:
+        """Takes back a start that failed, if no stage has begun; the log stays.
+
+        So the next start may have other settings.
+        """
+        if self.manifest["stages"]:
+            return
+        for name in ("config.json", "metrics.jsonl", "manifest.json"):
+            (self.path / name).unlink(missing_ok=True)
+        for name in ("tb", "inference"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def _refuse_differences(self, config_file: Path, config: Config) -> None:
         saved = settings.load(Config, config_file)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
+from models.errors import UserError
 from rl import loader
 from scope_jax.conversation import ConversationSpec
 from scope_jax.documents import PromptRow, prompt_rows
@@ -75,7 +76,7 @@ def train_challenger(session: Session, iteration: int) -> None:
 
     def rows(step: int) -> list[PromptRow]:
         count = config.documents.rows
-        return prompt_rows(
+        made = prompt_rows(
             session.passages,
             session.renderer,
             rows=count,
@@ -85,6 +86,9 @@ def train_challenger(session: Session, iteration: int) -> None:
                 count, seed=DATA_SEED, step=step, batch=stage.prompts_per_step
             ),
         )
+        for row in made:
+            _check_prompt(session, row)
+        return made
 
     async def play(step: int, prompt: int, sample: int, row: PromptRow) -> Scored:
         parts = (iteration, "challenger", step, prompt, sample)
@@ -190,6 +194,21 @@ def train_solver(session: Session, iteration: int) -> None:
             iteration,
         )
         carry_over(session, iteration, "solver")
+
+
+def _check_prompt(session: Session, row: PromptRow) -> None:
+    """Refuses a Challenger prompt over the limit: its example or document is long."""
+    messages = session.prompts.challenger(
+        row.document.text, row.task_type, row.searches
+    )
+    tokens = len(session.renderer.prompt_ids(messages, session.prompts.tools()))
+    limit = session.config.challenger_train.max_prompt_tokens
+    if tokens > limit:
+        raise UserError(
+            f"Challenger prompt of {tokens} tokens exceeds "
+            f"challenger_train.max_prompt_tokens={limit}: raise it, or lower "
+            "documents.max_tokens"
+        )
 
 
 def _usable(session: Session, tasks: list[Task]) -> list[Task]:

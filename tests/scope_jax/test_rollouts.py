@@ -1,6 +1,7 @@
 """Conversations driven to their end: what is trained on is exactly what was sampled."""
 
 import asyncio
+import itertools
 import json
 import math
 
@@ -89,7 +90,7 @@ GUIDED = ("<search>q1</search>", "<search>q2</search>", "<task>T</task>")
 
 def test_loss_segments_of_example_77(running):
     """Assistant content and its closing count; user turns and role lines do not."""
-    episode, script = play(running, GUIDED)
+    episode, _ = play(running, GUIDED)
     assert episode.finish == "done"
     [row] = episode.rows
     segments, current = [], None
@@ -111,7 +112,7 @@ def test_row_is_the_conversation_as_the_template_renders_it(running):
     assert running.decode(row.ids) == running.render(episode.state.messages)
     # every prompt continues the ids before it: nothing is encoded twice
     prompts_sent = [request.ids for request in script.requests]
-    for earlier, later in zip(prompts_sent, prompts_sent[1:], strict=False):
+    for earlier, later in itertools.pairwise(prompts_sent):
         assert later[: len(earlier)] == earlier
     assert row.ids[: len(prompts_sent[-1])] == prompts_sent[-1]
 

@@ -1,0 +1,163 @@
+"""Whole runs of the ``ci`` configuration, started as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rl import checkpoint
+from scope_jax import tracking
+
+ROOT = Path(__file__).parents[1]
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", "ci"]
+DEADLINE = 600.0
+
+
+def environment(devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def start(folder, *options, devices=1):
+    return subprocess.Popen(
+        [*TRAIN, "--run", str(folder), "--checkpoint.every", "1", *options],
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def kill_when(process, reached):
+    """Kills the trainer, with no chance to clean up, once ``reached()`` is true."""
+    end = time.monotonic() + DEADLINE
+    while not reached():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < end, "not reached in time"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def records(folder):
+    return [tracking.comparable(record) for record in tracking.read(folder)]
+
+
+def same_weights(one, other):
+    found = 0
+    for path in sorted((one / "export").rglob("*.safetensors")):
+        twin = other / path.relative_to(one)
+        assert path.read_bytes() == twin.read_bytes(), path.name
+        found += 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed, and what it printed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, finish(start(folder))
+
+
+def test_a_run_leaves_everything_that_the_readme_names(whole):
+    folder, output = whole
+    for name in (
+        "config.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "report.html",
+        "tasks/iter_1.parquet",
+        "tasks/iter_2.parquet",
+        "rollouts/iter_1/challenger/step_0001.jsonl",
+        "export/iter_2/solver/model.safetensors",
+    ):
+        assert (folder / name).is_file(), name
+    assert list((folder / "tb").rglob("*tfevents*"))
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    assert {stage["status"] for stage in stages.values()} == {"done"}
+    for heading in ("iteration 1: challenger", "iteration 2: tasks", "tokens_per_s"):
+        assert heading in output
+
+
+def test_rollouts_say_how_their_reward_came_about(whole):
+    folder, _ = whole
+    path = folder / "rollouts/iter_1/challenger/step_0001.jsonl"
+    rollouts = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rollouts) == 4
+    for rollout in rollouts:
+        assert rollout["trace"]["branch"]
+        assert rollout["reward"] == pytest.approx(
+            0.5 * rollout["trace"]["parts"]["format"]
+            + rollout["trace"]["parts"]["difficulty"]
+        )
+
+
+def test_nothing_is_compiled_after_the_first_step_of_a_stage(whole):
+    later = [
+        record["perf/compilations"]
+        for record in tracking.read(whole[0])
+        if record["stage"] in ("challenger", "solver") and record["step"] % 2 == 0
+    ]
+    assert later and set(later) == {0}
+
+
+def test_sampler_and_trainer_agree(whole):
+    found = [r["agree/max"] for r in tracking.read(whole[0]) if "agree/max" in r]
+    assert found and max(found) < 1e-3
+
+
+def test_optimizer_state_and_steps_carry_over(whole):
+    """Iteration 2 goes on from iteration 1's step, for both roles."""
+    for role in ("challenger", "solver"):
+        folders = [whole[0] / "checkpoints" / f"iter_{i}" / role for i in (1, 2)]
+        assert [checkpoint.latest(folder) for folder in folders] == [2, 4]
+
+
+def test_killed_in_every_stage_and_started_again_gives_the_same_run(whole, tmp_path):
+    folder = tmp_path / "run"
+
+    def step_done(stage):
+        return lambda: any(
+            r["iteration"] == 1 and r["stage"] == stage and r["step"] == 1
+            for r in tracking.read(folder)
+        )
+
+    def creating_tasks():
+        manifest = folder / "manifest.json"
+        return manifest.is_file() and "iter_1/tasks" in manifest.read_text()
+
+    kill_when(start(folder), step_done("challenger"))
+    kill_when(start(folder), creating_tasks)
+    kill_when(start(folder), step_done("solver"))
+    finish(start(folder))
+    assert records(folder) == records(whole[0])
+    assert same_weights(whole[0], folder) == 4
+
+
+def test_a_finished_run_says_so_and_is_not_touched(whole):
+    before = (whole[0] / "metrics.jsonl").read_bytes()
+    assert "is finished" in finish(start(whole[0]))
+    assert (whole[0] / "metrics.jsonl").read_bytes() == before
+
+
+def test_four_devices_play_a_whole_run(whole, tmp_path):
+    folder = tmp_path / "run"
+    finish(start(folder, "--placement.trainer.mesh.fsdp", "4", devices=4))
+    one, four = records(whole[0]), records(folder)
+    assert [r["stage"] for r in one] == [r["stage"] for r in four]
+    # the first step's rollouts are sampled from the same weights by the same keys
+    assert four[0]["reward/mean"] == pytest.approx(one[0]["reward/mean"])
+    assert four[0]["loss/grad_norm"] == pytest.approx(
+        one[0]["loss/grad_norm"], rel=1e-3
+    )
