@@ -26,13 +26,11 @@ def seed64(*parts: str | int) -> int:
 
 
 def row_keys(halves: UInt32[Array, "B 2"]) -> Array:
-    """One key a row from both 32-bit halves of its seed (JAX seeds keep only one)."""
+    """One key a row: the two 32-bit halves of its seed are the words of the key.
 
-    def one(half):
-        key = jax.random.fold_in(jax.random.key(0), half[0])
-        return jax.random.fold_in(key, half[1])
-
-    return jax.vmap(one)(halves)
+    (An integer given to ``jax.random.key`` would lose its upper half.)
+    """
+    return jax.random.wrap_key_data(halves, impl="threefry2x32")
 
 
 def position_keys(keys: Array, positions: Int[Array, " B"]) -> Array:
