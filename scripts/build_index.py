@@ -1,13 +1,14 @@
 """Builds the search index of a corpus ahead of a run.
 
-    python scripts/build_index.py --passages corpus.jsonl
-    python scripts/build_index.py --passages corpus.jsonl --encoder transformer \
-        --encoder-path intfloat/e5-base-v2
+    python scripts/build_index.py --passages FILE
+    python scripts/build_index.py --passages FILE --encoder transformer --encoder-path E
 
 Small corpora don't need this: their index is built on first use.
 """
 
-import sys
+import contextlib
+import io
+from collections.abc import Sequence
 
 import tyro
 
@@ -16,23 +17,35 @@ from retrieval.config import RetrievalConfig
 from retrieval.encoders import make_encoder
 from retrieval.index import folder_of, open_or_build
 from retrieval.search import open_passages
+from scope_jax.cli import run_main
 
 
-def main(argv: list[str] | None = None) -> int:
-    config = tyro.cli(
-        RetrievalConfig, args=argv, prog="build_index.py", description=__doc__
-    )
+def parse(argv: Sequence[str]) -> RetrievalConfig:
+    """The settings that a command line asks for; mistakes are one line each."""
+    said = io.StringIO()
     try:
-        passages = open_passages(config)
-        encoder = make_encoder(config)
-        open_or_build(config, passages, encoder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                RetrievalConfig, args=argv, prog="build_index.py", description=__doc__
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        # tyro draws a box whose first line of text says what is wrong.
+        lines = (line.strip("│|+-─ \n") for line in said.getvalue().splitlines()[1:])
+        reason = next(filter(None, lines), "not understood")
+        raise UserError(f"{reason}: see --help for all fields") from None
+
+
+def main(argv: Sequence[str]) -> int:
+    config = parse(argv)
+    passages = open_passages(config)
+    encoder = make_encoder(config)
+    open_or_build(config, passages, encoder)
     print(f"{len(passages):,} passages, {encoder.dim} dimensions:", end=" ")
     print(folder_of(config, passages, encoder))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)
