@@ -9,6 +9,7 @@ Small corpora don't need this: their index is built on first use.
 import contextlib
 import io
 from collections.abc import Sequence
+from itertools import takewhile
 
 import tyro
 
@@ -31,9 +32,9 @@ def parse(argv: Sequence[str]) -> RetrievalConfig:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        # tyro draws a box whose first line of text says what is wrong.
-        lines = (line.strip("│|+-─ \n") for line in said.getvalue().splitlines()[1:])
-        reason = next(filter(None, lines), "not understood")
+        # tyro draws a box; what is wrong stands above its inner rule.
+        lines = [line.strip("│|+-─ ") for line in said.getvalue().splitlines()[1:]]
+        reason = " ".join(takewhile(bool, lines)) or "not understood"
         raise UserError(f"{reason}: see --help for all fields") from None
 
 
