@@ -212,12 +212,14 @@ class Script:
         return name, " ".join(fact.sentence() for fact in self.facts(name))
 
     def retrieve(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Results for ``name``: its own document, then such as mention it."""
-        others = list(self.world.mentions[name])
+        """Results for ``name``: its own document, then such as mention it, or any."""
+        others = [other for other in self.world.mentions[name] if self.chance(0.5)]
         self.rng.shuffle(others)
         names = [name, *others[: self.level.passages - 1]]
         while len(names) < self.level.passages:
-            names.append(self.pick(self.world.entities).name)
+            other = self.pick(self.world.entities).name
+            if other not in names:
+                names.append(other)
         return tuple(self.document(found) for found in names)
 
     def chain(self, *, heldout: bool = False) -> Chain:

@@ -57,7 +57,7 @@ class WarmstartConfig:
     warmup_steps: int = 50
     batch_tokens: int = 5280
     row_tokens: tuple[int, ...] = (96, 192, 264, 352)
-    promote_at: float = 0.9
+    promote_at: float = 0.85
     seed: int = 0
     hidden_size: int = 128
     intermediate_size: int = 256
@@ -486,7 +486,7 @@ def run(
                     + f" {seconds:.0f}s"
                 )
                 ready = all(
-                    found[job] >= config.promote_at for job in ("recite", "rubric")
+                    found[job] >= config.promote_at for job in ("solver", "rubric")
                 )
                 if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
                     promotions.append(step + LOOKAHEAD + 1)
