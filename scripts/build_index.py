@@ -9,7 +9,7 @@ Small corpora don't need this: their index is built on first use.
 import contextlib
 import io
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 
 import tyro
 
@@ -32,9 +32,11 @@ def parse(argv: Sequence[str]) -> RetrievalConfig:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        # tyro draws a box; what is wrong stands above its inner rule.
-        lines = [line.strip("│|+-─ ") for line in said.getvalue().splitlines()[1:]]
-        reason = " ".join(takewhile(bool, lines)) or "not understood"
+        # tyro draws a box or, in ASCII, rules: a title, then the paragraph that counts.
+        lines = [line.strip("│|+-─╭╮ ") for line in said.getvalue().splitlines()]
+        first = next((i for i, line in enumerate(lines) if line), 0)
+        body = dropwhile(lambda line: not line, lines[first + 1 :])
+        reason = " ".join(takewhile(bool, body)) or "not understood"
         raise UserError(f"{reason}: see --help for all fields") from None
 
 
