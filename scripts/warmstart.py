@@ -28,8 +28,12 @@ class Options:
     """Of parameters and transcripts."""
     save_every: int = 200
     """Steps between two saves of state and model."""
+    decay_steps: int = 200
+    """Last steps, in which the learning rate falls to 0."""
     batch_tokens: int = 5280
     """Tokens of a step."""
+    probe: int = 32
+    """Conversations per job and tool format to measure at the end; 0 for none."""
     fresh: bool = False
     """Start anew even if there is a state to go on from."""
 
@@ -39,7 +43,7 @@ def main(options: Options) -> None:
     import jax.numpy as jnp
 
     from models import hf
-    from scope_jax.demo import assets, probe, tokenizer, warmstart, world
+    from scope_jax.demo import assets, probe, warmstart, world
 
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: needs at least one step")
@@ -49,29 +53,35 @@ def main(options: Options) -> None:
         state.unlink(missing_ok=True)
     config = warmstart.WarmstartConfig(
         steps=options.steps,
+        decay_steps=min(options.decay_steps, options.steps // 2),
+        warmup_steps=min(50, options.steps // 4),
         seed=options.seed,
         batch_tokens=options.batch_tokens,
-        decay_steps=min(300, options.steps // 4),
     )
     small_world = world.generate()
-    small_tokenizer = warmstart.make_tokenizer(small_world)
+    # Once shipped it is frozen: models made later stay exchangeable with it.
+    if (assets.MODEL / "tokenizer.json").is_file():
+        tokenizer = hf.load_tokenizer(assets.MODEL)
+    else:
+        tokenizer = warmstart.make_tokenizer(small_world)
 
     def on_save(step, decoder, params) -> None:
-        hf.save(out, decoder, params, tokenizer=small_tokenizer, dtype=jnp.float16)
-        tokenizer.save(small_tokenizer, out)
-        found = probe.measure(decoder, params, small_world, small_tokenizer)
-        print(f"step {step}: " + probe.describe(found), flush=True)
+        hf.save(out, decoder, params, tokenizer=tokenizer, dtype=jnp.float16)
+        print(f"step {step}: wrote {out}", flush=True)
 
-    warmstart.run(
+    decoder, params = warmstart.run(
         config,
         small_world,
-        small_tokenizer,
+        tokenizer,
         state_path=state,
         save_every=options.save_every,
         log=lambda line: print(line, flush=True),
         on_save=on_save,
     )
     state.unlink(missing_ok=True)
+    if options.probe:
+        player = probe.Player(decoder, params, small_world, tokenizer)
+        print(probe.describe(probe.measure(player, count=options.probe)))
 
 
 if __name__ == "__main__":
