@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -99,6 +100,8 @@ class App:
                 response = await handler(request)
             except ApiError as error:
                 response = _error_response(error)
+            except ClientDisconnect:
+                response = Response(status_code=CLIENT_GONE)
             except UserError as error:
                 response = _error_response(
                     ApiError(400, str(error), code="invalid_value")

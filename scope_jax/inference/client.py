@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -54,9 +55,10 @@ class Client:
         self.url = (url or config.url).rstrip("/")
         self.judge_url = config.judge_url.rstrip("/")
         self.search_url = (config.retrieval_url or self.url).rstrip("/")
+        self._tls: ssl.SSLContext | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._http: httpx.AsyncClient | None = None
-        self._free: asyncio.Semaphore | None = None
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._idle: list[httpx.AsyncClient] = []
 
     async def complete(
         self, model: str, request: Request, *, logprobs: bool = False
@@ -160,9 +162,10 @@ class Client:
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
-        if self._http is not None and self._loop is asyncio.get_running_loop():
-            await self._http.aclose()
-        self._http = self._loop = self._free = None
+        if self._loop is asyncio.get_running_loop():
+            for http in self._idle:
+                await http.aclose()
+        self._idle, self._loop = [], None
 
     async def __aenter__(self) -> "Client":
         return self
@@ -200,22 +203,32 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[httpx.AsyncClient]:
-        """One of ``concurrency`` places, and the connections of the running loop."""
+        """One of ``concurrency`` places: a connection that nobody else uses.
+
+        Each is an httpx client of its own: the pool of a single one looks at all its
+        connections for every request, which with 500 of them is slower than the server.
+        """
         loop = asyncio.get_running_loop()
-        if self._http is None or self._loop is not loop:
+        if self._loop is not loop:
             # Connections of an earlier loop died with it.
-            size = self.config.concurrency
-            limits = httpx.Limits(
-                max_connections=size,
-                max_keepalive_connections=size,
-                keepalive_expiry=240,
-            )
-            # Environment proxies are for the world, not for a trusted network.
-            self._http = httpx.AsyncClient(limits=limits, trust_env=False)
-            self._free = asyncio.Semaphore(size)
-            self._loop = loop
-        async with self._free:
-            yield self._http
+            self._loop, self._idle = loop, []
+            self._slots = asyncio.Semaphore(self.config.concurrency)
+        async with self._slots:
+            # The one that was used last is the least likely to have been closed.
+            http = self._idle.pop() if self._idle else self._connection()
+            try:
+                yield http
+            finally:
+                if self._loop is loop:
+                    self._idle.append(http)
+
+    def _connection(self) -> httpx.AsyncClient:
+        if self._tls is None:
+            # Shared: making one takes longer than a request.
+            self._tls = httpx.create_ssl_context(trust_env=False)
+        limits = httpx.Limits(keepalive_expiry=240)
+        # Environment proxies are for the world, not for a trusted network.
+        return httpx.AsyncClient(limits=limits, verify=self._tls, trust_env=False)
 
 
 def _nothing(request: Request, reason: FinishReason) -> Completion:

@@ -168,11 +168,16 @@ class ModelTable:
     async def _build(
         self, source: ModelSource, progress: Callable[[str], Awaitable[None]]
     ) -> Served:
-        tokenizer = await asyncio.to_thread(hf.load_tokenizer, source.path)
-        renderer = ChatRenderer.from_tokenizer(tokenizer)
-        config, params = await asyncio.to_thread(hf.load, source.path, mesh=self.mesh)
-        engine = Engine(params, config, tokenizer, self.engine_config, mesh=self.mesh)
-        del params
+        def place() -> tuple[Engine, DecoderConfig, Any, ChatRenderer]:
+            tokenizer = hf.load_tokenizer(source.path)
+            renderer = ChatRenderer.from_tokenizer(tokenizer)
+            config, params = hf.load(source.path, mesh=self.mesh)
+            engine = Engine(
+                params, config, tokenizer, self.engine_config, mesh=self.mesh
+            )
+            return engine, config, tokenizer, renderer
+
+        engine, config, tokenizer, renderer = await asyncio.to_thread(place)
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
         return Served(source, config, tokenizer, renderer, EngineThread(engine))

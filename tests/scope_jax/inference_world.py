@@ -74,7 +74,7 @@ def write_passages(file: Path) -> None:
 def inference_config(**changes) -> InferenceConfig:
     """Small engine, short waits."""
     engine = EngineConfig(slots=4, max_length=128)
-    return InferenceConfig(**({"engine": engine, "ready_timeout": 120.0} | changes))
+    return InferenceConfig(**({"engine": engine, "ready_timeout": 400.0} | changes))
 
 
 def retrieval_config(folder: Path) -> RetrievalConfig:

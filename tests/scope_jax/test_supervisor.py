@@ -145,4 +145,4 @@ def test_the_server_ends_itself_when_its_trainer_is_killed(tmp_path):
     assert alive(server)
     trainer.kill()
     trainer.wait()
-    until(lambda: not alive(server), seconds=15)
+    until(lambda: not alive(server))
