@@ -18,8 +18,7 @@ from models import hf
 from models.chat import ChatRenderer
 from models.errors import UserError
 from models.sharding import make_mesh, replicated
-from retrieval.passages import Passages
-from retrieval.search import format_passages
+from retrieval.search import format_passages, open_passages
 from rl.engine import Engine
 from rl.engine_thread import EngineThread
 from rl.records import Completion, Request, SamplingParams
@@ -127,7 +126,7 @@ class Session:
         log.info("inference process: ready at %s", url)
 
     def _load(self, stack: contextlib.ExitStack) -> None:
-        self.passages = Passages(self.config.retrieval.passages)
+        self.passages = open_passages(self.config.retrieval)
         mesh = self.config.placement.trainer.mesh
         self.mesh = make_mesh(data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor)
         self.decoder, base = hf.load(
