@@ -58,26 +58,25 @@ def cached_attention(
     Reference: the running softmax of arXiv:1805.02867.
     """
     batch, queries, heads, width = q.shape
-    k_shape = jax.eval_shape(read_block, jnp.int32(0))[0].shape
-    kv_heads = k_shape[2]
+    kv_heads = jax.eval_shape(read_block, jnp.int32(0))[0].shape[2]
     groups = heads // kv_heads
-    q = q.reshape(batch, queries, kv_heads, groups, width) * width**-0.5
+    # The groups' queries one after another, Q = G * T: each key head is read once.
+    q = q.reshape(batch, queries, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, groups * queries, width) * width**-0.5
+    positions = jnp.tile(positions, groups)
 
     def body(index, carry):
         highest, total, out = carry
         k, v = read_block(index)
-        seen = index * block + jnp.arange(block) <= positions[:, :, None]
-        seen = seen[:, None, None]
-        scores = jnp.einsum(
-            "BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32
-        )
+        seen = index * block + jnp.arange(block) <= positions[:, None, :, None]
+        scores = jnp.einsum("BKQH,BSKH->BKQS", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(seen, scores, MASKED)
         new_highest = jnp.maximum(highest, scores.max(-1))
         # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
         decay = jnp.exp(highest - new_highest)
         weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
         added = jnp.einsum(
-            "BKGTS,BSKH->BKGTH",
+            "BKQS,BSKH->BKQH",
             weights.astype(v.dtype),
             v,
             preferred_element_type=jnp.float32,
@@ -85,7 +84,7 @@ def cached_attention(
         total = total * decay + weights.sum(-1)
         return new_highest, total, out * decay[..., None] + added
 
-    shape = (batch, kv_heads, groups, queries)
+    shape = q.shape[:3]
     start = (
         jnp.full(shape, MASKED, jnp.float32),
         jnp.zeros(shape, jnp.float32),
@@ -93,4 +92,5 @@ def cached_attention(
     )
     _, total, out = jax.lax.fori_loop(0, num_blocks, body, start)
     out = (out / total[..., None]).astype(q.dtype)
+    out = out.reshape(batch, kv_heads, groups, queries, width)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)

@@ -19,6 +19,8 @@ from models.errors import UserError
 
 torch = pytest.importorskip("torch")
 
+run = jax.jit(forward.forward, static_argnums=1)
+
 FAMILIES = {
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
@@ -99,7 +101,7 @@ def test_logits_agree_with_transformers(family, tie):
     tokens = np.random.default_rng(0).integers(0, 97, (2, 23))
     with torch.no_grad():
         expected = model(torch.tensor(tokens)).logits.numpy()
-    logits = jax.jit(forward.forward, static_argnums=1)(params, config, tokens)
+    logits = run(params, config, tokens)
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, expected, rtol=2e-5, atol=3e-5)
 
@@ -107,7 +109,7 @@ def test_logits_agree_with_transformers(family, tie):
 def test_init_makes_the_tree_that_the_forward_pass_reads():
     for family in FAMILIES:
         _, config, params = oracle(family, tie=False)
-        made = forward.init(config, jax.random.key(0))
+        made = jax.eval_shape(lambda: forward.init(config, jax.random.key(0)))  # noqa: B023
         assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
 
 
@@ -116,11 +118,9 @@ def test_packed_segments_do_not_see_each_other():
     tokens = np.random.default_rng(1).integers(0, 97, (1, 20))
     segment_ids = np.array([[1] * 8 + [2] * 9 + [0] * 3])
     positions = np.array([[*range(8), *range(9), 0, 0, 0]])
-    packed = forward.forward(
-        params, config, tokens, positions=positions, segment_ids=segment_ids
-    )
-    first = forward.forward(params, config, tokens[:, :8])
-    second = forward.forward(params, config, tokens[:, 8:17])
+    packed = run(params, config, tokens, positions=positions, segment_ids=segment_ids)
+    first = run(params, config, tokens[:, :8])
+    second = run(params, config, tokens[:, 8:17])
     np.testing.assert_allclose(packed[:, :8], first, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(packed[:, 8:17], second, rtol=1e-5, atol=1e-5)
     assert np.isfinite(packed).all()
@@ -131,7 +131,7 @@ def test_no_gradient_flows_from_a_logit_to_later_tokens():
     tokens = jnp.arange(12)[None]
 
     def logit_of_token_5(embed):
-        logits = forward.forward(params | {"embed": embed}, config, tokens)
+        logits = run(params | {"embed": embed}, config, tokens)
         return logits[0, 5, 0]
 
     untied = params | {"head": params["embed"].T}
@@ -148,7 +148,9 @@ def test_remat_leaves_the_gradient_alone():
     def loss(params, remat):
         return jnp.square(forward.hidden(params, config, tokens, remat=remat)).sum()
 
-    plain, again = (jax.grad(loss)(params, remat) for remat in ("none", "block"))
+    plain, again = (
+        jax.jit(jax.grad(loss), static_argnums=1)(params, r) for r in ("none", "block")
+    )
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

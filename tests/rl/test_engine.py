@@ -35,9 +35,15 @@ class Letters:
         return "".join("ABCDEFGHIJ"[i % 10] for i in ids)
 
 
+def make_params(config, seed: int):
+    return jax.jit(lambda key: forward.init(config, key, embed_std=0.5))(
+        jax.random.key(seed)
+    )
+
+
 @pytest.fixture(scope="module")
 def params(tiny_config):
-    return forward.init(tiny_config, jax.random.key(3), embed_std=0.5)
+    return make_params(tiny_config, 3)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,8 @@ def test_greedy_tokens_and_logprobs_are_those_of_the_whole_row_forward(
     asked = request(0, 37, 20, sampling={"temperature": 0.0})
     (done,) = engine.generate([asked])
     row = np.asarray([asked.ids + done.ids])
-    logits = forward.forward(params, tiny_config, row)[0, 36:-1]
+    logits = jax.jit(forward.forward, static_argnums=1)(params, tiny_config, row)
+    logits = logits[0, 36:-1]
     logprobs = jax.nn.log_softmax(logits)
     assert done.ids == tuple(np.argmax(logits[:, :60], -1).tolist())
     expected = logprobs[np.arange(20), list(done.ids)]
@@ -236,7 +243,7 @@ def test_a_follower_computes_the_prompt_when_its_source_is_cancelled(
 def test_nothing_compiles_after_compile_and_weights_can_be_swapped(
     engine, tiny_config, params
 ):
-    other = forward.init(tiny_config, jax.random.key(4), embed_std=0.5)
+    other = make_params(tiny_config, 4)
     donated = jax.tree.map(lambda x: x.copy(), params)
     engine.set_params(other)
     compiled = []
