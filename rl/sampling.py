@@ -55,8 +55,8 @@ def sample(
     Args:
       keys: from ``position_keys``.
       temperature: 0 takes the most probable token, the first of equals.
-      valid_vocab: ids from here on are never drawn: the model's table is often longer
-        than the tokenizer's.
+      valid_vocab: ids from here on are never drawn and have no probability: the model's
+        table is often longer than the tokenizer's.
 
     Returns:
       tokens, and their log-probabilities, float32, under the whole (untruncated)
@@ -65,15 +65,17 @@ def sample(
     with jax.named_scope("sample"):
         greedy = temperature <= 0
         scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None]
+        # Before the softmax: such ids are no part of the policy, here or in training.
+        real = jnp.arange(logits.shape[1]) < valid_vocab
+        scaled = jnp.where(real, scaled, -jnp.inf)
         highest = scaled.max(-1, keepdims=True)
         mass = jnp.exp(scaled - highest)
         log_total = jnp.log(mass.sum(-1))
-        allowed = jnp.where(jnp.arange(logits.shape[1]) < valid_vocab, mass, 0.0)
         top_p = jnp.where(greedy, 1.0, top_p)
-        limit = _truncation(allowed, top_p, jnp.where(greedy, 0, top_k))
+        limit = _truncation(mass, top_p, jnp.where(greedy, 0, top_k))
         share = jnp.where(greedy, 1.0, min_p)
-        limit = jnp.maximum(limit, share * allowed.max(-1))
-        allowed = jnp.where(allowed >= limit[:, None], allowed, 0.0)
+        limit = jnp.maximum(limit, share * mass.max(-1))
+        allowed = jnp.where(mass >= limit[:, None], mass, 0.0)
         uniform = jax.vmap(jax.random.uniform)(keys)
         tokens = _invert(allowed, jnp.where(greedy, 0.0, uniform))
         chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=1)
