@@ -28,7 +28,7 @@ class Options:
     """Of parameters and transcripts."""
     save_every: int = 200
     """Steps between two saves of state and model."""
-    decay_steps: int = 200
+    decay_steps: int = 400
     """Last steps, in which the learning rate falls to 0."""
     batch_tokens: int = 5280
     """Tokens of a step."""

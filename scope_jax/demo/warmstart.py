@@ -51,8 +51,8 @@ class WarmstartConfig:
       value_weight: loss weight of a name that must be copied.
     """
 
-    steps: int = 2000
-    decay_steps: int = 300
+    steps: int = 2400
+    decay_steps: int = 400
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     batch_tokens: int = 5280
@@ -67,14 +67,14 @@ class WarmstartConfig:
     verdict_weight: float = 4.0
     job_weights: tuple[tuple[str, float], ...] = (
         ("challenger", 1.0),
-        ("solver", 1.5),
-        ("rubric", 1.5),
+        ("solver", 2.0),
+        ("rubric", 2.5),
         ("gate_entity", 0.5),
-        ("gate_source", 1.5),
-        ("grader", 5.0),
+        ("gate_source", 2.5),
+        ("grader", 3.0),
         ("recite", 8.0),
     )
-    recite_scale: tuple[float, ...] = (1.0, 0.6, 0.4, 0.2)
+    recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.2)
     value_weight: float = 2.0
 
 
@@ -190,7 +190,10 @@ class ExampleEncoder:
         else:
             weight = weight * np.where(key, self._value_weight, 1.0)
         if transcript.job in ("grader", "gate_entity", "gate_source"):
-            verdict = [loss[i] and ids[i] in self._verdicts for i in range(len(ids))]
+            verdict = [
+                loss[i] and (ids[i] in self._verdicts or self._opens(ids, i))
+                for i in range(len(ids))
+            ]
             weight = weight * np.where(verdict, self._verdict_weight, 1.0)
         return Example(
             list(JOBS).index(transcript.job),
@@ -199,12 +202,20 @@ class ExampleEncoder:
             np.asarray(key),
         )
 
+    def _opens(self, ids: Sequence[int], at: int) -> bool:
+        """Whether the token is the first of a turn's content."""
+        return at >= 2 and ids[at - 2] == self._start
+
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
         """Whether the token follows from context and script, not from chance."""
         if job == "challenger":
             return False
+        if ids[at - 1] in self._phrases:  # the value, or that there is none
+            return True
         if job in ("solver", "recite"):
-            return ids[at] in self._names and ids[at - 1] in self._phrases
+            return False
+        if job in ("gate_entity", "gate_source") and self._opens(ids, at):
+            return True  # on a name, or on nothing: this is the verdict
         return ids[at] in self._names or ids[at] in self._verdicts
 
 
