@@ -33,12 +33,12 @@ from scope_jax.inference import InferenceConfig
 from scope_jax.judge import JudgeConfig
 
 TURN = SamplingParams(max_new_tokens=96)
-LENGTH = 1024
+LENGTH = 512
 
 
 def config() -> Config:
     """The method's constants where they don't concern size."""
-    engine = EngineConfig(slots=16, max_length=LENGTH, decode_steps=16)
+    engine = EngineConfig(slots=32, max_length=LENGTH, prefill_rows=8)
     return Config(
         name="tiny",
         tool_format="search_r1",
@@ -83,7 +83,7 @@ def _small(stage: StageConfig) -> StageConfig:
         prompts_per_step=8,
         group_size=4,
         sampling=TURN,
-        max_prompt_tokens=512,
+        max_prompt_tokens=256,
         max_response_tokens=LENGTH,
         max_context_tokens=LENGTH,
         optimizer=OptimizerConfig(learning_rate=1e-4),

@@ -1,1 +1,1 @@
-"""Reinforcement learning on token sequences: sampler, engine, losses, update, checkpoints."""
+"""Reinforcement learning on token sequences: sampler, losses, update, checkpoints."""

@@ -18,7 +18,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Rubric:
-    """One requirement on an answer. ``priority`` is stored and used nowhere (spec Q6)."""
+    """One requirement on an answer. ``priority`` is stored, never used (spec Q6)."""
 
     text: str
     priority: str | None = None
