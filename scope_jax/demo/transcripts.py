@@ -263,7 +263,7 @@ class Script:
 
     def _wanted(self, source, searched, results, heldout) -> tuple[Fact, ...]:
         about = list(searched)
-        if self.chance(0.35):
+        if self.chance(0.6):
             about.insert(0, source.name)
         if self.chance(0.15):
             about.append(self.pick(self.pick(results))[0])
@@ -386,23 +386,26 @@ class Script:
         return transcript
 
     def gate_source(self, tool_format: ToolFormat) -> Transcript:
-        """Passes tasks about something that the source document names."""
+        """Passes tasks that begin with the subject of the source document."""
         chain = self.chain(heldout=self.chance(0.1))
         document = chain.source.name
-        if self.chance(0.45):
+        draw = self.rng.random()
+        if draw < 0.15:
             document = self.pick(self.world.entities).name
-        title, text = self.document(document)
-        present = {title, *(fact.value for fact in self.facts(document))}
-        shared = [f.entity for f in chain.wanted if f.entity in present]
+        elif draw < 0.3:  # of another name in the task
+            document = self.pick(chain.wanted).entity
+        first = chain.wanted[0].entity
+        met = first == document
         opening = prompts.load("small_world", tool_format).gate(
             "source_relevance",
             task=chain.task,
-            document=document_text(title, text),
+            document=document_text(*self.document(document)),
         )
         transcript = Transcript("gate_source", tool_format, list(opening))
-        shown = shared[0] if shared else "Nothing"
+        word = "yes" if met else "no"
         transcript.say(
-            f"<think>{shown} is shared.</think>\n<score>{bool(shared):d}</score>"
+            f"<think>{first}, wanted {document}: {word}.</think>\n"
+            f"<score>{met:d}</score>"
         )
         return transcript
 

@@ -191,7 +191,8 @@ class ExampleEncoder:
             weight = weight * np.where(key, self._value_weight, 1.0)
         if transcript.job in ("grader", "gate_entity", "gate_source"):
             verdict = [
-                loss[i] and (ids[i] in self._verdicts or self._opens(ids, i))
+                loss[i]
+                and (ids[i] in self._verdicts or self._opens(transcript.job, ids, i))
                 for i in range(len(ids))
             ]
             weight = weight * np.where(verdict, self._verdict_weight, 1.0)
@@ -202,9 +203,9 @@ class ExampleEncoder:
             np.asarray(key),
         )
 
-    def _opens(self, ids: Sequence[int], at: int) -> bool:
-        """Whether the token is the first of a turn's content."""
-        return at >= 2 and ids[at - 2] == self._start
+    def _opens(self, job: str, ids: Sequence[int], at: int) -> bool:
+        """Whether the token decides the entity gate: a name opens it, or nothing."""
+        return job == "gate_entity" and at >= 2 and ids[at - 2] == self._start
 
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
         """Whether the token follows from context and script, not from chance."""
@@ -214,8 +215,8 @@ class ExampleEncoder:
             return True
         if job in ("solver", "recite"):
             return False
-        if job in ("gate_entity", "gate_source") and self._opens(ids, at):
-            return True  # on a name, or on nothing: this is the verdict
+        if self._opens(job, ids, at):
+            return True
         return ids[at] in self._names or ids[at] in self._verdicts
 
 
