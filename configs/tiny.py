@@ -57,16 +57,18 @@ def config() -> Config:
             grade_tokens=96, rubric_tokens=128, rubric_tokens_tasks=128, gate_tokens=64
         ),
         tasks=TasksConfig(
-            target=32,
+            target=48,
             prompts_per_batch=32,
-            max_batches=2,
+            max_batches=3,
             samples=2,
             sub_batch=32,
             max_context_tokens=LENGTH,
             sampling=TURN,
         ),
         challenger_train=_small(StageConfig()),
-        solver_train=_small(solver_stage()),
+        solver_train=replace(
+            _small(solver_stage()), prompts_per_step=16, group_size=8
+        ),
         engine=engine,
         retrieval=RetrievalConfig(passages="demo"),
         inference=InferenceConfig(engine=engine),
@@ -79,7 +81,7 @@ def _small(stage: StageConfig) -> StageConfig:
     """A stage at this size. Small models bear, and need, a larger learning rate."""
     return replace(
         stage,
-        steps=6,
+        steps=8,
         prompts_per_step=8,
         group_size=4,
         sampling=TURN,
@@ -87,5 +89,5 @@ def _small(stage: StageConfig) -> StageConfig:
         max_response_tokens=LENGTH,
         max_context_tokens=LENGTH,
         optimizer=OptimizerConfig(learning_rate=1e-4),
-        update=UpdateConfig(length=LENGTH, rows=4, capacity=4),
+        update=UpdateConfig(length=LENGTH, rows=4, capacity=16),
     )
