@@ -194,6 +194,10 @@ class Engine:
     def set_params(self, params: Any) -> None:
         """Swap the weights; same shapes, no compilation. Forgets all shared prefixes.
 
+        Args:
+          params: stacked parameters, or None: only give up the memory of the old ones,
+            until the next call; there must be no request in between.
+
         Raises:
           RuntimeError: while requests are unfinished: they would mix two models.
         """
@@ -202,7 +206,9 @@ class Engine:
                 f"{len(self._live)} requests unfinished: poll until idle before "
                 "set_params"
             )
-        self._params = self._place(params)
+        self._params = None  # before the new ones are made: not both in memory
+        if params is not None:
+            self._params = self._place(params)
         if hasattr(self, "_prefixes"):
             self._prefixes.clear()
 

@@ -179,9 +179,12 @@ class Session:
         """The base model's parameters, float32, read anew."""
         return hf.load(self.config.model.path, mesh=self.mesh, dtype="float32")[1]
 
-    def use_policy(self, params: Params) -> None:
-        """Gives the trainer's own engine new weights (in the compute dtype)."""
-        whole = self._replicated(params)
+    def use_policy(self, params: Params | None) -> None:
+        """Gives the trainer's own engine new weights (in the compute dtype).
+
+        None takes them away: while an update runs, their memory is needed elsewhere.
+        """
+        whole = None if params is None else self._replicated(params)
         swapped = self._engine.call(lambda e: e.set_params(whole), when_idle=True)
         swapped.result()
 

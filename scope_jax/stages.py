@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from models.errors import UserError
 from rl import loader
+from scope_jax.config import StageConfig
 from scope_jax.conversation import ConversationSpec
 from scope_jax.documents import PromptRow, prompt_rows
 from scope_jax.formats import Reward
@@ -83,7 +84,10 @@ def train_challenger(session: Session, iteration: int) -> None:
             seed=challenger_seed(config.seed, iteration),
             config=config,
             only=loader.order(
-                count, seed=DATA_SEED, step=step, batch=stage.prompts_per_step
+                count,
+                seed=DATA_SEED,
+                step=_position(step, stage),
+                batch=stage.prompts_per_step,
             ),
         )
         for row in made:
@@ -174,7 +178,10 @@ def train_solver(session: Session, iteration: int) -> None:
 
     async def collect(step: int, progress: Progress) -> list[Scored]:
         chosen = loader.order(
-            len(tasks), seed=DATA_SEED, step=step, batch=stage.prompts_per_step
+            len(tasks),
+            seed=DATA_SEED,
+            step=_position(step, stage),
+            batch=stage.prompts_per_step,
         )
         return await gather(
             (
@@ -194,6 +201,11 @@ def train_solver(session: Session, iteration: int) -> None:
             iteration,
         )
         carry_over(session, iteration, "solver")
+
+
+def _position(step: int, stage: StageConfig) -> int:
+    """Steps done in this iteration, whose data are its own, before ``step``."""
+    return (step - 1) % stage.steps
 
 
 def _check_prompt(session: Session, row: PromptRow) -> None:

@@ -44,7 +44,7 @@ class Scored:
 
 
 Collect = Callable[[int, Progress], Awaitable[Sequence[Scored]]]
-"""Plays and rewards the rollouts of a step (counted from 0 within its iteration)."""
+"""Plays and rewards the rollouts of a step; steps count from 1 over all iterations."""
 
 
 def train(session: Session, iteration: int, role: str, collect: Collect) -> None:
@@ -66,12 +66,13 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                 started = time.monotonic()
                 scored = session.run(
                     collect(
-                        step - 1 - first,
+                        step,
                         lambda n, of: bar.inside("rollouts rewarded", n, of),
                     )
                 )
                 rolled = time.monotonic()
                 datums = advantaged(scored)
+                session.use_policy(None)
                 state, metrics = updater.update(state, session.reference, datums)
                 session.use_policy(updater.policy_params(state))
                 updated = time.monotonic()
