@@ -66,11 +66,11 @@ class WarmstartConfig:
     embed_std: float = 0.5
     verdict_weight: float = 4.0
     job_weights: tuple[tuple[str, float], ...] = (
-        ("challenger", 1.0),
+        ("challenger", 1.5),
         ("solver", 2.0),
         ("rubric", 2.5),
         ("gate_entity", 0.5),
-        ("gate_source", 2.5),
+        ("gate_source", 3.0),
         ("grader", 3.0),
         ("recite", 8.0),
     )
@@ -410,6 +410,7 @@ class Meter:
 
 def save_state(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     """Writes a resumable state atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
     leaves = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(tree))}
     np.savez(partial, meta=json.dumps(meta), **leaves)

@@ -46,7 +46,7 @@ def test_interrupted_run_ends_where_an_uninterrupted_one_does(
     small_world, tokenizer, tmp_path
 ):
     whole = run(TINY, small_world, tokenizer)
-    state = tmp_path / "state.npz"
+    state = tmp_path / "new" / "state.npz"
 
     class Interrupted(Exception):
         pass
