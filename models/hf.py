@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,9 @@ from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf_layout import hf_tensors, layout, leaf_at, unflatten
 from models.sharding import param_shardings
+
+# The package fills itself in on first use, which two threads at once break.
+_TRANSFORMERS = threading.Lock()
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # What a model needs and nothing that could run: no *.bin (pickle), no *.py.
@@ -154,7 +158,8 @@ def load_tokenizer(path: str | Path):
     Raises:
       UserError: if the folder has no tokenizer.json or it can't be read.
     """
-    from transformers import PreTrainedTokenizerFast  # slow to import
+    with _TRANSFORMERS:
+        from transformers import PreTrainedTokenizerFast  # slow to import
 
     folder = resolve(path)
     read_json(folder / "tokenizer.json")
