@@ -35,7 +35,7 @@ from scope_jax.inference import InferenceConfig
 from scope_jax.judge import JudgeConfig
 
 TURN = SamplingParams(max_new_tokens=256)
-LENGTH = 4096
+LENGTH = 2560
 
 
 def config() -> Config:
@@ -95,7 +95,7 @@ def _one_step(stage: StageConfig) -> StageConfig:
         prompts_per_step=4,
         group_size=2,
         sampling=TURN,
-        max_prompt_tokens=2048,
+        max_prompt_tokens=1536,
         max_response_tokens=2048,
         max_context_tokens=LENGTH,
         update=UpdateConfig(length=LENGTH, rows=1, capacity=4, logit_chunk=256),
