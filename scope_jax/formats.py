@@ -125,6 +125,8 @@ def tool_calls(text: str) -> list[Call]:
 def _json_call(content: str) -> Call | None:
     try:
         value = json.loads(content)
+        # An escape may spell half a character, which no file and no request can hold.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

@@ -7,6 +7,7 @@ checkpoints/iter_1/solver/STEP/   export/iter_1/solver/   report.html
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,8 @@ from models.errors import UserError
 from scope_jax import settings
 from scope_jax.config import Config
 
-# Settings that may change between two starts of one run: they alter no number of it.
+# Settings that may change between two starts of one run: they alter no number of it,
+# but for the rounding that comes with another mesh.
 HARMLESS = ("tracking", "placement", "checkpoint", "inference.port")
 LEFTOVERS = (".lock", "config.json.tmp", "inference.log", "inference")
 
@@ -34,9 +36,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object a line; the file appears whole or not at all."""
-    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    """Writes one JSON object a line, whole or not at all; NaN is written as null."""
+    lines = (json.dumps(_plain(record), ensure_ascii=False) for record in records)
     write_text(path, "".join(line + "\n" for line in lines))
+
+
+def _plain(value: Any) -> Any:
+    """``value`` without numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class RunFolder:
@@ -59,8 +70,14 @@ class RunFolder:
             )
         if config_file.is_file() and not fresh:
             self._refuse_differences(config_file, config)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("a+")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}): name another folder "
+                "with --run"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -82,11 +99,11 @@ class RunFolder:
         return all(entry.name in LEFTOVERS for entry in self.path.iterdir())
 
     def abandon(self) -> None:
-        """Takes back a start that failed, if no stage has begun; the log stays.
+        """Takes back a start that failed, if nothing was made yet; the log stays.
 
         So the next start may have other settings.
         """
-        if self.manifest["stages"]:
+        if self.manifest["stages"] or (self.path / "eval").exists():
             return
         for name in ("config.json", "metrics.jsonl", "manifest.json"):
             (self.path / name).unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                 / max(rolled - started, 1e-9),
                 "perf/compilations": float(session.compilations.count - compilations),
             }
-            _warn(metrics, step - first)
+            _warn(metrics, step - first, compiled=step > done + 1)
             rollouts = session.folder.rollouts(iteration, role, step)
             write_json_lines(rollouts, map(rollout_json, scored))
             session.tracker.log(metrics, iteration=iteration, stage=role, step=step)
@@ -193,11 +193,13 @@ def rollout_json(one: Scored) -> dict[str, Any]:
     }
 
 
-def _warn(metrics: dict[str, float], step: int) -> None:
-    disagreement = agreement.alarm(metrics)
+def _warn(metrics: dict[str, float], step: int, *, compiled: bool) -> None:
+    """Says what a person should look at; ``compiled``: all programs are there."""
+    # Without a row to train on there was nothing to compare.
+    disagreement = metrics["loss/updates"] and agreement.alarm(metrics)
     if disagreement:
         log.warning("%s", disagreement)
-    if step > 1 and metrics["perf/compilations"]:
+    if compiled and metrics["perf/compilations"]:
         log.warning(
             "%d programs were compiled during step %d: a shape changed",
             metrics["perf/compilations"],
