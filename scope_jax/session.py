@@ -1,7 +1,7 @@
 """The live parts of a run: models, engine, updates, and the inference process.
 
-Made once a process. Stages (``training``, ``task_creation``) use it; nothing here knows
-their order.
+Made once a process. The stages (``stages``, ``tasks``) use it; nothing here knows their
+order.
 """
 
 import asyncio
@@ -223,7 +223,8 @@ class Session:
         """Runs a coroutine to its end.
 
         Raises:
-          UserError: the inference process is down for good.
+          UserError: the inference process is down for good, or refuses what this
+            configuration needs, such as a model that it does not serve.
         """
         self.supervisor.check()
         try:
@@ -234,6 +235,8 @@ class Session:
                 f"inference process: {error}: see {self.supervisor.log_file}; the same "
                 "command goes on from the last checkpoint"
             ) from error
+        except RequestRefused as error:
+            raise UserError(f"inference process: {error}") from error
 
     async def policy(self, request: Request) -> Completion:
         """A completion of the policy in training, from this process's engine."""

@@ -65,6 +65,9 @@ def evaluate(
                 )
             text = json.dumps(scores, indent=2) + "\n"
             write_text(run_folder.path / "eval" / kind / "scores.json", text)
+    except UserError:
+        run_folder.abandon()
+        raise
     finally:
         run_folder.close()
     console.print(_table(scores))
