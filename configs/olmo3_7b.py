@@ -5,7 +5,8 @@ not in `models/` yet: the run stops with one line that says so.
 
 Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train.
 Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
-Wikipedia of 2018. Build its index first: `scripts/build_index.py --config olmo3_7b`.
+Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages
+wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
 Expect: nothing measured here yet.
 
     python scripts/train.py --config olmo3_7b --retrieval.passages wiki-18.jsonl

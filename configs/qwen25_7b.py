@@ -2,7 +2,8 @@
 
 Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train.
 Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
-Wikipedia of 2018. Build its index first: `scripts/build_index.py --config qwen25_7b`.
+Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages
+wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
 Expect: three iterations of 20 Challenger steps (64 x 8 rollouts), up to 5,120 tasks and
 20 Solver steps (256 x 8 rollouts). Not measured here yet.
 

@@ -89,7 +89,8 @@ class StageConfig:
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the policy samples; `max_new_tokens` is per turn."""
     max_prompt_tokens: int = 1024
-    """Longer prompts are filtered out before the stage."""
+    """The Solver's tasks with longer prompts are left out; a longer prompt of the
+    Challenger, whose documents are cut to a fixed length, is refused."""
     max_response_tokens: int = 8192
     """All tokens after the prompt, tool results included, that are trained on."""
     max_context_tokens: int = 16384
