@@ -66,9 +66,7 @@ def config() -> Config:
             sampling=TURN,
         ),
         challenger_train=_small(StageConfig()),
-        solver_train=replace(
-            _small(solver_stage()), prompts_per_step=16, group_size=8
-        ),
+        solver_train=replace(_small(solver_stage()), prompts_per_step=16, group_size=8),
         engine=engine,
         retrieval=RetrievalConfig(passages="demo"),
         inference=InferenceConfig(engine=engine),
