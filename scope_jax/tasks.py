@@ -7,6 +7,7 @@ was killed goes on with the next one; a batch is a function of seed and number o
 """
 
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -59,9 +60,16 @@ def create_tasks(session: Session, iteration: int) -> None:
         iteration, "tasks", total=config.target, done=min(len(tasks), config.target)
     ) as bar:
         while batch <= config.max_batches and len(tasks) < config.target:
+            compilations, started = session.compilations.count, time.monotonic()
             made = Batch(session, iteration, batch, wanted=config.target - len(tasks))
             kept = session.run(made.run(bar.inside))
-            metrics = made.metrics()
+            seconds = time.monotonic() - started
+            metrics = made.metrics() | {
+                "time/batch": seconds,
+                "perf/compilations": float(session.compilations.count - compilations),
+            }
+            tokens = metrics["rollout/tokens"]
+            metrics["perf/tokens_per_second"] = tokens / max(seconds, 1e-9)
             records = sorted(made.records, key=lambda record: record["uid"])
             write_json_lines(folder.rollouts(iteration, "tasks", batch), records)
             session.tracker.log(metrics, iteration=iteration, stage="tasks", step=batch)
