@@ -22,7 +22,7 @@ def config() -> Config:
     """The defaults of the method are this family's."""
     # A token of context is 57 KB of cache in bfloat16: 1.9 GB a slot, 12 slots on each
     # of the trainer's GPUs. The judge's contexts are shorter, but it and the Solver
-    # share their GPUs with the search index.
+    # share their GPUs with each other and with the search's encoder.
     engine = EngineConfig(slots=48, max_length=32768, prefill_chunk=256)
     return Config(
         name="qwen25_7b",
