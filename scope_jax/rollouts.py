@@ -125,7 +125,10 @@ async def converse(
     return Episode(
         state=state,
         turns=tuple(tokens.turns),
-        rows=tokens.rows(uid, max_response=limits.response),
+        # Results behind the last turn may lie beyond the context (spec 3.7).
+        rows=tokens.rows(
+            uid, max_response=min(limits.response, limits.context - prompt_tokens)
+        ),
         finish=action.reason,
         prompt_tokens=prompt_tokens,
         sampled_tokens=sampled,

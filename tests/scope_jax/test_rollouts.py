@@ -149,6 +149,7 @@ def test_each_turn_has_the_seed_of_its_number(running):
 def test_context_that_is_full_ends_the_conversation(running):
     episode, script = play(running, GUIDED, context=120)
     assert episode.finish == "length"
+    assert len(episode.rows[0].ids) <= 120
     for request in script.requests:
         assert len(request.ids) + request.sampling.max_new_tokens < 120
 
