@@ -193,3 +193,11 @@ def test_structured_calls_read_like_written_ones():
         message = {"role": "assistant", "content": "", "tool_calls": [structured]}
         text = formats.message_text(message)
         assert formats.searches(text, "tool_call") == [("a",)]
+
+
+def test_a_call_that_spells_half_a_character_is_no_call():
+    call = (
+        '<tool_call>{"name": "search", "arguments": {"query_list": ["%s"]}}</tool_call>'
+    )
+    assert formats.searches(call % r"\u00fc", "tool_call") == [("ü",)]
+    assert formats.searches(call % r"\ud800", "tool_call") == []
