@@ -50,8 +50,3 @@ def passages_path(
     if not path.is_file():
         world.write_passages(path)
     return path
-
-
-def ensure() -> tuple[Path, Path]:
-    """The model's folder and the passages file, both there."""
-    return model_path(), passages_path()
