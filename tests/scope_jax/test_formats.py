@@ -196,8 +196,7 @@ def test_structured_calls_read_like_written_ones():
 
 
 def test_a_call_that_spells_half_a_character_is_no_call():
-    call = (
-        '<tool_call>{"name": "search", "arguments": {"query_list": ["%s"]}}</tool_call>'
-    )
+    arguments = '{"name": "search", "arguments": {"query_list": ["%s"]}}'
+    call = f"<tool_call>{arguments}</tool_call>"
     assert formats.searches(call % r"\u00fc", "tool_call") == [("ü",)]
     assert formats.searches(call % r"\ud800", "tool_call") == []
