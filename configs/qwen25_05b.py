@@ -35,7 +35,7 @@ from scope_jax.inference import InferenceConfig
 from scope_jax.judge import JudgeConfig
 
 TURN = SamplingParams(max_new_tokens=256)
-LENGTH = 2560
+LENGTH = 2048
 
 
 def config() -> Config:
@@ -65,8 +65,11 @@ def config() -> Config:
         tasks=TasksConfig(
             target=4,
             prompts_per_batch=4,
-            max_batches=2,
+            max_batches=1,
             samples=2,
+            # every task whose answers can be graded: there are few to look at
+            low=0.0,
+            high=1.0,
             solver_rollouts=2,
             sub_batch=8,
             max_turns=5,
