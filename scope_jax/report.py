@@ -154,7 +154,10 @@ def _table(records: list[dict[str, Any]]) -> str:
 
 
 def _examples(run_dir: Path, iteration: int, stage: str) -> list[str]:
-    """The best and the worst rollouts of a stage's last stored step."""
+    """The best and the worst rollouts of a stage's last stored step.
+
+    Of task creation: tasks by the score that the Solver reached on them.
+    """
     folder = run_dir / "rollouts" / f"iter_{iteration}" / stage
     files = sorted(folder.glob("step_*.jsonl"))
     if not files:
@@ -178,10 +181,7 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
 
 def reward_of(rollout: Mapping[str, Any]) -> float:
     """The reward of a stored rollout; 0 where none was noted."""
-    reward = rollout.get("reward", rollout.get("trace", {}).get("reward", 0.0))
-    if isinstance(reward, Mapping):
-        reward = reward.get("value", 0.0)
-    return float(reward or 0.0)
+    return float(rollout.get("reward", rollout.get("difficulty")) or 0.0)
 
 
 def _rollout(rollout: Mapping[str, Any]) -> str:
@@ -189,7 +189,8 @@ def _rollout(rollout: Mapping[str, Any]) -> str:
     told = ("messages", "turns", "rows")
     trace = {k: v for k, v in rollout.items() if k not in told}
     text = json.dumps(trace, indent=2, ensure_ascii=False)
-    title = f"reward {tracking.format_number(reward_of(rollout))}"
+    what = rollout.get("outcome", "reward")
+    title = f"{what} {tracking.format_number(reward_of(rollout))}"
     title += f" - {rollout.get('uid', '')}"
     return (
         f"<details><summary>{_e(title)}</summary>{messages}"

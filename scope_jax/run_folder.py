@@ -21,6 +21,7 @@ from scope_jax.config import Config
 # Settings that may change between two starts of one run: they alter no number of it,
 # but for the rounding that comes with another mesh.
 HARMLESS = ("tracking", "placement", "checkpoint", "inference.port")
+EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "config.json.tmp", "inference.log", "inference")
 
 
@@ -64,11 +65,13 @@ class RunFolder:
             raise UserError(f"{path}: is a file: name a folder with --run")
         config_file = self.path / "config.json"
         occupied = self.path.is_dir() and any(self.path.iterdir())
-        if occupied and not config_file.is_file() and not self._only_leftovers():
+        unfinished = (self.path / EMPTYING).exists()
+        stranger = occupied and not config_file.is_file() and not unfinished
+        if stranger and not self._only_leftovers():
             raise UserError(
                 f"{path}: holds files but no config.json: name a new folder with --run"
             )
-        if config_file.is_file() and not fresh:
+        if config_file.is_file() and not (fresh or unfinished):
             self._refuse_differences(config_file, config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -85,7 +88,7 @@ class RunFolder:
                 f"{path}: another process is writing to this run: wait for it, or name "
                 "another folder with --run"
             ) from error
-        if fresh:
+        if fresh or unfinished:
             self._empty()
         if not config_file.is_file():
             settings.save(config, config_file)
@@ -122,10 +125,14 @@ class RunFolder:
             )
 
     def _empty(self) -> None:
+        """Deletes all that a run left; a mark says so until the last file is gone."""
+        mark = self.path / EMPTYING
+        mark.touch()
         for entry in self.path.iterdir():
-            if entry.name == ".lock":
+            if entry.name in (".lock", EMPTYING):
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        mark.unlink()
 
     def close(self) -> None:
         """Lets go of the lock."""

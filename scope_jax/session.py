@@ -244,7 +244,7 @@ class Session:
 
     async def previous_solver(self, request: Request) -> Completion:
         """A completion of the previous Solver, from the server."""
-        return await self._served("solver", request)
+        return await self.client.complete("solver", request)
 
     async def ask_judge(
         self,
@@ -255,7 +255,7 @@ class Session:
         seed64: int,
     ) -> str:
         """What the judge says; the empty string if the prompt does not fit it."""
-        completion = await self._served(
+        completion = await self.client.complete(
             "judge",
             Request(
                 ids=tuple(self.renderer.prompt_ids(messages)),
@@ -267,15 +267,6 @@ class Session:
             ),
         )
         return completion.text
-
-    async def _served(self, model: str, request: Request) -> Completion:
-        try:
-            return await self.client.complete(model, request)
-        except RequestRefused as refused:
-            if refused.status != 400:  # 400: too long for it, which is data
-                raise
-            log.debug("%s", refused)
-            return Completion(ids=(), logprobs=(), text="", finish_reason="error")
 
     async def search(self, queries: Sequence[str]) -> list[str]:
         """For each query its passages as one text, or what went wrong (spec 2.4)."""

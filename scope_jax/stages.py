@@ -77,7 +77,7 @@ def train_challenger(session: Session, iteration: int) -> None:
 
     def rows(step: int) -> list[PromptRow]:
         count = config.documents.rows
-        made = prompt_rows(
+        return prompt_rows(
             session.passages,
             session.renderer,
             rows=count,
@@ -90,9 +90,6 @@ def train_challenger(session: Session, iteration: int) -> None:
                 batch=stage.prompts_per_step,
             ),
         )
-        for row in made:
-            _check_prompt(session, row)
-        return made
 
     async def play(step: int, prompt: int, sample: int, row: PromptRow) -> Scored:
         parts = (iteration, "challenger", step, prompt, sample)
@@ -138,6 +135,8 @@ def train_challenger(session: Session, iteration: int) -> None:
             progress,
         )
 
+    for row in rows((iteration - 1) * stage.steps + 1):
+        _check_prompt(session, row)
     train(session, iteration, "challenger", collect)
 
 

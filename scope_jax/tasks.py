@@ -206,6 +206,16 @@ class Batch:
             score = found.format
             if score.tool < 1 or score.structure < 1 or not found.parse.valid:
                 self._outcomes["bad_format"] += 1
+                self.records.append(
+                    {
+                        "uid": uid,
+                        "type": row.task_type,
+                        "outcome": "bad_format",
+                        "format": vars(score),
+                        "errors": list(found.parse.errors),
+                        "messages": list(episode.state.messages),
+                    }
+                )
                 return None
             return Candidate(uid=uid, row=row, episode=episode, text=found.parse.task)
 
@@ -222,7 +232,12 @@ class Batch:
         seed = (config.seed, *candidate.uid.split("/"))
         outcome, task = "too_long", None
         limit = config.solver_train.max_prompt_tokens
-        record: dict = {"uid": candidate.uid, "task": text, "type": row.task_type}
+        record: dict = {
+            "uid": candidate.uid,
+            "task": text,
+            "type": row.task_type,
+            "messages": list(candidate.episode.state.messages),
+        }
         gates: dict[str, int | None] = {}
         if solver_prompt_tokens(self._session, text) <= limit:
             outcome = "gates_failed"

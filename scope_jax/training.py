@@ -89,7 +89,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
             write_json_lines(rollouts, map(rollout_json, scored))
             session.tracker.log(metrics, iteration=iteration, stage=role, step=step)
             bar.advance(metrics)
-            if step == last or step % session.config.checkpoint.every == 0:
+            if step == last or _due(session, step):
                 _save(session, iteration, role, step, state)
     session.export(iteration, role, updater.policy_params(state))
     session.folder.record(name, status="done", step=last)
@@ -118,6 +118,12 @@ def _begin(session: Session, iteration: int, role: str) -> tuple[TrainState, int
     before = session.folder.checkpoints(iteration - 1, role)
     state, _, step = checkpoint.restore(before, updater.abstract_state())
     return state, step
+
+
+def _due(session: Session, step: int) -> bool:
+    """Whether a step is saved, for now or for good."""
+    config = session.config.checkpoint
+    return step % config.every == 0 or step % config.permanent_every == 0
 
 
 def _save(

@@ -37,7 +37,8 @@ def run(tmp_path):
                 {"role": "user", "content": f"write {HOSTILE}"},
                 {"role": "assistant", "content": f"answer {i}"},
             ],
-            "reward": {"value": i / 10, "parts": {"format": 1.0}, "trace": HOSTILE},
+            "reward": i / 10,
+            "trace": {"parts": {"format": 1.0}, "task": HOSTILE},
         }
         for i in range(6)
     ]

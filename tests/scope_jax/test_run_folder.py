@@ -48,6 +48,16 @@ def test_fresh_starts_anew_even_with_another_configuration(tmp_path, config):
     assert not fresh.rollouts(1, "challenger", 1).exists()
 
 
+def test_a_start_anew_that_was_cut_off_is_finished_by_the_next_start(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    folder.record("iter_1/challenger", status="done")
+    folder.close()
+    (tmp_path / "run" / ".emptying").touch()  # as a killed --fresh leaves it
+    again = RunFolder(tmp_path / "run", replace(config, seed=7))
+    assert not again.done("iter_1/challenger")
+    assert not (tmp_path / "run" / ".emptying").exists()
+
+
 def test_two_writers_are_refused(tmp_path, config):
     folder = RunFolder(tmp_path / "run", config)
     with pytest.raises(UserError, match="another process"):
