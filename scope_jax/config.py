@@ -278,3 +278,26 @@ class Config:
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
     """Switches that turn the reference's behaviour on where ours differs."""
+
+
+def check_sizes(config: Config) -> None:
+    """Refuses limits that don't fit into one another, which would only cost rollouts.
+
+    Raises:
+      UserError: naming both fields and their values.
+    """
+    room = ("engine.max_length", config.engine.max_length)
+    limits = [
+        ("tasks.max_context_tokens", config.tasks.max_context_tokens, *room),
+    ]
+    for role in ("challenger_train", "solver_train"):
+        stage: StageConfig = getattr(config, role)
+        context = (f"{role}.max_context_tokens", stage.max_context_tokens)
+        limits.append((*context, *room))
+        limits.append((*context, f"{role}.update.length", stage.update.length))
+    for name, value, limit_name, limit in limits:
+        if value > limit:
+            raise UserError(
+                f"{name}={value}: exceeds {limit_name}={limit}: raise the second, or "
+                "lower the first"
+            )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from scope_jax import report
-from scope_jax.config import Config
+from scope_jax.config import Config, check_sizes
 from scope_jax.run_folder import RunFolder
 from scope_jax.session import Session
 from scope_jax.stages import train_challenger, train_solver
@@ -33,6 +33,7 @@ def run(config: Config, folder: Path, *, fresh: bool = False, profile: int = 0) 
     Raises:
       UserError: one line for the user.
     """
+    check_sizes(config)
     run_folder = RunFolder(folder, config, fresh=fresh)
     try:
         todo = [

@@ -36,6 +36,13 @@ def refused(config, folder):
     return str(caught.value)
 
 
+def test_limits_that_do_not_fit_into_one_another(config, tmp_path):
+    small = replace(config, engine=replace(config.engine, max_length=256))
+    with pytest.raises(UserError, match=r"max_context_tokens=512: exceeds engine\."):
+        pipeline.run(small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_model_folder_that_lacks_a_file(config, tmp_path, name):
     (tmp_path / "model" / name).unlink()
