@@ -40,7 +40,16 @@ TABLE = (
 console = Console(stderr=True)
 log = logging.getLogger("scope_jax")
 
-_NOISY = ("jax", "absl", "orbax", "httpx", "httpcore", "uvicorn", "tensorboardX")
+_NOISY = (
+    "jax",
+    "absl",
+    "orbax",
+    "httpx",
+    "httpcore",
+    "uvicorn",
+    "tensorboardX",
+    "faiss",
+)
 
 
 def setup_logging(*, verbose: bool = False) -> None:
