@@ -144,10 +144,8 @@ def _iteration_marks(records: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def _table(records: list[dict[str, Any]]) -> str:
     rows = []
-    for name in tracking.table_names(records):
-        values = [r[name] for r in records if r.get(name) is not None]
-        shown = (values[0], values[-1], sum(values) / len(values))
-        cells = "".join(f"<td>{tracking.format_number(v)}</td>" for v in shown)
+    for name, *values in tracking.table_rows(records):
+        cells = "".join(f"<td>{tracking.format_number(v)}</td>" for v in values)
         rows.append(f"<tr><td>{_e(name)}</td>{cells}</tr>")
     head = "<tr><th>metric</th><th>first</th><th>last</th><th>mean</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"

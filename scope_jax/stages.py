@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
 from models.errors import UserError
@@ -11,8 +11,8 @@ from rl import loader
 from scope_jax.config import StageConfig
 from scope_jax.conversation import ConversationSpec
 from scope_jax.documents import PromptRow, prompt_rows
-from scope_jax.formats import Reward
-from scope_jax.rewards import Rewards, judge_metrics
+from scope_jax.formats import Message, Reward
+from scope_jax.rewards import Rewards, Seed, judge_metrics
 from scope_jax.rollouts import Episode, Limits, converse
 from scope_jax.session import Session
 from scope_jax.task_file import read_tasks
@@ -92,23 +92,13 @@ def train_challenger(session: Session, iteration: int) -> None:
         )
 
     async def play(step: int, prompt: int, sample: int, row: PromptRow) -> Scored:
-        parts = (iteration, "challenger", step, prompt, sample)
-        seed = (config.seed, *parts)
-        uid = "/".join(map(str, parts))
-        episode = await converse(
+        episode, uid, seed = await _episode(
+            session,
             challenger_spec(
                 session, "challenger", row.searches, config.challenger.max_turns
             ),
             session.prompts.challenger(row.document.text, row.task_type, row.searches),
-            complete=session.policy,
-            search=session.search,
-            renderer=session.renderer,
-            sampling=stage.sampling,
-            limits=Limits(
-                context=stage.max_context_tokens, response=stage.max_response_tokens
-            ),
-            uid=uid,
-            seed=seed,
+            (iteration, "challenger", step, prompt, sample),
         )
         reward, attempts = await rewards.challenger(episode, row, seed)
         grades = [g for attempt in attempts for g in attempt.grades or ()]
@@ -148,21 +138,11 @@ def train_solver(session: Session, iteration: int) -> None:
     tasks = _usable(session, read_tasks(session.folder.tasks(iteration)))
 
     async def play(step: int, prompt: int, sample: int, task: Task) -> Scored:
-        parts = (iteration, "solver", step, prompt, sample)
-        seed = (config.seed, *parts)
-        uid = "/".join(map(str, parts))
-        episode = await converse(
+        episode, uid, seed = await _episode(
+            session,
             rewards.solver_spec("solver"),
             session.prompts.solver(task.text, config.solver.max_searches),
-            complete=session.policy,
-            search=session.search,
-            renderer=session.renderer,
-            sampling=stage.sampling,
-            limits=Limits(
-                context=stage.max_context_tokens, response=stage.max_response_tokens
-            ),
-            uid=uid,
-            seed=seed,
+            (iteration, "solver", step, prompt, sample),
         )
         reward, grades = await rewards.solver(episode, task, seed)
         return _scored(
@@ -200,6 +180,35 @@ def train_solver(session: Session, iteration: int) -> None:
             iteration,
         )
         carry_over(session, iteration, "solver")
+
+
+async def _episode(
+    session: Session,
+    spec: ConversationSpec,
+    messages: Sequence[Message],
+    parts: tuple[int, str, int, int, int],
+) -> tuple[Episode, str, Seed]:
+    """One rollout of the policy in training, with its uid and seed.
+
+    Args:
+      parts: iteration, role, step, prompt, sample.
+    """
+    stage = session.stage_config(parts[1])
+    uid, seed = "/".join(map(str, parts)), (session.config.seed, *parts)
+    episode = await converse(
+        spec,
+        messages,
+        complete=session.policy,
+        search=session.search,
+        renderer=session.renderer,
+        sampling=stage.sampling,
+        limits=Limits(
+            context=stage.max_context_tokens, response=stage.max_response_tokens
+        ),
+        uid=uid,
+        seed=seed,
+    )
+    return episode, uid, seed
 
 
 def _position(step: int, stage: StageConfig) -> int:

@@ -268,11 +268,18 @@ def stage_table(records: list[dict[str, Any]], title: str) -> Table:
     table.add_column("metric")
     for heading in ("first", "last", "mean"):
         table.add_column(heading, justify="right")
+    for name, *values in table_rows(records):
+        table.add_row(name, *map(format_number, values))
+    return table
+
+
+def table_rows(
+    records: list[dict[str, Any]],
+) -> Iterator[tuple[str, float, float, float]]:
+    """(name, first, last, mean) of each metric that is worth a line in a table."""
     for name in table_names(records):
         values = [r[name] for r in records if r.get(name) is not None]
-        mean = sum(values) / len(values)
-        table.add_row(name, *(format_number(v) for v in (values[0], values[-1], mean)))
-    return table
+        yield name, values[0], values[-1], sum(values) / len(values)
 
 
 def table_names(records: list[dict[str, Any]]) -> list[str]:
