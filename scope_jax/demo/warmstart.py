@@ -367,12 +367,6 @@ def train_step(config, warm: WarmstartConfig, params, opt_state, batch: Batch):
     return optax.apply_updates(params, updates), opt_state, loss, right
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def evaluate_batch(config, params, batch: Batch):
-    """Which trained tokens the model has right [P]."""
-    return _loss(params, config, batch)[1]
-
-
 jax.tree_util.register_dataclass(
     Batch,
     data_fields=[field.name for field in dataclasses.fields(Batch)],
