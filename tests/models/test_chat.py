@@ -191,6 +191,7 @@ def test_a_template_that_rewrites_history_is_found_out(tokenizer, strip_thinking
     ).append_only
 
 
+@pytest.mark.example(111)
 def test_worked_example_111_last_message_gets_an_empty_think_block(strip_thinking):
     answer = [user("q"), assistant("plain answer no think")]
     role = "<|im_start|>assistant\n"
@@ -203,6 +204,7 @@ def test_worked_example_111_last_message_gets_an_empty_think_block(strip_thinkin
     )
 
 
+@pytest.mark.example(112)
 def test_worked_example_112_each_turn_is_rendered_with_its_own_thinking(
     strip_thinking,
 ):

@@ -47,6 +47,7 @@ def titles(found):
     return [passage.title.strip('"') for passage, _ in found]
 
 
+@pytest.mark.example(103)
 def test_worked_example_103_passages_as_a_model_reads_them():
     passages = [
         Passage("0", '"Bern"', "Capital of\nSwitzerland"),

@@ -10,6 +10,7 @@ from scope_jax import challenger, judge, solver
 from scope_jax.challenger import ChallengerConfig
 from scope_jax.compat import Compat
 from scope_jax.types import Rubric
+from tests.scope_jax.examples import example
 
 I = "<information>D</information>"  # noqa: E741
 ARGUMENTS = {"name": "submit_task", "arguments": {"task_prompt": " P "}}
@@ -19,25 +20,25 @@ SUBMIT = f"<tool_call>{json.dumps(ARGUMENTS)}</tool_call>"
 @pytest.mark.parametrize(
     ("tool_format", "text", "task", "error"),
     [
-        pytest.param(
+        example(
+            1,
             "search_r1",
             "<think>plan</think><task>Write a report on X.</task>",
             "Write a report on X.",
             "",
-            id="1",
         ),
-        pytest.param(
+        example(
+            2,
             "search_r1",
             "<task>first</task> more <task>\n second \n</task>",
             "second",
             "",
-            id="2",
         ),
-        pytest.param("search_r1", "<task>  </task>", "", "empty", id="3"),
-        pytest.param("tool_call", "no tags at all", "", "missing", id="4"),
-        pytest.param("function_calls_xml", "<task>open only", "", "unclosed", id="5"),
-        pytest.param("tool_call", SUBMIT, "P", "", id="6"),
-        pytest.param("search_r1", SUBMIT, "", "missing", id="7"),
+        example(3, "search_r1", "<task>  </task>", "", "empty"),
+        example(4, "tool_call", "no tags at all", "", "missing"),
+        example(5, "function_calls_xml", "<task>open only", "", "unclosed"),
+        example(6, "tool_call", SUBMIT, "P", ""),
+        example(7, "search_r1", SUBMIT, "", "missing"),
     ],
 )
 def test_1_to_7_tasks(tool_format, text, task, error):
@@ -47,6 +48,7 @@ def test_1_to_7_tasks(tool_format, text, task, error):
     assert bool(parse.errors) == bool(error)
 
 
+@pytest.mark.example(8)
 def test_8_reference_answer():
     parse = challenger.parse_task(
         "<answer>Bern</answer><task>Which city?</task>", "search_r1"
@@ -112,16 +114,14 @@ EIGHTEEN = chat(XML_CALL, f"U: {I}", XML_CALL, "U: nudge", "A: <task>T</task>")
 @pytest.mark.parametrize(
     ("tool_format", "n", "messages", "strict", "expected"),
     [
-        pytest.param("search_r1", 1, NINE, False, (1, 1, 1, 1), id="9"),
-        pytest.param("search_r1", 3, NINE, False, (1, 1 / 3, 1, 0.777778), id="10"),
-        pytest.param("search_r1", 2, ELEVEN, True, (1 / 3, 0, 1, 0.444444), id="11"),
-        pytest.param("search_r1", 1, TWELVE, False, (2 / 3, 1, 0, 0.555556), id="12"),
-        pytest.param("search_r1", 1, THIRTEEN, True, (0, 1, 1, 2 / 3), id="13"),
-        pytest.param("search_r1", 1, THIRTEEN, False, (1, 1, 1, 1), id="14"),
-        pytest.param("tool_call", 2, tool_chat(2, 0), False, (1, 1, 1, 1), id="15"),
-        pytest.param(
-            "function_calls_xml", 2, EIGHTEEN, False, (0, 0.5, 1, 0.5), id="18"
-        ),
+        example(9, "search_r1", 1, NINE, False, (1, 1, 1, 1)),
+        example(10, "search_r1", 3, NINE, False, (1, 1 / 3, 1, 0.777778)),
+        example(11, "search_r1", 2, ELEVEN, True, (1 / 3, 0, 1, 0.444444)),
+        example(12, "search_r1", 1, TWELVE, False, (2 / 3, 1, 0, 0.555556)),
+        example(13, "search_r1", 1, THIRTEEN, True, (0, 1, 1, 2 / 3)),
+        example(14, "search_r1", 1, THIRTEEN, False, (1, 1, 1, 1)),
+        example(15, "tool_call", 2, tool_chat(2, 0), False, (1, 1, 1, 1)),
+        example(18, "function_calls_xml", 2, EIGHTEEN, False, (0, 0.5, 1, 0.5)),
     ],
 )
 def test_9_to_18_format_scores(tool_format, n, messages, strict, expected):
@@ -132,7 +132,7 @@ def test_9_to_18_format_scores(tool_format, n, messages, strict, expected):
 
 @pytest.mark.parametrize(
     ("searches", "tool"),
-    [pytest.param(2, 0.5, id="16"), pytest.param(3, 0.666667, id="17")],
+    [example(16, 2, 0.5), example(17, 3, 0.666667)],
 )
 def test_16_17_guidance_is_mistaken_for_a_result_only_in_the_reference(searches, tool):
     for messages in (tool_chat(searches, 1), structured(tool_chat(searches, 1))):
@@ -148,14 +148,14 @@ def test_16_17_guidance_is_mistaken_for_a_result_only_in_the_reference(searches,
 @pytest.mark.parametrize(
     ("a", "n", "tent", "continuous", "normalized"),
     [
-        pytest.param(0, 4, 0, 0, 0, id="40"),
-        pytest.param(1, 4, 0.5, 1, 0.25, id="41"),
-        pytest.param(2, 4, 1, 0.666667, 0.5, id="42"),
-        pytest.param(2.5, 5, 1, 0.625, 0.5, id="43"),
-        pytest.param(3, 4, 0.5, 0.333333, 0.75, id="44"),
-        pytest.param(3.5, 4, 0.25, 0.166667, 0.875, id="45"),
-        pytest.param(4, 4, 0, 0, 1, id="46"),
-        pytest.param(0.375, 3, 0.25, 1, 0.125, id="47"),
+        example(40, 0, 4, 0, 0, 0),
+        example(41, 1, 4, 0.5, 1, 0.25),
+        example(42, 2, 4, 1, 0.666667, 0.5),
+        example(43, 2.5, 5, 1, 0.625, 0.5),
+        example(44, 3, 4, 0.5, 0.333333, 0.75),
+        example(45, 3.5, 4, 0.25, 0.166667, 0.875),
+        example(46, 4, 4, 0, 0, 1),
+        example(47, 0.375, 3, 0.25, 1, 0.125),
     ],
 )
 def test_40_to_47_difficulty(a, n, tent, continuous, normalized):
@@ -168,12 +168,14 @@ def test_40_to_47_difficulty(a, n, tent, continuous, normalized):
         assert found == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.example(48)
 def test_48_another_target():
     assert challenger.difficulty(1.5, 4, target=0.25) == pytest.approx(
         0.833333, abs=1e-6
     )
 
 
+@pytest.mark.example(49)
 def test_49_exact_match():
     found = challenger.match_difficulty([True, False, True, False])
     assert found == pytest.approx(0.666667, abs=1e-6)
@@ -200,36 +202,29 @@ def rewarded(messages=NINE, n=1, rubrics=FOUR, gates=PASS, grades=()):
 @pytest.mark.parametrize(
     ("reward", "f", "d", "r"),
     [
-        pytest.param(rewarded(grades=met(*[2] * 8)), 1, 1, 1.5, id="68"),
-        pytest.param(
-            rewarded(grades=met(0, 1, 2, 3, 4, 4, 4, 4)), 1, 0.625, 1.125, id="69"
+        example(68, rewarded(grades=met(*[2] * 8)), 1, 1, 1.5),
+        example(69, rewarded(grades=met(0, 1, 2, 3, 4, 4, 4, 4)), 1, 0.625, 1.125),
+        example(70, rewarded(grades=met(3, X, 1, X, 3, X, 1, X)), 1, 1, 1.5),
+        example(71, rewarded(grades=met(*[4] * 8)), 1, 0, 0.5, id="all"),
+        example(71, rewarded(grades=met(*[0] * 8)), 1, 0, 0.5, id="none"),
+        example(71, rewarded(grades=met(*[X] * 8)), 1, 0, 0.5, id="no answer"),
+        example(72, rewarded(gates={**PASS, "entity": 0}), 1, 0, 0.5),
+        example(
+            72, rewarded(gates={**PASS, "entity": None}), 1, 0, 0.5, id="unparseable"
         ),
-        pytest.param(rewarded(grades=met(3, X, 1, X, 3, X, 1, X)), 1, 1, 1.5, id="70"),
-        pytest.param(rewarded(grades=met(*[4] * 8)), 1, 0, 0.5, id="71 all"),
-        pytest.param(rewarded(grades=met(*[0] * 8)), 1, 0, 0.5, id="71 none"),
-        pytest.param(rewarded(grades=met(*[X] * 8)), 1, 0, 0.5, id="71 no answer"),
-        pytest.param(rewarded(gates={**PASS, "entity": 0}), 1, 0, 0.5, id="72"),
-        pytest.param(
-            rewarded(gates={**PASS, "entity": None}), 1, 0, 0.5, id="72 unparseable"
+        example(
+            73, rewarded(rubrics=judge.RubricsParse(False, FOUR.rubrics[:2])), 0, 0, 0
         ),
-        pytest.param(
-            rewarded(rubrics=judge.RubricsParse(False, FOUR.rubrics[:2])),
-            0,
-            0,
-            0,
-            id="73",
-        ),
-        pytest.param(
+        example(
+            74,
             rewarded(chat("A: <think>a</think>bye"), rubrics=None, gates=None),
             0,
             0,
             0,
-            id="74",
         ),
-        pytest.param(
-            rewarded(n=3, grades=met(*[2] * 8)), 0.777778, 1, 1.388889, id="75"
-        ),
-        pytest.param(
+        example(75, rewarded(n=3, grades=met(*[2] * 8)), 0.777778, 1, 1.388889),
+        example(
+            76,
             rewarded(
                 chat("A: <think>a</think><task>T</task>", "A: <think>b</think>bye"),
                 grades=met(*[2] * 8),
@@ -237,7 +232,6 @@ def rewarded(messages=NINE, n=1, rubrics=FOUR, gates=PASS, grades=()):
             0.333333,
             1,
             1.166667,
-            id="76",
         ),
     ],
 )
@@ -248,22 +242,26 @@ def test_68_to_76_rewards(reward, f, d, r):
     assert reward.trace["branch"]
 
 
+@pytest.mark.example(99)
 def test_99_schedule_of_ten():
     expected = [3, 1, 2, 2, 3, 2, 1, 1, 1, 1]
     assert challenger.search_schedule("4:3:2", 10, 43) == expected
 
 
-def test_100_101_task_types():
+@pytest.mark.parametrize(
+    ("seed", "letters"), [example(100, 43, "lspwslww"), example(101, 44, "wlpwpslp")]
+)
+def test_100_101_task_types(seed, letters):
     names = {
         "l": "long_form_qa",
         "s": "summarization",
         "p": "planning",
         "w": "writing",
     }
-    for seed, letters in ((43, "lspwslww"), (44, "wlpwpslp")):
-        assert challenger.task_types(8, seed) == [names[c] for c in letters]
+    assert challenger.task_types(8, seed) == [names[c] for c in letters]
 
 
+@pytest.mark.example(102)
 def test_102_schedule_of_two_thousand():
     schedule = challenger.search_schedule("4:3:2", 2000, 43)
     assert schedule[:12] == [2, 2, 1, 2, 1, 2, 2, 2, 2, 2, 1, 1]

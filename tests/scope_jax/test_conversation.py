@@ -67,6 +67,7 @@ def x(query):
 TASK = "<task>T</task>"
 
 
+@pytest.mark.example(77)
 def test_77_a_guided_chain():
     state, actions, run = play("challenger", "search_r1", [s("1"), s("2"), TASK], 2)
     assert after_prompt(state) == [
@@ -82,6 +83,7 @@ def test_77_a_guided_chain():
     assert state.searches == 2
 
 
+@pytest.mark.example(78)
 def test_78_a_turn_without_action_counts_and_a_search_too_many_is_not_run():
     state, _, run = play("challenger", "search_r1", ["no tags", s("2"), s("3")], 2)
     assert after_prompt(state) == [
@@ -94,6 +96,7 @@ def test_78_a_turn_without_action_counts_and_a_search_too_many_is_not_run():
     assert run == [("2",)]
 
 
+@pytest.mark.example(79)
 def test_79_a_blank_search_is_none_and_the_task_is_cut():
     state, _, run = play(
         "challenger", "search_r1", ["<search> </search>", TASK + " tail"], 2
@@ -103,6 +106,7 @@ def test_79_a_blank_search_is_none_and_the_task_is_cut():
     assert run == []
 
 
+@pytest.mark.example(80)
 def test_80_five_searches_end_on_information():
     state, actions, run = play("solver", "search_r1", [s("a") + " junk"] * 5)
     assert len(run) == 5
@@ -111,6 +115,7 @@ def test_80_five_searches_end_on_information():
     assert actions == (c.Finish("turns"),)
 
 
+@pytest.mark.example(81)
 def test_81_an_open_search_is_an_invalid_action():
     state, _, _ = play(
         "solver", "search_r1", ["<search>abc", "<think>x</think><answer>y</answer> z"]
@@ -122,12 +127,14 @@ def test_81_an_open_search_is_an_invalid_action():
     ]
 
 
+@pytest.mark.example(82)
 def test_82_plain_text_ends():
     state, actions, _ = play("solver", "search_r1", ["just text"])
     assert len(state.messages) == 2
     assert actions == (c.Finish("done"),)
 
 
+@pytest.mark.example(83)
 def test_83_the_first_tag_wins_in_thinking_too():
     state, _, run = play(
         "solver",
@@ -142,6 +149,7 @@ def test_83_the_first_tag_wins_in_thinking_too():
     assert c.said(state) == "<answer>w</answer>"
 
 
+@pytest.mark.example(84)
 def test_84_validation_demands_an_answer():
     state, actions, run = play(
         "solver_eval", "search_r1", [s("a")] * 5 + ["still no", "<answer>ok</answer>"]
@@ -158,6 +166,7 @@ def test_84_validation_demands_an_answer():
     assert actions == (c.Finish("done"),)
 
 
+@pytest.mark.example(85)
 def test_85_json_calls_run_up_to_the_turn_limit():
     state, actions, run = play("challenger", "tool_call", [t("a")] * 5, 2)
     assert len(run) == 4
@@ -174,6 +183,7 @@ def test_85_json_calls_run_up_to_the_turn_limit():
     assert state.messages[-1]["tool_calls"]
 
 
+@pytest.mark.example(86)
 def test_86_bad_json_is_an_invalid_action():
     state, _, run = play(
         "challenger", "tool_call", ["<tool_call>{</tool_call>", "text only", TASK], 2
@@ -188,6 +198,7 @@ def test_86_bad_json_is_an_invalid_action():
     assert run == []
 
 
+@pytest.mark.example(87)
 def test_87_another_function_is_no_search():
     state, _, run = play(
         "challenger",
@@ -206,6 +217,7 @@ def test_87_another_function_is_no_search():
     assert run == [("1",)]
 
 
+@pytest.mark.example(88)
 def test_88_a_search_wins_over_an_answer():
     _, actions, run = play(
         "solver",
@@ -216,6 +228,7 @@ def test_88_a_search_wins_over_an_answer():
     assert actions == (c.Finish("done"),)
 
 
+@pytest.mark.example(89)
 def test_89_difficulty_demands_an_answer_after_five_searches():
     state, actions, run = play(
         "difficulty", "search_r1", [s("a")] * 5 + ["no", "<answer>k</answer>"]
@@ -232,6 +245,7 @@ def test_89_difficulty_demands_an_answer_after_five_searches():
     assert actions == (c.Finish("done"),)
 
 
+@pytest.mark.example(90)
 def test_90_difficulty_gives_up_after_five_demands():
     state, actions, _ = play("difficulty", "search_r1", ["plain"] + ["no"] * 5)
     nudge = ("user", state.spec.prompts.forced_answer())
@@ -240,6 +254,7 @@ def test_90_difficulty_gives_up_after_five_demands():
     assert actions == (c.Finish("turns"),)
 
 
+@pytest.mark.example(91)
 def test_91_all_queries_of_a_turn_share_one_result():
     state, _, run = play(
         "difficulty", "tool_call", [t("a") + t("b") + " tail", "<answer>x</answer>"]
@@ -251,6 +266,7 @@ def test_91_all_queries_of_a_turn_share_one_result():
     ]
 
 
+@pytest.mark.example(92)
 def test_92_a_stripped_stop_string_is_put_back():
     state, actions, _ = play("difficulty", "search_r1", ["<think>t</think><answer>k"])
     assert c.said(state) == "<think>t</think><answer>k</answer>"

@@ -5,6 +5,7 @@ import pytest
 from scope_jax import challenger, judge, prompts
 from scope_jax.compat import Compat
 from scope_jax.types import Rubric
+from tests.scope_jax.examples import example
 
 RELEASED = Compat.released()
 
@@ -14,6 +15,7 @@ def rubrics(*texts):
     return f"<rubrics>{inside}</rubrics>"
 
 
+@pytest.mark.example(28)
 def test_28_priorities():
     parse = judge.parse_rubrics(
         '<rubrics><rubric priority="critical">Identifies A.</rubric>'
@@ -28,17 +30,20 @@ def test_28_priorities():
     )
 
 
+@pytest.mark.example(29)
 @pytest.mark.parametrize("texts", [["a"] * 2, ["a"] * 11, ["a", "b", " ", "c"]])
 def test_29_two_eleven_and_a_blank_one_are_invalid(texts):
     assert not judge.parse_rubrics(rubrics(*texts)).valid
 
 
+@pytest.mark.example(30)
 def test_30_a_block_in_thinking_wins_only_in_the_reference():
     text = "<think>write <rubrics>x</rubrics></think>" + rubrics("a", "b", "c")
     assert not judge.parse_rubrics(text, compat=RELEASED).valid
     assert judge.parse_rubrics(text).valid
 
 
+@pytest.mark.example(31)
 @pytest.mark.parametrize(
     ("text", "grade"),
     [
@@ -53,12 +58,14 @@ def test_31_grades(text, grade):
     assert judge.parse_grade(text, compat=RELEASED) == grade
 
 
+@pytest.mark.example(32)
 def test_32_a_score_in_thinking_wins_only_in_the_reference():
     text = "<think>first <score>0</score></think><score>1</score>"
     assert judge.parse_grade(text, compat=RELEASED) == 0
     assert judge.parse_grade(text) == 1
 
 
+@pytest.mark.example(33)
 @pytest.mark.parametrize(
     "text", ["<score>2</score>", "<score>", "score: 1", "0, 1", "", "<score>.</score>"]
 )
@@ -82,10 +89,10 @@ def test_an_unclosed_thinking_block_is_unreadable():
 @pytest.mark.parametrize(
     ("grades", "n", "total"),
     [
-        pytest.param([1, 0, 1, 1], 4, 3, id="34"),
-        pytest.param([1, None, 1, 0], 4, 2, id="35"),
-        pytest.param([1, None, None, 0], 4, 1, id="36"),
-        pytest.param([1, None, None], 3, None, id="37"),
+        example(34, [1, 0, 1, 1], 4, 3),
+        example(35, [1, None, 1, 0], 4, 2),
+        example(36, [1, None, None, 0], 4, 1),
+        example(37, [1, None, None], 3, None),
         pytest.param([1, 1, 1, 1, 1], 4, 4, id="more grades than rubrics"),
         pytest.param([], 4, None, id="none"),
     ],
@@ -98,6 +105,7 @@ def test_unreadable_grades_can_be_padded():
     assert judge.rubric_score([1, None], 2, pad=0.5) == 1.5
 
 
+@pytest.mark.example(38)
 @pytest.mark.parametrize(
     ("scores", "required", "passes"),
     [([1, 1], 2, True), ([1, 0], 2, False), ([1, None], 1, False)],
@@ -106,11 +114,13 @@ def test_38_gates(scores, required, passes):
     assert judge.gates_pass(dict(enumerate(scores)), required) is passes
 
 
+@pytest.mark.example(39)
 def test_39_gate_texts():
     assert judge.parse_gate("<score>0</score><score>1</score>") == 0
     assert judge.parse_gate("<score>0.5</score>") is None
 
 
+@pytest.mark.example(104)
 def test_104_difficulty_of_a_task_to_keep():
     answers = [[1, 0, 1, None], [None, None, None, 1], [1, 1, 1, 1], []]
     sums = [judge.rubric_score(grades, 4) for grades in answers]

@@ -4,6 +4,7 @@ import pytest
 
 from scope_jax import solver
 from scope_jax.solver import SolverConfig
+from tests.scope_jax.examples import example
 
 I = "<information>D</information>"  # noqa: E741
 
@@ -11,30 +12,30 @@ I = "<information>D</information>"  # noqa: E741
 @pytest.mark.parametrize(
     ("text", "answer", "error"),
     [
-        pytest.param("<think>t</think><answer> A </answer>", "A", None, id="19"),
-        pytest.param("<answer>a</answer>x<answer>b</answer>", "b", None, id="20"),
-        pytest.param("<answer>open", "", "unclosed", id="21"),
-        pytest.param(
+        example(19, "<think>t</think><answer> A </answer>", "A", None),
+        example(20, "<answer>a</answer>x<answer>b</answer>", "b", None),
+        example(21, "<answer>open", "", "unclosed"),
+        example(
+            22,
             "<answer>cut off\nuser\nnow use <answer> and </answer>\nassistant\nsorry",
             "cut off",
             None,
-            id="22",
         ),
-        pytest.param(
+        example(
+            23,
             "s\nuser\nuse <answer> and </answer>\nassistant\n<answer>real</answer>",
             "real",
             None,
-            id="23",
         ),
-        pytest.param("<answer> </answer>", "", "empty", id="24"),
-        pytest.param(r"so \boxed{42} ok", "42", None, id="25"),
-        pytest.param(
+        example(24, "<answer> </answer>", "", "empty"),
+        example(25, r"so \boxed{42} ok", "42", None),
+        example(
+            26,
             '<tool_call>{"name":"submit_answer","arguments":{"answer":"Z"}}</tool_call>',
             "Z",
             None,
-            id="26",
         ),
-        pytest.param("plain", "", "none", id="27"),
+        example(27, "plain", "", "none"),
         pytest.param(
             "<function_calls>answer(answer='x')</function_calls>", "x", None, id="call"
         ),
@@ -67,15 +68,15 @@ def test_22_from_messages_and_a_line_that_says_user_does_not_split():
 @pytest.mark.parametrize(
     ("tokens", "factor"),
     [
-        (0, 1),
-        (1024, 1),
-        (1025, 0.9999977645595487),
-        (1280, 0.8608757210636101),
-        (1536, 0.525),
-        (1792, 0.18912427893638994),
-        (2047, 0.05000223544045131),
-        (2048, 0.05),
-        (4096, 0.05),
+        example(50, 0, 1, id="0"),
+        example(50, 1024, 1, id="1024"),
+        example(51, 1025, 0.9999977645595487),
+        example(52, 1280, 0.8608757210636101),
+        example(53, 1536, 0.525),
+        example(54, 1792, 0.18912427893638994),
+        example(55, 2047, 0.05000223544045131),
+        example(56, 2048, 0.05, id="2048"),
+        example(56, 4096, 0.05, id="4096"),
     ],
 )
 def test_50_to_56_length_factor(tokens, factor):
@@ -108,38 +109,18 @@ def rewarded(messages, grades, targets=()):
 @pytest.mark.parametrize(
     ("messages", "grades", "form", "accuracy", "search", "value"),
     [
-        pytest.param(
-            conversation(2, words(3)), [1, 1, 1, 0], 1, 0.75, 2 / 3, 1.316667, id="57"
+        example(57, conversation(2, words(3)), [1, 1, 1, 0], 1, 0.75, 2 / 3, 1.316667),
+        example(58, conversation(0, words(3)), [1] * 4, 2 / 3, 1, 0, 1.333333),
+        example(59, conversation(4, ""), [], 2 / 3, 0, 1, 0.433333),
+        example(60, conversation(1, words(1536)), [1] * 4, 1, 0.525, 1 / 3, 1.058333),
+        example(61, conversation(1, words(3000)), [1] * 4, 1, 0.05, 1 / 3, 0.583333),
+        example(62, conversation(1, words(4096)), [1] * 4, 1, 0.05, 1 / 3, 0.583333),
+        example(63, conversation(1, words(4097)), [], 1, 0, 1 / 3, 0.533333),
+        example(64, conversation(3, words(3), ""), [0] * 4, 2 / 3, 0, 1, 0.433333),
+        example(
+            65, conversation(2, words(3)), [None, 1, 1, 1], 1, 0.75, 2 / 3, 1.316667
         ),
-        pytest.param(
-            conversation(0, words(3)), [1] * 4, 2 / 3, 1, 0, 1.333333, id="58"
-        ),
-        pytest.param(conversation(4, ""), [], 2 / 3, 0, 1, 0.433333, id="59"),
-        pytest.param(
-            conversation(1, words(1536)), [1] * 4, 1, 0.525, 1 / 3, 1.058333, id="60"
-        ),
-        pytest.param(
-            conversation(1, words(3000)), [1] * 4, 1, 0.05, 1 / 3, 0.583333, id="61"
-        ),
-        pytest.param(
-            conversation(1, words(4096)), [1] * 4, 1, 0.05, 1 / 3, 0.583333, id="62"
-        ),
-        pytest.param(conversation(1, words(4097)), [], 1, 0, 1 / 3, 0.533333, id="63"),
-        pytest.param(
-            conversation(3, words(3), ""), [0] * 4, 2 / 3, 0, 1, 0.433333, id="64"
-        ),
-        pytest.param(
-            conversation(2, words(3)),
-            [None, 1, 1, 1],
-            1,
-            0.75,
-            2 / 3,
-            1.316667,
-            id="65",
-        ),
-        pytest.param(
-            conversation(2, words(3)), [None] * 4, 1, 0, 2 / 3, 0.566667, id="66"
-        ),
+        example(66, conversation(2, words(3)), [None] * 4, 1, 0, 2 / 3, 0.566667),
     ],
 )
 def test_57_to_66_rewards(messages, grades, form, accuracy, search, value):
@@ -158,6 +139,7 @@ def test_61_the_judge_sees_the_hard_limit_and_63_nothing():
     assert "not graded" in reward.trace["branch"]
 
 
+@pytest.mark.example(67)
 def test_67_gold_answers():
     messages = conversation(1, "<answer>The Paris!</answer>")
     _, reward = rewarded(messages, (), ["paris", "lutetia"])
