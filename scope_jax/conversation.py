@@ -208,12 +208,14 @@ def _after_forced(state: State, text: str, finish_reason: str) -> tuple[State, A
 
 
 def _force(state: State) -> tuple[State, Actions]:
-    """Demands an answer; after the last failure too, then without another turn."""
+    """Demands an answer, as often as the rules allow."""
     given_up = state.forced >= state.spec.forced_rounds
-    state = _add(state, _user(state.spec.prompts.forced_answer()))
+    if not given_up or state.spec.kind == "difficulty":  # there after the last one too
+        state = _add(state, _user(state.spec.prompts.forced_answer()))
     if given_up:
         return state, (Finish("turns"),)
-    return replace(state, forced=state.forced + 1), (_generate(state.spec),)
+    state = replace(state, forced=state.forced + 1)
+    return state, (_generate(state.spec, forced=True),)
 
 
 def _next(state: State) -> tuple[State, Actions]:
@@ -234,8 +236,10 @@ def _end(state: State, reason: Literal["done", "turns"]) -> tuple[State, Actions
 # Small parts --------------------------------------------------------------------------
 
 
-def _generate(spec: ConversationSpec) -> Generate:
-    stop = formats.stop_strings(spec.kind, spec.tool_format, compat=spec.compat)
+def _generate(spec: ConversationSpec, *, forced: bool = False) -> Generate:
+    stop = formats.stop_strings(
+        spec.kind, spec.tool_format, forced=forced, compat=spec.compat
+    )
     return Generate(stop, spec.max_new_tokens)
 
 

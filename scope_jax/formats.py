@@ -259,21 +259,36 @@ def close_answer(text: str) -> str:
 
 
 def stop_strings(
-    kind: str, tool_format: ToolFormat, *, compat: Compat | None = None
+    kind: str,
+    tool_format: ToolFormat,
+    *,
+    forced: bool = False,
+    compat: Compat | None = None,
 ) -> tuple[str, ...]:
     """Where generation of a turn ends, the stop string being kept (spec 3.1).
 
     They stand where the rules of spec 3.7 cut a turn, so that nothing is sampled only
-    to be thrown away; a turn of ``tool_call`` may hold several calls and isn't cut
-    behind the first, except the Challenger's.
+    to be thrown away. A Solver's turn of ``tool_call`` may hold several calls and isn't
+    cut behind the first; a stray ``</task>`` in a Solver's turn may still be followed
+    by its answer. Both end by themselves.
+
+    Args:
+      kind: of the conversation, see ``scope_jax.conversation``.
+      tool_format: how searches are written.
+      forced: an answer was demanded: no search is run, so none is cut at.
+      compat: ``unguided_tool_calls`` takes the stops of its conversations away.
     """
     call = f"</{_SEARCH_TAG[tool_format]}>"
     if kind in ("challenger", "task"):
         unstopped = compat is not None and compat.unguided_tool_calls
         if kind == "task" and tool_format == "tool_call" and unstopped:
             return ()
+        if kind == "challenger" and tool_format == "search_r1":
+            return (call, "</task>", "</answer>")
         return (call, "</task>")
-    return ("</answer>",) if tool_format == "tool_call" else (call, "</answer>")
+    if tool_format == "tool_call" or (forced and tool_format == "search_r1"):
+        return ("</answer>",)
+    return (call, "</answer>")
 
 
 def message_text(message: Message) -> str:

@@ -16,6 +16,8 @@ from rl.sampling import seed64
 from scope_jax import conversation, transcript
 from scope_jax.conversation import ConversationSpec, Finish, Generate, Search
 from scope_jax.documents import truncator
+from scope_jax.formats import Message
+from scope_jax.transcript import RunningTranscript, Transcript
 
 Complete = Callable[[Request], Awaitable[Completion]]
 SearchText = Callable[[Sequence[str]], Awaitable[list[str]]]
@@ -29,10 +31,13 @@ class Limits:
     Attributes:
       context: prompt and response; a turn may not start at or beyond ``context - 1``.
       response: tokens after the prompt that are trained on.
+      whole_turns: a turn only starts where all its tokens would fit (spec 11.2);
+        otherwise what room is left must do.
     """
 
     context: int
     response: int
+    whole_turns: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,7 @@ class Episode:
       finish: "done", "turns", "length" or "error".
       prompt_tokens: of the opening prompt.
       sampled_tokens: over all turns.
+      whole: how many of the state's messages lie whole within what is trained on.
     """
 
     state: conversation.State
@@ -54,6 +60,16 @@ class Episode:
     finish: str
     prompt_tokens: int
     sampled_tokens: int
+    whole: int
+
+    @property
+    def scored(self) -> tuple[Message, ...]:
+        """The prompt and the turns that a reward may read: those trained on whole.
+
+        What lies beyond the limit of a response is not there for the reference either
+        (spec 3.7, 9.1); without example turns before the real prompt.
+        """
+        return self.state.messages[max(self.state.opening - 1, 0) : self.whole]
 
     def trajectory(
         self, *, uid: str, group: int, role: str, trace: dict[str, Any]
@@ -96,11 +112,18 @@ async def converse(
       uid: names the conversation in its rows.
       seed: parts of every turn's seed; the turn's number is added.
     """
+    action: conversation.Action
     state, (action,) = conversation.start(spec, messages)
     tokens = transcript.start(renderer, messages, spec.prompts.tools())
     prompt_tokens = len(tokens.prompt())
     cut = truncator(spec.tool_tokens, renderer)
-    sampled = turn = 0
+    limit = min(limits.response, limits.context - prompt_tokens)
+    whole = len(state.messages)
+    sampled = turn = forgotten = 0
+
+    def fits() -> bool:
+        return sum(len(turn.ids) for turn in tokens.turns) - forgotten <= limit
+
     while not isinstance(action, Finish):
         seen = len(state.messages)
         if isinstance(action, Search):
@@ -108,6 +131,8 @@ async def converse(
             results = await search(action.queries)
             state, (action,) = conversation.observe(state, results, shorten)
         else:
+            if _slides(spec, tokens, limits):
+                forgotten += tokens.keep_last(limits.response - 1)
             request = _request(tokens.prompt(), action, renderer, sampling, limits)
             if request is None:
                 action = Finish("length")
@@ -120,18 +145,30 @@ async def converse(
                 spoken = state.messages[seen]
                 tokens.add_sampled(completion, spoken, conversation.said(state))
                 seen += 1
+                whole = seen if fits() else whole
         if len(state.messages) > seen and not isinstance(action, Finish):
             tokens.add_environment(state.messages[seen:])
+        whole = len(state.messages) if fits() else whole
     return Episode(
         state=state,
         turns=tuple(tokens.turns),
         # Results behind the last turn may lie beyond the context (spec 3.7).
-        rows=tokens.rows(
-            uid, max_response=min(limits.response, limits.context - prompt_tokens)
-        ),
+        rows=tokens.rows(uid, max_response=limit),
         finish=action.reason,
         prompt_tokens=prompt_tokens,
         sampled_tokens=sampled,
+        whole=whole,
+    )
+
+
+def _slides(spec: ConversationSpec, tokens: Transcript, limits: Limits) -> bool:
+    """Whether a full context loses its beginning; see ``Compat.sliding_context``."""
+    return (
+        spec.compat.sliding_context
+        and spec.tool_format == "search_r1"
+        and spec.kind not in ("difficulty", "task")
+        and isinstance(tokens, RunningTranscript)
+        and len(tokens.prompt()) >= limits.context - 1
     )
 
 
@@ -143,10 +180,10 @@ def _request(
     limits: Limits,
 ) -> Request | None:
     """The request of a turn, or None: no room is left in the context."""
-    room = limits.context - len(prompt) - 1
-    if room < 1:
-        return None
     wanted = action.max_new_tokens or sampling.max_new_tokens
+    room = limits.context - len(prompt) - 1
+    if room < 1 or (limits.whole_turns and len(prompt) + wanted > limits.context):
+        return None
     return Request(
         ids=prompt,
         sampling=replace(sampling, max_new_tokens=min(wanted, room)),

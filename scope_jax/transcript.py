@@ -121,6 +121,17 @@ class RunningTranscript:
         self._extend(ids, loss=0, sampled=0)
         self.turns.append(_environment_turn(messages, ids))
 
+    def keep_last(self, count: int) -> int:
+        """Forgets all but the last ``count`` ids, with their masks (spec Q48).
+
+        Returns how many were forgotten.
+        """
+        dropped = max(len(self._ids) - count, 0)
+        self._prompt_tokens = max(self._prompt_tokens - dropped, 0)
+        for kept in (self._ids, self._loss, self._sampled, self._logprobs):
+            del kept[:dropped]
+        return dropped
+
     def rows(self, uid: str, *, max_response: int) -> tuple[Datum, ...]:
         """One row: prompt and up to ``max_response`` tokens after it."""
         end = self._prompt_tokens + max_response
@@ -185,7 +196,8 @@ class RerenderedTranscript:
         """Append user or tool messages and render the prompt of the next turn."""
         self._messages.extend(messages)
         self._prompt = tuple(self._renderer.prompt_ids(self._messages, self._tools))
-        self.turns.append(_environment_turn(messages, ()))
+        ids = self._renderer.environment_ids(messages)
+        self.turns.append(_environment_turn(messages, ids))
 
     def rows(self, uid: str, *, max_response: int) -> tuple[Datum, ...]:
         """A row a turn; spec 12.4 cuts none of them, so ``max_response`` is unused."""

@@ -242,7 +242,9 @@ def _task(spec: ConversationSpec, turn: int, text: str) -> Move:
     if turn <= spec.target:
         queries = next(iter(formats.searches(text, spec.tool_format)), None)
     if queries:
-        kept = formats.cut_after_call(text, spec.tool_format)
+        kept = text
+        if spec.tool_format != "tool_call":
+            kept = formats.cut_after_call(text, spec.tool_format)
         return Move("search", kept, "search", calls=(queries,))
     if "<task>" in text:
         return Move("end", text, "task")

@@ -381,20 +381,3 @@ def test_the_episode_leaves_example_turns_out_and_the_trace_tells_each_turn():
     assert len(state.episode) == 2
     assert state.episode[0] == opening[-1]
     assert state.trace == ({"turn": 1, "what": "search", "calls": [("q",)]},)
-
-
-@pytest.mark.parametrize(
-    ("kind", "tool_format", "stop"),
-    [
-        ("challenger", "search_r1", ("</search>", "</task>")),
-        ("challenger", "tool_call", ("</tool_call>", "</task>")),
-        ("challenger", "function_calls_xml", ("</function_calls>", "</task>")),
-        ("task", "tool_call", ("</tool_call>", "</task>")),
-        ("solver", "search_r1", ("</search>", "</answer>")),
-        ("solver", "tool_call", ("</answer>",)),
-        ("difficulty", "function_calls_xml", ("</function_calls>", "</answer>")),
-    ],
-)
-def test_turns_stop_where_the_rules_would_cut_them(kind, tool_format, stop):
-    _, actions, _ = play(kind, tool_format, [], 1)
-    assert actions == (c.Generate(stop),)

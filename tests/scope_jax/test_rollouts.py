@@ -11,6 +11,7 @@ from models.chat import ChatRenderer
 from rl.records import Completion, SamplingParams
 from rl.sampling import seed64
 from scope_jax import prompts
+from scope_jax.compat import OFF, Compat
 from scope_jax.conversation import ConversationSpec
 from scope_jax.rollouts import Limits, converse
 from tests.scope_jax.inference_world import byte_tokenizer
@@ -63,6 +64,8 @@ def play(
     context=10_000,
     response=10_000,
     stop_id=False,
+    whole_turns=False,
+    compat=OFF,
 ):
     script = Script(renderer, texts, stop_id=stop_id)
     spec = ConversationSpec(
@@ -70,6 +73,7 @@ def play(
         tool_format=tool_format,
         prompts=prompts.load("default", tool_format),
         num_searches=n,
+        compat=compat,
     )
     work = converse(
         spec,
@@ -78,7 +82,7 @@ def play(
         search=search,
         renderer=renderer,
         sampling=SamplingParams(max_new_tokens=50),
-        limits=Limits(context=context, response=response),
+        limits=Limits(context=context, response=response, whole_turns=whole_turns),
         uid="1/challenger/0/0/0",
         seed=("a", 1),
     )
@@ -86,6 +90,7 @@ def play(
 
 
 GUIDED = ("<search>q1</search>", "<search>q2</search>", "<task>T</task>")
+CLOSING = 2  # tokens that close a turn
 
 
 def test_loss_segments_of_example_77(running):
@@ -152,6 +157,59 @@ def test_context_that_is_full_ends_the_conversation(running):
     assert len(episode.rows[0].ids) <= 120
     for request in script.requests:
         assert len(request.ids) + request.sampling.max_new_tokens < 120
+
+
+def test_a_task_s_conversation_ends_where_a_whole_turn_no_longer_fits(running):
+    """Spec 11.2: prompt and a whole turn's tokens must fit; 50 of them here."""
+    whole, _ = play(running, GUIDED, kind="task")
+    last = len(whole.rows[0].ids) - (len(GUIDED[2]) + CLOSING)  # its prompt
+    options = {"kind": "task", "whole_turns": True}
+    assert play(running, GUIDED, context=last + 50, **options)[0] == whole
+    episode, script = play(running, GUIDED, context=last + 49, **options)
+    assert episode.finish == "length"
+    assert len(script.requests) == 2
+    assert {r.sampling.max_new_tokens for r in script.requests} == {50}
+    # in training the room that is left must do
+    _, script = play(running, GUIDED, context=last + 49)
+    assert script.requests[-1].sampling.max_new_tokens == 48
+
+
+def test_what_lies_behind_the_limit_of_a_response_is_not_scored(running):
+    whole, _ = play(running, GUIDED)
+    assert whole.scored == whole.state.messages
+    tokens = len(whole.rows[0].ids) - whole.prompt_tokens
+    assert play(running, GUIDED, response=tokens)[0].scored == whole.scored
+    cut = play(running, GUIDED, response=tokens - 1)[0]
+    assert cut.state.messages == whole.state.messages
+    assert cut.scored == whole.scored[:-1]
+    first = len(GUIDED[0]) + CLOSING
+    assert play(running, GUIDED, response=first)[0].scored == whole.scored[:2]
+    assert play(running, GUIDED, response=first - 1)[0].scored == whole.scored[:1]
+
+
+def test_the_limit_of_a_response_holds_where_every_turn_is_a_row(rerendering):
+    """Rows are not cut (spec 12.4), but the reward reads no more than elsewhere."""
+    whole, _ = play(rerendering, GUIDED)
+    tokens = sum(len(turn.ids) for turn in whole.turns)
+    cut = play(rerendering, GUIDED, response=tokens - 1)[0]
+    assert cut.rows == whole.rows
+    assert cut.scored == whole.scored[:-1]
+
+
+def test_a_full_context_slides_only_in_the_reference(running):
+    """Spec Q48: goes on with the last tokens, one fewer than a response may have."""
+    whole, _ = play(running, GUIDED)
+    ids = whole.rows[0].ids
+    last = len(ids) - (len(GUIDED[2]) + CLOSING)
+    limits = {"context": last + 1, "response": 60}
+    ended, _ = play(running, GUIDED, **limits)
+    assert ended.finish == "length" and ended.state.turns == 2
+    slid, script = play(running, GUIDED, **limits, compat=Compat.released())
+    assert slid.finish == "done"
+    assert script.requests[-1].ids == ids[last - 59 : last]
+    [row] = slid.rows
+    assert row.ids == ids[last - 59 :][:60]
+    assert len(row.loss_mask) == len(row.logprobs) == 60
 
 
 def test_response_is_cut_at_its_limit(running):
