@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 # Large enough to vanish in a softmax, finite so that no inf - inf can arise.
 MASKED = -1e30
+# Below every sum of a softmax, which holds exp(0) = 1.
+TINY = 1e-30
 
 
 def full_attention(
@@ -33,11 +35,20 @@ def full_attention(
     return out.reshape(batch, queries, heads, width)
 
 
-def segment_mask(segment_ids: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """Causal, and only within equal segments (padding, segment 0, sees padding)."""
+def segment_mask(
+    segment_ids: Int[Array, "B T"], window: int = 0
+) -> Bool[Array, "B T T"]:
+    """Causal, and only within equal segments (padding, segment 0, sees padding).
+
+    Args:
+      window: how many tokens, itself included, a token sees at most; 0: all.
+    """
     length = segment_ids.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return same & jnp.tril(jnp.ones((length, length), bool))
+    seen = jnp.tril(jnp.ones((length, length), bool))
+    if window:
+        seen &= ~jnp.tril(seen, -window)
+    return same & seen
 
 
 def cached_attention(
@@ -45,15 +56,19 @@ def cached_attention(
     read_block: Callable[[Int[Array, ""]], tuple[Array, Array]],
     positions: Int[Array, "B T"],
     *,
-    num_blocks: Int[Array, ""],
+    live: Bool[Array, " B"],
     block: int,
+    window: int = 0,
 ) -> Float[Array, "B T N H"]:
     """Attention of each query over the cache positions up to its own.
+
+    Only the blocks that some query of a live row needs are read.
 
     Args:
       read_block: block index -> keys and values [B, block, K, H] of the positions
         ``index * block`` and on.
-      num_blocks: how many blocks to read; all that some query of the call needs.
+      live: rows whose result is wanted; that of the others means nothing.
+      window: how many positions, its own included, a query sees at most; 0: all.
 
     Reference: the running softmax of arXiv:1805.02867.
     """
@@ -63,12 +78,21 @@ def cached_attention(
     # The groups' queries one after another, Q = G * T: each key head is read once.
     q = q.reshape(batch, queries, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, groups * queries, width) * width**-0.5
-    positions = jnp.tile(positions, groups)
+    wanted = jnp.where(live[:, None], positions, 0)
+    num_blocks = wanted.max() // block + 1
+    first = jnp.int32(0)
+    if window:
+        wanted = jnp.where(live[:, None], positions, num_blocks * block)
+        first = jnp.maximum(wanted.min() - window + 1, 0) // block
+    positions = jnp.tile(positions, groups)[:, None, :, None]
 
     def body(index, carry):
         highest, total, out = carry
         k, v = read_block(index)
-        seen = index * block + jnp.arange(block) <= positions[:, None, :, None]
+        at = index * block + jnp.arange(block)
+        seen = at <= positions
+        if window:
+            seen &= at > positions - window
         scores = jnp.einsum("BKQH,BSKH->BKQS", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(seen, scores, MASKED)
         new_highest = jnp.maximum(highest, scores.max(-1))
@@ -90,7 +114,8 @@ def cached_attention(
         jnp.zeros(shape, jnp.float32),
         jnp.zeros((*shape, width), jnp.float32),
     )
-    _, total, out = jax.lax.fori_loop(0, num_blocks, body, start)
-    out = (out / total[..., None]).astype(q.dtype)
+    _, total, out = jax.lax.fori_loop(first, num_blocks, body, start)
+    # A row that isn't live may have seen nothing.
+    out = (out / jnp.maximum(total, TINY)[..., None]).astype(q.dtype)
     out = out.reshape(batch, kv_heads, groups, queries, width)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)

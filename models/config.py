@@ -2,23 +2,55 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from models.errors import UserError
+from models.rope import Rope
 
-# Whether the family adds biases to q/k/v, and RMS norms to the heads of q and k.
-FAMILIES: dict[str, dict[str, bool]] = {
-    "qwen3": {"qkv_bias": False, "qk_norm": True},
-    "qwen2": {"qkv_bias": True, "qk_norm": False},
-    "llama": {"qkv_bias": False, "qk_norm": False},
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What the decoders of one ``model_type`` have in common.
+
+    Attributes:
+      architecture: Hugging Face's class, without ``ForCausalLM``.
+      qkv_bias: always biases on q, k, v; where not, ``attention_bias`` decides.
+      qk_norm: RMS norm of q and k: of each head, of all heads at once, or none.
+      post_norm: the two norms stand behind attention and MLP instead of before them.
+      mlp_bias: the configuration may ask for biases in the MLP.
+      windows: how layers with a sliding window are chosen: ``switch``: those from
+        ``max_window_layers`` on, if ``use_sliding_window``; ``pattern``: three of four.
+        ``layer_types`` says it outright in both.
+    """
+
+    architecture: str
+    qkv_bias: bool = False
+    qk_norm: Literal["none", "head", "all"] = "none"
+    post_norm: bool = False
+    mlp_bias: bool = False
+    windows: Literal["none", "switch", "pattern"] = "none"
+
+
+FAMILIES: dict[str, Family] = {
+    "qwen3": Family(architecture="Qwen3", qk_norm="head", windows="switch"),
+    "qwen2": Family(architecture="Qwen2", qkv_bias=True, windows="switch"),
+    "olmo3": Family(
+        architecture="Olmo3", qk_norm="all", post_norm=True, windows="pattern"
+    ),
+    "llama": Family(architecture="Llama", mlp_bias=True),
 }
+LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Shape of a decoder-only transformer (Qwen3, Qwen2 and Llama types).
+    """Shape of a decoder-only transformer (Qwen3, Qwen2, OLMo-3 and Llama types).
 
     Attributes:
+      attention_bias: biases on q, k, v and o.
+      rope: rotary frequencies; ``window_rope``: those of the layers with a window.
+      window: tokens, itself included, that a token of such a layer attends to.
+      window_layers: for each layer whether it has the window; () where none has.
       hf: the whole original ``config.json`` as a JSON string, so that an export says
         what the import said; "" for a model that was made here.
     """
@@ -31,28 +63,80 @@ class DecoderConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    rope_theta: float = 1_000_000.0
+    rope: Rope = Rope()
+    window_rope: Rope | None = None
     rms_norm_eps: float = 1e-6
     tie_embeddings: bool = True
-    qkv_bias: bool = False
-    qk_norm: bool = True
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    window: int = 0
+    window_layers: tuple[bool, ...] = ()
     max_position: int = 32_768
     hf: str = ""
 
     def __post_init__(self):
+        if self.model_type not in FAMILIES:
+            known = ", ".join(sorted(FAMILIES))
+            raise UserError(
+                f"model_type={self.model_type!r}: not supported: use one of {known}"
+            )
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"num_kv_heads={self.num_kv_heads}: does not divide "
                 f"num_heads={self.num_heads}: choose a divisor"
             )
+        if self.head_dim % 2:
+            raise UserError(
+                f"head_dim={self.head_dim}: rotary positions turn pairs: make it even"
+            )
+        if self.window_layers and len(self.window_layers) != self.num_layers:
+            raise UserError(
+                f"layer_types: {len(self.window_layers)} of them for "
+                f"{self.num_layers} layers: name one for each"
+            )
+        if any(self.window_layers) != (self.window > 0):
+            raise UserError(
+                f"sliding_window={self.window or None}: must be positive if, and only "
+                "if, some layers of layer_types slide: check config.json"
+            )
+
+    @property
+    def family(self) -> Family:
+        """What its model type implies."""
+        return FAMILIES[self.model_type]
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether q, k and v have biases."""
+        return self.family.qkv_bias or self.attention_bias
+
+    @property
+    def period(self) -> int:
+        """After how many layers their pattern of windows repeats; it divides L."""
+        layers = range(self.num_layers)
+        for period in range(1, self.num_layers):
+            if self.num_layers % period == 0 and all(
+                self.layer_window(i) == self.layer_window(i % period) for i in layers
+            ):
+                return period
+        return self.num_layers
+
+    def layer_window(self, layer: int) -> int:
+        """The window of a layer; 0 where it attends to everything before."""
+        return self.window if any(self.window_layers[layer : layer + 1]) else 0
+
+    def layer_rope(self, layer: int) -> Rope:
+        """The rotary frequencies of a layer."""
+        windowed = self.window_rope is not None and self.layer_window(layer)
+        return self.window_rope if windowed else self.rope
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "DecoderConfig":
-        """Read a Hugging Face ``config.json``.
+        """Read a Hugging Face ``config.json``, of transformers 5 or older.
 
         Raises:
-          UserError: for a model type, rotary scaling, activation, bias or attention
-            window that these decoders do not compute.
+          UserError: for a model type, rotary scaling, activation or bias that these
+            decoders do not compute, or fields that don't fit together.
         """
         model_type = config.get("model_type")
         if model_type not in FAMILIES:
@@ -60,11 +144,13 @@ class DecoderConfig:
             raise UserError(
                 f"model_type={model_type!r}: not supported: use one of {known}"
             )
-        _refuse_variants(config)
-        rope = config.get("rope_parameters") or {}
-        theta = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
+        family = FAMILIES[model_type]
+        if (act := config.get("hidden_act", "silu")) != "silu":
+            raise UserError(f"hidden_act={act!r}: not supported: use a model with silu")
         try:
             heads = config["num_attention_heads"]
+            window, window_layers = _windows(config, family)
+            rope, window_rope = _ropes(config, family)
             return cls(
                 model_type=model_type,
                 vocab_size=config["vocab_size"],
@@ -74,12 +160,17 @@ class DecoderConfig:
                 num_heads=heads,
                 num_kv_heads=config.get("num_key_value_heads") or heads,
                 head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-                rope_theta=float(theta),
-                rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+                rope=rope,
+                window_rope=window_rope,
+                rms_norm_eps=float(config.get("rms_norm_eps", _default_eps(family))),
                 tie_embeddings=bool(config.get("tie_word_embeddings", False)),
+                attention_bias=not family.qkv_bias
+                and bool(config.get("attention_bias", False)),
+                mlp_bias=family.mlp_bias and bool(config.get("mlp_bias", False)),
+                window=window,
+                window_layers=window_layers,
                 max_position=config.get("max_position_embeddings", 32_768),
                 hf=json.dumps(config, sort_keys=True),
-                **FAMILIES[model_type],
             )
         except KeyError as error:
             raise UserError(
@@ -88,9 +179,10 @@ class DecoderConfig:
 
     def to_hf(self) -> dict[str, Any]:
         """The ``config.json`` to export: the imported one, else one for this shape."""
-        architecture = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama"}
+        if self.hf:
+            return json.loads(self.hf)
         made = {
-            "architectures": [f"{architecture[self.model_type]}ForCausalLM"],
+            "architectures": [f"{self.family.architecture}ForCausalLM"],
             "model_type": self.model_type,
             "vocab_size": self.vocab_size,
             "num_hidden_layers": self.num_layers,
@@ -100,33 +192,80 @@ class DecoderConfig:
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
-            "attention_bias": False,
+            "attention_bias": self.attention_bias,
             "rms_norm_eps": self.rms_norm_eps,
             "tie_word_embeddings": self.tie_embeddings,
             "max_position_embeddings": self.max_position,
-            # Both spellings: transformers 5 reads the first, other tools the second.
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": self.rope_theta,
-            },
-            "rope_theta": self.rope_theta,
+            # Both spellings: transformers 5 reads the first, other tools the others.
+            "rope_parameters": self.rope.to_hf(),
+            "rope_theta": self.rope.rope_theta,
         }
-        return json.loads(self.hf) if self.hf else made
+        if self.rope.rope_type != "default":
+            made["rope_scaling"] = self.rope.to_hf()
+        if self.family.mlp_bias:
+            made["mlp_bias"] = self.mlp_bias
+        if self.family.windows != "none":
+            windowed = self.window_layers or (False,) * self.num_layers
+            made["layer_types"] = [LAYER_TYPES[slides] for slides in windowed]
+            made["sliding_window"] = self.window or None
+        if self.family.windows == "switch":
+            made["use_sliding_window"] = self.window > 0
+        if self.family.windows == "pattern":
+            ropes = (self.rope, self.window_rope or self.rope)
+            both = zip(LAYER_TYPES, ropes, strict=True)
+            made["rope_parameters"] = {name: rope.to_hf() for name, rope in both}
+        return made
 
 
-def _refuse_variants(config: dict[str, Any]) -> None:
-    """Raise UserError where the checkpoint computes something that we would not."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    variants = {
-        "rope_type": (rope_type, "default"),
-        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "attention_bias": (bool(config.get("attention_bias", False)), False),
-        "mlp_bias": (bool(config.get("mlp_bias", False)), False),
-        "use_sliding_window": (bool(config.get("use_sliding_window", False)), False),
-    }
-    for name, (value, supported) in variants.items():
-        if value != supported:
+def _default_eps(family: Family) -> float:
+    """What a file means that doesn't say it: the family's class has the number."""
+    return 1e-5 if family.architecture == "Olmo3" else 1e-6
+
+
+def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, ...]]:
+    """The window, and which layers have it."""
+    layers = config["num_hidden_layers"]
+    types = config.get("layer_types")
+    window = config.get("sliding_window", 4096) or 0
+    if family.windows == "none":
+        return 0, ()
+    if family.windows == "switch":
+        if not config.get("use_sliding_window", False):
+            window = 0
+        first = config.get("max_window_layers", 28) if window else layers
+        slides = [layer >= first for layer in range(layers)]
+    else:
+        slides = [(layer + 1) % 4 != 0 for layer in range(layers)]
+    if types is not None:
+        if unknown := set(types) - set(LAYER_TYPES):
             raise UserError(
-                f"{name}={value!r}: not supported: use a model with {supported!r}"
+                f"layer_types: {min(unknown)!r} is not supported: use a model with "
+                f"{' and '.join(LAYER_TYPES)}"
             )
+        slides = [name == "sliding_attention" for name in types]
+    if not any(slides):
+        return 0, ()
+    return window, tuple(slides)
+
+
+def _ropes(config: dict[str, Any], family: Family) -> tuple[Rope, Rope | None]:
+    """Rotary frequencies of the layers without a window, and of those with one."""
+    length = config.get("max_position_embeddings", 32_768)
+    default = 500_000.0 if family.windows == "pattern" else 10_000.0
+    theta = float(config.get("rope_theta") or default)
+
+    def read(found: dict[str, Any]) -> Rope:
+        return Rope.from_hf(found, theta=theta, length=length)
+
+    found = config.get("rope_parameters") or {}
+    if family.windows != "pattern":
+        return read(config.get("rope_scaling") or found), None
+    full, sliding = (dict(found.get(name) or {}) for name in LAYER_TYPES)
+    if found and not (full or sliding):
+        raise UserError(
+            f"rope_parameters: names neither {' nor '.join(LAYER_TYPES)}, which differ "
+            "in this family: use the model's own config.json"
+        )
+    # In older files the scaling is meant for the layers without a window.
+    full |= config.get("rope_scaling") or {}
+    return read(full), read(sliding)

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from models.config import DecoderConfig
-from models.layers import MLP, apply_rope, in_first, in_heads, rms_norm
+from models.layers import MLP, in_first, in_heads, rms_norm
+from models.rope import apply_rope
 
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 
 class Attention(nn.Module):
-    """Projections, optional biases and head norms, rotary positions, ``attend``."""
+    """Projections, optional biases and norms, rotary positions, ``attend``."""
 
     config: DecoderConfig
 
@@ -30,6 +31,7 @@ class Attention(nn.Module):
         """Return (output [B, T, D], what ``attend`` carries out)."""
         c = self.config
         width, head = c.hidden_size, c.head_dim
+        zeros = nn.initializers.zeros
         heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
         qkv = {
             name: jnp.einsum(
@@ -38,22 +40,37 @@ class Attention(nn.Module):
             for name, count in heads.items()
         }
         if c.qkv_bias:
-            zeros = nn.initializers.zeros
             for name, count in heads.items():
                 qkv[name] += self.param(f"{name}_bias", zeros, (count, head))
-        if c.qk_norm:
-            for name in ("q", "k"):
-                scale = self.param(f"{name}_norm", nn.initializers.ones, (head,))
-                qkv[name] = rms_norm(qkv[name], scale, c.rms_norm_eps)
+        for name in ("q", "k"):
+            qkv[name] = self.norm(name, qkv[name])
         q, k = apply_rope(qkv["q"], rope), apply_rope(qkv["k"], rope)
         with jax.named_scope("attend"):
             out, carried = attend(q, k, qkv["v"])
         o = self.param("o", in_heads, (c.num_heads, head, width))
-        return jnp.einsum("BTNH,NHD->BTD", out, o), carried
+        out = jnp.einsum("BTNH,NHD->BTD", out, o)
+        if c.attention_bias:
+            out += self.param("o_bias", zeros, (width,))
+        return out, carried
+
+    def norm(self, name: str, x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
+        """The family's RMS norm of queries or keys."""
+        kind, eps = self.config.family.qk_norm, self.config.rms_norm_eps
+        ones = nn.initializers.ones
+        if kind == "head":
+            return rms_norm(x, self.param(f"{name}_norm", ones, x.shape[-1:]), eps)
+        if kind == "all":
+            scale = self.param(f"{name}_norm_all", ones, x.shape[-2:])
+            return rms_norm(x, scale, eps, axes=(-2, -1))
+        return x
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each added to the residual stream."""
+    """Attention and MLP, each added to the residual stream, each with a norm.
+
+    The norm stands before the layer (pre-norm), or behind it where the family has it
+    there: then the residual stream itself goes into the layer.
+    """
 
     config: DecoderConfig
 
@@ -61,11 +78,17 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
         """Return (x [B, T, D], what ``attend`` carries out)."""
         c = self.config
-        ones = nn.initializers.ones
-        norm_attn = self.param("norm_attn", ones, (c.hidden_size,))
-        normed = rms_norm(x, norm_attn, c.rms_norm_eps)
-        attended, carried = Attention(c, name="attn")(normed, rope, attend)
+
+        def norm(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            scale = self.param(name, nn.initializers.ones, (c.hidden_size,))
+            return rms_norm(y, scale, c.rms_norm_eps)
+
+        attention = Attention(c, name="attn")
+        mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, name="mlp")
+        if c.family.post_norm:
+            attended, carried = attention(x, rope, attend)
+            x = x + norm("norm_attn", attended)
+            return x + norm("norm_mlp", mlp(x)), carried
+        attended, carried = attention(norm("norm_attn", x), rope, attend)
         x = x + attended
-        norm_mlp = self.param("norm_mlp", ones, (c.hidden_size,))
-        mlp = MLP(c.hidden_size, c.intermediate_size, name="mlp")
-        return x + mlp(rms_norm(x, norm_mlp, c.rms_norm_eps)), carried
+        return x + mlp(norm("norm_mlp", x)), carried

@@ -10,7 +10,8 @@ from models.attention import cached_attention, full_attention, segment_mask
 from models.cache import Cache, read_rows, read_slots, write_chunks, write_tokens
 from models.config import DecoderConfig
 from models.decoder import Block
-from models.layers import rms_norm, rope_table
+from models.layers import rms_norm
+from models.rope import rope_table
 
 Params = dict[str, Any]
 
@@ -28,7 +29,7 @@ def init(
 
     def init_block(block_key):
         x = jnp.zeros((1, 1, width))
-        rope = rope_table(jnp.zeros((1, 1), int), config.head_dim, config.rope_theta)
+        rope = rope_table(jnp.zeros((1, 1), int), config.head_dim, config.rope)
         passthrough = lambda q, k, v: (q, None)  # noqa: E731
         return Block(config).init(block_key, x, rope, passthrough)["params"]
 
@@ -63,20 +64,37 @@ def hidden(
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     if segment_ids is None:
         segment_ids = jnp.ones_like(tokens)
-    rope = rope_table(positions, config.head_dim, config.rope_theta)
-    mask = segment_mask(segment_ids)
+    ropes = _rope_tables(config, positions)
+
+    def layer(index: int):
+        window = config.layer_window(index)
+        mask = segment_mask(segment_ids, window)
+
+        def run(x, block_params):
+            def attend(q, k, v):
+                return full_attention(q, k, v, mask), None
+
+            with jax.named_scope("block"):
+                rope = ropes[config.layer_rope(index)]
+                block = Block(config)
+                return block.apply({"params": block_params}, x, rope, attend)[0]
+
+        return jax.checkpoint(run) if remat == "block" else run
+
+    # One period of layers a step: inside it each layer has a window of its own.
+    period = config.period
+    layers = [layer(index) for index in range(period)]
+    blocks = jax.tree.map(
+        lambda p: p.reshape(-1, period, *p.shape[1:]), params["blocks"]
+    )
 
     def body(x, block_params):
-        def attend(q, k, v):
-            return full_attention(q, k, v, mask), None
+        for index, run in enumerate(layers):
+            x = run(x, jax.tree.map(lambda p: p[index], block_params))  # noqa: B023
+        return x, None
 
-        with jax.named_scope("block"):
-            return Block(config).apply({"params": block_params}, x, rope, attend)
-
-    if remat == "block":
-        body = jax.checkpoint(body)
     x = params["embed"][tokens]
-    x, _ = jax.lax.scan(body, x, params["blocks"])
+    x, _ = jax.lax.scan(body, x, blocks)
     return rms_norm(x, params["final_norm"], config.rms_norm_eps)
 
 
@@ -147,9 +165,9 @@ def prefill(
     """
     rows, chunk = tokens.shape
     positions = starts[:, None] + jnp.arange(chunk)
-    num_blocks = (starts.max() + chunk - 1) // block + 1
+    live = slots < cache[0][0].shape[0]
 
-    def attend(q, k, v, layer):
+    def attend(q, k, v, layer, window):
         layer = tuple(
             write_chunks(tensor, new, slots, starts)
             for tensor, new in zip(layer, (k, v), strict=True)
@@ -158,7 +176,9 @@ def prefill(
         def read(index):
             return tuple(read_slots(x, slots, index * block, block) for x in layer)
 
-        out = cached_attention(q, read, positions, num_blocks=num_blocks, block=block)
+        out = cached_attention(
+            q, read, positions, live=live, block=block, window=window
+        )
         return out, layer
 
     with jax.named_scope("prefill"):
@@ -188,10 +208,8 @@ def decode_step(
     Returns:
       the cache and the hidden states of the new tokens, after the final norm.
     """
-    num_blocks = jnp.max(jnp.where(active, positions, 0)) // block + 1
-    positions = jnp.where(active, positions, 0)
 
-    def attend(q, k, v, layer):
+    def attend(q, k, v, layer, window):
         layer = tuple(
             write_tokens(tensor, new[:, 0], positions, active)
             for tensor, new in zip(layer, (k, v), strict=True)
@@ -201,7 +219,7 @@ def decode_step(
             return tuple(read_rows(x, index * block, block) for x in layer)
 
         out = cached_attention(
-            q, read, positions[:, None], num_blocks=num_blocks, block=block
+            q, read, positions[:, None], live=active, block=block, window=window
         )
         return out, layer
 
@@ -214,17 +232,26 @@ def decode_step(
 
 def _cached_layers(params, config, x, positions, cache, attend):
     """All blocks, unrolled; ``attend`` also gets and returns its layer's cache."""
-    rope = rope_table(positions, config.head_dim, config.rope_theta)
+    ropes = _rope_tables(config, positions)
     new_cache = []
     for index, (block_params, layer) in enumerate(
         zip(params["blocks"], cache, strict=True)
     ):
+        window = config.layer_window(index)
         with jax.named_scope(f"block_{index}"):
             x, layer = Block(config).apply(
                 {"params": block_params},
                 x,
-                rope,
-                lambda q, k, v, layer=layer: attend(q, k, v, layer),
+                ropes[config.layer_rope(index)],
+                lambda q, k, v, layer=layer, window=window: attend(
+                    q, k, v, layer, window
+                ),
             )
         new_cache.append(layer)
     return x, tuple(new_cache)
+
+
+def _rope_tables(config: DecoderConfig, positions: Int[Array, "B T"]) -> dict:
+    """Each kind of layer's cosines and sines, computed once."""
+    kinds = {config.layer_rope(index) for index in range(config.num_layers)}
+    return {kind: rope_table(positions, config.head_dim, kind) for kind in kinds}

@@ -1,11 +1,13 @@
 """Where every tensor of a Hugging Face decoder lives in our parameter tree.
 
-Qwen3, Qwen2 and Llama share their names; what differs (biases, query/key norms, tied
-embeddings) is read from the ``DecoderConfig``. PyTorch stores a projection as
-``[out, in]``; ours is ``[in, out]`` with the out (or in) axis split into heads, so that
-``ours = theirs.T.reshape(shape)`` holds for every tensor but the embedding.
+The families share their names but for the norms; what else differs (biases, query and
+key norms, tied embeddings) is read from the ``DecoderConfig``. PyTorch stores a
+projection as ``[out, in]``; ours is ``[in, out]`` with the out (or in) axis split into
+heads, so that ``ours = theirs.T.reshape(shape)`` holds for every tensor but the
+embedding.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,6 +58,9 @@ def layout(config: DecoderConfig) -> dict[Path, Leaf]:
     d, f, v = config.hidden_size, config.intermediate_size, config.vocab_size
     n, k, h = config.num_heads, config.num_kv_heads, config.head_dim
     attn, mlp = "model.layers.{}.self_attn.", "model.layers.{}.mlp."
+    norms = ("input_layernorm", "post_attention_layernorm")
+    if config.family.post_norm:
+        norms = ("post_attention_layernorm", "post_feedforward_layernorm")
 
     def matrix(name: str, shape: tuple[int, ...], hf_shape: tuple[int, ...]) -> Leaf:
         return Leaf(name=name + ".weight", hf_shape=hf_shape, shape=shape)
@@ -68,14 +73,12 @@ def layout(config: DecoderConfig) -> dict[Path, Leaf]:
             stacked=False,
             transposed=False,
         ),
-        ("blocks", "norm_attn"): matrix("model.layers.{}.input_layernorm", (d,), (d,)),
+        ("blocks", "norm_attn"): matrix(f"model.layers.{{}}.{norms[0]}", (d,), (d,)),
         ("blocks", "attn", "q"): matrix(attn + "q_proj", (d, n, h), (n * h, d)),
         ("blocks", "attn", "k"): matrix(attn + "k_proj", (d, k, h), (k * h, d)),
         ("blocks", "attn", "v"): matrix(attn + "v_proj", (d, k, h), (k * h, d)),
         ("blocks", "attn", "o"): matrix(attn + "o_proj", (n, h, d), (d, n * h)),
-        ("blocks", "norm_mlp"): matrix(
-            "model.layers.{}.post_attention_layernorm", (d,), (d,)
-        ),
+        ("blocks", "norm_mlp"): matrix(f"model.layers.{{}}.{norms[1]}", (d,), (d,)),
         ("blocks", "mlp", "gate"): matrix(mlp + "gate_proj", (d, f), (f, d)),
         ("blocks", "mlp", "up"): matrix(mlp + "up_proj", (d, f), (f, d)),
         ("blocks", "mlp", "down"): matrix(mlp + "down_proj", (f, d), (d, f)),
@@ -83,18 +86,28 @@ def layout(config: DecoderConfig) -> dict[Path, Leaf]:
             name="model.norm.weight", hf_shape=(d,), shape=(d,), stacked=False
         ),
     }
-    if config.qkv_bias:
-        for letter, heads in (("q", n), ("k", k), ("v", k)):
-            leaves["blocks", "attn", f"{letter}_bias"] = Leaf(
-                name=f"{attn}{letter}_proj.bias",
-                hf_shape=(heads * h,),
-                shape=(heads, h),
-            )
-    if config.qk_norm:
-        for letter in "qk":
-            leaves["blocks", "attn", f"{letter}_norm"] = matrix(
-                f"{attn}{letter}_norm", (h,), (h,)
-            )
+
+    def bias(name: str, shape: tuple[int, ...]) -> Leaf:
+        return Leaf(name=name + ".bias", hf_shape=(math.prod(shape),), shape=shape)
+
+    heads = {"q": n, "k": k, "v": k}
+    for letter in heads if config.qkv_bias else ():
+        leaf = bias(f"{attn}{letter}_proj", (heads[letter], h))
+        leaves["blocks", "attn", f"{letter}_bias"] = leaf
+    if config.attention_bias:
+        leaves["blocks", "attn", "o_bias"] = bias(attn + "o_proj", (d,))
+    for letter in "qk" if config.family.qk_norm == "head" else "":
+        leaf = matrix(f"{attn}{letter}_norm", (h,), (h,))
+        leaves["blocks", "attn", f"{letter}_norm"] = leaf
+    for letter in "qk" if config.family.qk_norm == "all" else "":
+        whole = (heads[letter] * h,)
+        leaf = matrix(f"{attn}{letter}_norm", (heads[letter], h), whole)
+        leaves["blocks", "attn", f"{letter}_norm_all"] = leaf
+    widths = {"gate": f, "up": f, "down": d}
+    for name in widths if config.mlp_bias else ():
+        leaves["blocks", "mlp", f"{name}_bias"] = bias(
+            f"{mlp}{name}_proj", (widths[name],)
+        )
     if not config.tie_embeddings:
         leaves[("head",)] = Leaf(
             name="lm_head.weight", hf_shape=(v, d), shape=(d, v), stacked=False

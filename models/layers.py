@@ -1,9 +1,9 @@
-"""The parts of a transformer block: RMS norm, rotary positions, the gated MLP."""
+"""The parts of a transformer block: initial scales, RMS norm, the gated MLP."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 # Variance 1/fan_in over the axes that each einsum sums.
 matrix = nn.initializers.variance_scaling
@@ -13,36 +13,27 @@ in_plain = matrix(1.0, "fan_in", "normal", in_axis=0, out_axis=1)
 
 
 def rms_norm(
-    x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float
+    x: Float[Array, "... D"],
+    scale: Float[Array, "..."],
+    eps: float,
+    *,
+    axes: tuple[int, ...] = (-1,),
 ) -> Float[Array, "... D"]:
-    """Divide by the root mean square, in float32, and scale (arXiv:1910.07467)."""
+    """Divide by the root mean square over ``axes``, in float32, and scale.
+
+    Reference: arXiv:1910.07467.
+    """
     x32 = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    mean_square = jnp.mean(jnp.square(x32), axis=axes, keepdims=True)
     return (x32 * jax.lax.rsqrt(mean_square + eps)).astype(x.dtype) * scale
 
 
-def rope_table(
-    positions: Int[Array, "B T"], head_dim: int, theta: float
-) -> tuple[Float[Array, "B T 1 H2"], Float[Array, "B T 1 H2"]]:
-    """Cosine and sine of the rotary angles, float32, H2 = head_dim / 2."""
-    exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    angles = positions[..., None, None].astype(jnp.float32) * theta**-exponent
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def apply_rope(x: Float[Array, "B T N H"], rope) -> Float[Array, "B T N H"]:
-    """Rotate the pairs (i, i + H/2), as Hugging Face checkpoints expect."""
-    cos, sin = rope
-    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = (left * cos - right * sin, right * cos + left * sin)
-    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
-
-
 class MLP(nn.Module):
-    """SwiGLU feed-forward layer (arXiv:2002.05202)."""
+    """SwiGLU feed-forward layer (arXiv:2002.05202), with or without biases."""
 
     width: int
     hidden: int
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -50,6 +41,12 @@ class MLP(nn.Module):
         gate = self.param("gate", in_plain, (self.width, self.hidden))
         up = self.param("up", in_plain, (self.width, self.hidden))
         down = self.param("down", in_plain, (self.hidden, self.width))
-        inner = jax.nn.silu(jnp.einsum("BTD,DF->BTF", x, gate))
-        inner = inner * jnp.einsum("BTD,DF->BTF", x, up)
-        return jnp.einsum("BTF,FD->BTD", inner, down)
+
+        def biased(name: str, y: Float[Array, "B T F"]) -> Float[Array, "B T F"]:
+            if not self.bias:
+                return y
+            return y + self.param(f"{name}_bias", nn.initializers.zeros, y.shape[-1:])
+
+        inner = jax.nn.silu(biased("gate", jnp.einsum("BTD,DF->BTF", x, gate)))
+        inner = inner * biased("up", jnp.einsum("BTD,DF->BTF", x, up))
+        return biased("down", jnp.einsum("BTF,FD->BTD", inner, down))

@@ -26,11 +26,8 @@ def tiny_config():
         num_heads=4,
         num_kv_heads=2,
         head_dim=8,
-        rope_theta=10_000.0,
         rms_norm_eps=1e-6,
         tie_embeddings=False,
-        qkv_bias=False,
-        qk_norm=True,
         max_position=256,
     )
 

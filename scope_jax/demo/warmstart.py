@@ -109,11 +109,8 @@ def decoder_config(
         num_heads=config.num_heads,
         num_kv_heads=config.num_heads,
         head_dim=config.hidden_size // config.num_heads,
-        rope_theta=10_000.0,
         rms_norm_eps=1e-6,
         tie_embeddings=True,
-        qkv_bias=False,
-        qk_norm=True,
         max_position=2048,
     )
 

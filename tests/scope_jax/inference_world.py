@@ -52,7 +52,6 @@ def write_model(folder: Path, seed: int) -> str:
         num_heads=2,
         num_kv_heads=1,
         head_dim=8,
-        rope_theta=10_000.0,
         max_position=256,
     )
     params = forward.init(config, jax.random.key(seed), jnp.float32)

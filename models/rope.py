@@ -1,0 +1,162 @@
+"""Rotary positions: which frequencies a checkpoint was trained with, and rotating.
+
+Besides the plain frequencies (arXiv:2104.09864) there are two ways to stretch them to
+longer contexts: Llama 3's, and YaRN (arXiv:2309.00071). The frequencies are worked out
+in float64 on the host and rounded once, so that they are constants of a program.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from models.errors import UserError
+
+Kind = Literal["default", "llama3", "yarn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary frequencies; the names are those of Hugging Face's ``rope_parameters``.
+
+    Attributes:
+      rope_theta: base of the wavelengths.
+      rope_type: how they are stretched; what follows matters only where they are.
+      factor: by how much the longest ones are.
+      original_max_position_embeddings: context before stretching.
+      low_freq_factor, high_freq_factor: llama3: between original / low and original /
+        high, wavelengths go over from stretched to unstretched.
+      beta_fast, beta_slow: yarn: the same in rotations over the original context.
+      truncate: yarn: round these bounds outwards to whole dimensions.
+      attention_factor: yarn: cosine and sine are multiplied by it; None works it out
+        from ``factor``, ``mscale`` and ``mscale_all_dim``.
+    """
+
+    rope_theta: float = 10_000.0
+    rope_type: Kind = "default"
+    factor: float = 1.0
+    original_max_position_embeddings: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+
+    @classmethod
+    def from_hf(cls, found: dict[str, Any], *, theta: float, length: int) -> "Rope":
+        """Read ``rope_parameters``, or ``rope_scaling`` of an older file.
+
+        Args:
+          found: the dictionary.
+          theta: of a file that says it elsewhere.
+          length: the model's context, the original one where nothing else is said.
+
+        Raises:
+          UserError: for a type that isn't known, or lacks what it needs.
+        """
+        kind = found.get("rope_type", found.get("type", "default"))
+        known = get_args(Kind)
+        if kind not in known or found.get("partial_rotary_factor", 1.0) != 1.0:
+            name = "rope_type" if kind not in known else "partial_rotary_factor"
+            raise UserError(
+                f"{name}={found.get(name, kind)!r}: not supported: use a model with "
+                f"whole heads rotated and a rope_type of {', '.join(known)}"
+            )
+        given = {
+            field.name: found[field.name]
+            for field in fields(cls)
+            if found.get(field.name) is not None
+        }
+        given |= {
+            "rope_type": kind,
+            "rope_theta": float(given.get("rope_theta", theta)),
+        }
+        if kind == "default":
+            return cls(rope_theta=given["rope_theta"])
+        needed = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ()
+        for name in ("factor", *needed):
+            if name not in given:
+                raise UserError(
+                    f"rope_type={kind!r}: its {name} is not given: use the model's own "
+                    "config.json"
+                )
+        given.setdefault("original_max_position_embeddings", length)
+        return cls(**given)
+
+    def to_hf(self) -> dict[str, Any]:
+        """The ``rope_parameters`` that say this."""
+        names = ["rope_type", "rope_theta"]
+        if self.rope_type != "default":
+            names += ["factor", "original_max_position_embeddings"]
+        if self.rope_type == "llama3":
+            names += ["low_freq_factor", "high_freq_factor"]
+        if self.rope_type == "yarn":
+            names += ["beta_fast", "beta_slow", "truncate"]
+            names += ["attention_factor", "mscale", "mscale_all_dim"]
+        said = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def frequencies(self, head_dim: int) -> tuple[np.ndarray, float]:
+        """Radians per position [H / 2], and the factor of cosine and sine."""
+        exponent = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
+        plain = self.rope_theta**-exponent
+        if self.rope_type == "llama3":
+            return self._llama3(plain).astype(np.float32), 1.0
+        if self.rope_type == "yarn":
+            return self._yarn(plain, head_dim).astype(np.float32), self._yarn_scale()
+        return plain.astype(np.float32), 1.0
+
+    def _llama3(self, plain: np.ndarray) -> np.ndarray:
+        """Long waves stretched, short ones not, a linear passage in between."""
+        rotations = self.original_max_position_embeddings * plain / (2 * math.pi)
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = np.clip((rotations - low) / (high - low), 0.0, 1.0)
+        return (1 - kept) * plain / self.factor + kept * plain
+
+    def _yarn(self, plain: np.ndarray, head_dim: int) -> np.ndarray:
+        """The same, but linear in the dimension's number (its equation 23)."""
+
+        def dimension(rotations: float) -> float:
+            waves = self.original_max_position_embeddings / (rotations * 2 * math.pi)
+            return head_dim * math.log(waves) / (2 * math.log(self.rope_theta))
+
+        low, high = dimension(self.beta_fast), dimension(self.beta_slow)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, head_dim - 1)
+        width = high - low or 0.001  # both bounds may fall on one dimension
+        stretched = np.clip((np.arange(head_dim // 2) - low) / width, 0.0, 1.0)
+        return stretched * plain / self.factor + (1 - stretched) * plain
+
+    def _yarn_scale(self) -> float:
+        def scale(mscale: float) -> float:
+            return 0.1 * mscale * math.log(self.factor) + 1 if self.factor > 1 else 1.0
+
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.mscale and self.mscale_all_dim:
+            return scale(self.mscale) / scale(self.mscale_all_dim)
+        return scale(1.0)
+
+
+def rope_table(
+    positions: Int[Array, "B T"], head_dim: int, rope: Rope
+) -> tuple[Float[Array, "B T 1 H2"], Float[Array, "B T 1 H2"]]:
+    """Cosine and sine of the rotary angles, float32, H2 = head_dim / 2."""
+    frequencies, scale = rope.frequencies(head_dim)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles) * scale, jnp.sin(angles) * scale
+
+
+def apply_rope(x: Float[Array, "B T N H"], table) -> Float[Array, "B T N H"]:
+    """Rotate the pairs (i, i + H/2), as Hugging Face checkpoints expect."""
+    cos, sin = table
+    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = (left * cos - right * sin, right * cos + left * sin)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

@@ -1,0 +1,66 @@
+"""Transformers' own models, small and with every tensor random, and ours beside them."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+
+from models.config import FAMILIES, DecoderConfig
+from models.hf_layout import layout, unflatten
+
+torch = pytest.importorskip("torch")
+
+SHAPE = dict(
+    vocab_size=97,
+    hidden_size=48,
+    intermediate_size=80,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+)
+
+
+def make_model(family: str, *, seed: int = 0, **fields: Any):
+    """A transformers model in which no tensor is what initialisation makes it."""
+    name = FAMILIES[family].architecture
+    hf_config = getattr(transformers, f"{name}Config")(**SHAPE | fields)
+    hf_config._attn_implementation = "eager"
+    model = getattr(transformers, f"{name}ForCausalLM")(hf_config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            center = 1.0 if "norm" in name else 0.0
+            noise = torch.randn(tensor.shape, generator=generator)
+            tensor.copy_(center + 0.15 * noise)
+    return model
+
+
+def to_params(model, config: DecoderConfig) -> dict:
+    """The model's tensors in our tree."""
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return tensors_to_params(state, config)
+
+
+def tensors_to_params(state: dict[str, np.ndarray], config: DecoderConfig) -> dict:
+    """Hugging Face tensors (or their gradients) by name, in our tree."""
+    flat = {}
+    for path, leaf in layout(config).items():
+        parts = [leaf.to_ours(state[name]) for name in leaf.names(config.num_layers)]
+        flat[path] = jnp.asarray(np.stack(parts) if leaf.stacked else parts[0])
+    return unflatten(flat)
+
+
+def pair(family: str, *, seed: int = 0, **fields: Any):
+    """A transformers model, and our configuration and parameters of it."""
+    model = make_model(family, seed=seed, **fields)
+    config = DecoderConfig.from_hf(model.config.to_dict())
+    return model, config, to_params(model, config)
+
+
+def logits_of(model, tokens: np.ndarray, **inputs: Any) -> np.ndarray:
+    """Transformers' logits."""
+    with torch.no_grad():
+        return model(torch.tensor(tokens), use_cache=False, **inputs).logits.numpy()
