@@ -7,6 +7,7 @@ may be 100 KB of opened tags.
 """
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ _SEARCH_TAG: dict[ToolFormat, str] = {
 }
 # A literal longer than this is no list of queries; parsing it would cost memory.
 _MAX_LITERAL = 10_000
+# A block is two tokens at least and a turn has 8,192: more calls are an attack on time.
+_MAX_CALLS = 8192
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,16 @@ class FormatScore:
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward, the numbers it is made of, and how it came about, for people."""
+    """A reward, the numbers it is made of, and how it came about, for people.
+
+    ``errors`` are classes of what was wrong with the words of model and judge; a step
+    counts them.
+    """
 
     value: float
     parts: dict[str, float]
     trace: dict[str, Any] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
 
 
 class Span(NamedTuple):
@@ -119,16 +127,28 @@ def opens_with_thinking(text: str) -> bool:
 
 def tool_calls(text: str) -> list[Call]:
     """The ``<tool_call>`` blocks of ``text`` that hold a JSON object with a name."""
-    return [call for span in pairs(text, "tool_call") if (call := _json_call(span[2]))]
+    return [call for span in _call_blocks(text) if (call := _json_call(span.content))]
+
+
+def _call_blocks(text: str) -> Iterator[Span]:
+    return itertools.islice(pairs(text, "tool_call"), _MAX_CALLS)
+
+
+def _json(content: str) -> Any:
+    """The JSON value, or None: null, no JSON, or more than a file can hold."""
+    try:
+        value = json.loads(content)
+        # Half a character, also as an escape, is what no file and no request can hold.
+        content.encode()
+        if "\\u" in content:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value
 
 
 def _json_call(content: str) -> Call | None:
-    try:
-        value = json.loads(content)
-        # An escape may spell half a character, which no file and no request can hold.
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return None
+    value = _json(content)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     return Call(value["name"], value.get("arguments"))
@@ -218,7 +238,7 @@ def searches(
         spans = function_calls(text, "search", "query")
         return [(query,) for span in spans if (query := span.content.strip())]
     found = []
-    for span in pairs(text, "tool_call"):
+    for span in _call_blocks(text):
         call = _json_call(span.content)
         queries = query_list(call) if call else None
         if queries is None and literal:
@@ -241,6 +261,51 @@ def first_search(text: str, tool_format: ToolFormat) -> tuple[str, ...] | None:
         span = next(function_calls(text, "search", "query"), None)
     query = span.content.strip() if span else ""
     return (query,) if query else None
+
+
+def search_errors(turns: Sequence[str], tool_format: ToolFormat) -> list[str]:
+    """Why turns that should have searched, all but the last, did not (spec 4)."""
+    return [e for turn in turns[:-1] if (e := search_error(turn, tool_format))]
+
+
+def search_error(text: str, tool_format: ToolFormat) -> str | None:
+    """The class of error for which a turn's first call is no valid search, or None."""
+    if first_search(text, tool_format):
+        return None
+    tag = _SEARCH_TAG[tool_format]
+    if f"<{tag}>" not in text:
+        return "missing search tags"
+    if tool_format == "function_calls_xml":
+        found = any(function_calls(text, "search", "query"))
+        return "empty query" if found else "no valid search call"
+    span = first_pair(text, tag)
+    if span is None:
+        return "unclosed search tag"
+    return "empty query" if tool_format == "search_r1" else _call_error(span.content)
+
+
+def _call_error(content: str) -> str:
+    """What a JSON call that is no valid search lacks."""
+    value = _json(content)
+    if value is None:
+        return "malformed JSON"
+    if not isinstance(value, dict):
+        return "call is no object"
+    if "name" not in value:
+        return "missing name"
+    if value["name"] != "search":
+        return "wrong name"
+    if "arguments" not in value:
+        return "missing arguments"
+    arguments = value["arguments"]
+    if not isinstance(arguments, dict):
+        return "arguments are no object"
+    if "query_list" not in arguments:
+        return "missing query_list"
+    queries = arguments["query_list"]
+    if not isinstance(queries, list):
+        return "query_list is no list"
+    return "query is no string" if queries else "empty query_list"
 
 
 def cut_after_call(text: str, tool_format: ToolFormat) -> str:

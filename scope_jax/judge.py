@@ -5,8 +5,9 @@ block, and an unclosed block makes the output unreadable
 (``Compat.verdicts_in_thinking`` turns that off). The calls are made elsewhere.
 """
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,18 +115,19 @@ def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
     block = formats.first_pair(verdict, "rubrics")
     if block is None:
         return RubricsParse(False, (), ("no closed rubrics block",))
-    rubrics = tuple(_rubrics(block.content))
+    # One too many is enough to know that there are too many.
+    rubrics = tuple(itertools.islice(_rubrics(block.content), MAX_RUBRICS + 1))
     errors = []
     if any(not rubric.text for rubric in rubrics):
         errors.append("blank rubric")
-    if not MIN_RUBRICS <= len(rubrics) <= MAX_RUBRICS:
-        errors.append(
-            f"{len(rubrics)} rubrics: {MIN_RUBRICS} to {MAX_RUBRICS} are wanted"
-        )
+    if len(rubrics) < MIN_RUBRICS:
+        errors.append("too few rubrics")
+    if len(rubrics) > MAX_RUBRICS:
+        errors.append("too many rubrics")
     return RubricsParse(not errors, rubrics, tuple(errors))
 
 
-def _rubrics(block: str):
+def _rubrics(block: str) -> Iterator[Rubric]:
     """Every ``<rubric\\b([^>]*)>(.*?)</rubric>`` of ``block``."""
     opening, closing = "<rubric", "</rubric>"
     position = 0
@@ -170,8 +172,7 @@ def _without_closed_thinking(text: str) -> str:
 
 def _score(text: str) -> float | None:
     stripped = text.strip()
-    # No score needs more characters, and float() of very long ones is slow.
-    if not re.fullmatch(r"[\d.]{1,64}", stripped):
+    if not re.fullmatch(r"[\d.]+", stripped):  # float() takes signs, nan and more
         return None
     try:
         value = float(stripped)
@@ -191,6 +192,13 @@ def gates_pass(scores: Mapping[str, int | None], required: int) -> bool:
     """Whether every gate's score could be read and they sum to ``required``."""
     readable = [score for score in scores.values() if score is not None]
     return len(readable) == len(scores) and sum(readable) >= required
+
+
+def unreadable_gates(scores: Mapping[str, int | None]) -> list[str]:
+    """A class of error for each gate whose verdict could not be read."""
+    return [
+        f"unreadable gate {name}" for name, score in scores.items() if score is None
+    ]
 
 
 def rubric_score(

@@ -68,7 +68,6 @@ class AnswerParse:
 
 _MARKER = re.compile(r"(?:\n|^)(user|assistant)\n")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-_ANSWER_CALL = re.compile(r"answer\s*\(")
 
 
 def _segments(text: str) -> list[tuple[str, str]]:
@@ -148,7 +147,7 @@ def _foreign_answer(text: str) -> AnswerParse:
     call = next(formats.function_calls(text, "answer", "answer"), None)
     answer = call.content.strip() if call else ""
     if not answer:
-        if "<function_calls>" in text and _ANSWER_CALL.search(text):
+        if "<function_calls>" in text and "answer(" in text:
             return AnswerParse(False, "", ("malformed answer call",))
         boxes = _BOXED.findall(text)
         answer = boxes[-1].strip() if boxes else ""
@@ -204,6 +203,7 @@ class Assessment:
       tokens: of the answer.
       length: the length factor; 0 for an answer over twice the hard limit.
       graded: what the judge must grade, or None: nothing.
+      errors: classes of what was wrong with its answer and its searches.
     """
 
     format: FormatScore
@@ -213,6 +213,7 @@ class Assessment:
     tokens: int
     length: float
     graded: str | None
+    errors: tuple[str, ...] = ()
 
 
 def assess(
@@ -255,6 +256,7 @@ def assess(
             len(ids), soft=limits.soft, hard=limits.hard, floor=limits.floor
         ),
         graded=graded,
+        errors=(*answer.errors, *formats.search_errors(turns, tool_format)),
     )
 
 
@@ -316,7 +318,6 @@ def reward(
     trace = {
         "branch": branch,
         "answer": assessment.answer.answer,
-        "errors": list(assessment.answer.errors),
         "grades": list(grades),
     }
-    return Reward(value, parts, trace)
+    return Reward(value, parts, trace, assessment.errors)

@@ -271,13 +271,20 @@ def _scored(
         uid=uid,
         group=group,
         role=role,
-        trace={**asked, "reward": reward.value, "parts": reward.parts, **reward.trace},
+        trace={
+            **asked,
+            "reward": reward.value,
+            "parts": reward.parts,
+            "errors": list(reward.errors),
+            **reward.trace,
+        },
     )
     return Scored(
         trajectory=trajectory,
         reward=reward.value,
         metrics=parts | {"rollout/ran_searches": episode.state.searches} | metrics,
         sampled_tokens=episode.sampled_tokens,
+        errors=reward.errors,
     )
 
 

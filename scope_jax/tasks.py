@@ -22,7 +22,7 @@ from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
 from scope_jax.stages import challenger_spec, gather, solver_prompt_tokens
 from scope_jax.task_file import read_tasks, write_tasks
-from scope_jax.training import Progress
+from scope_jax.training import Progress, error_counts
 from scope_jax.types import Task
 
 log = logging.getLogger("scope_jax")
@@ -108,6 +108,7 @@ class Batch:
         self._iteration, self._number = iteration, number
         self._rewards = Rewards(session, "tasks")
         self._outcomes: Counter[str] = Counter()
+        self._errors: list[str] = []
         self._difficulties: list[float] = []
         self._tokens = 0
         self.records: list[dict] = []
@@ -155,6 +156,7 @@ class Batch:
             )
         }
         found["rollout/tokens"] = float(self._tokens)
+        found |= error_counts(self._errors)
         if self._difficulties:
             # sorted: they arrive in any order, and a sum of floats depends on it
             found["reward/rubric_score"] = float(np.mean(sorted(self._difficulties)))
@@ -204,6 +206,7 @@ class Batch:
                 strict_think=True,
             )
             score = found.format
+            self._errors += found.errors
             if score.tool < 1 or score.structure < 1 or not found.parse.valid:
                 self._outcomes["bad_format"] += 1
                 self.records.append(
@@ -212,7 +215,7 @@ class Batch:
                         "type": row.task_type,
                         "outcome": "bad_format",
                         "format": vars(score),
-                        "errors": list(found.parse.errors),
+                        "errors": list(found.errors),
                         "messages": list(episode.state.messages),
                     }
                 )
@@ -243,6 +246,7 @@ class Batch:
             outcome = "gates_failed"
             gates = await self._rewards.gates(text, row.document.text, seed)
             record["gates"] = gates
+            self._errors += judge.unreadable_gates(gates)
         if gates and judge.gates_pass(gates, config.judge.required_gates):
             documents = judge.documents_text(
                 row.document.text, candidate.episode.state.passages
@@ -252,6 +256,7 @@ class Batch:
             )
             outcome = "no_rubrics"
             record["rubrics"] = raw
+            self._errors += parse.errors
             if parse.valid:
                 outcome, task = await self._measure(
                     candidate, parse.rubrics, gates, seed, record

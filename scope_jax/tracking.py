@@ -32,7 +32,7 @@ MEASURED = ("time/", "perf/")
 """Prefixes of metrics that depend on the clock and the machine."""
 
 TABLE = (
-    *("reward/", "eval/", "tasks/", "judge/", "rollout/", "retrieval/"),
+    *("reward/", "eval/", "tasks/", "judge/", "errors/", "rollout/", "retrieval/"),
     *("loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""

@@ -7,7 +7,8 @@ stage that was killed goes on from its last checkpoint as if nothing had happene
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,12 +36,14 @@ class Scored:
       reward: what GRPO sees.
       metrics: numbers of this rollout, averaged over the step; NaN is left out.
       sampled_tokens: over all turns, for the throughput.
+      errors: classes of errors in what model and judge wrote, counted over the step.
     """
 
     trajectory: Trajectory
     reward: float
     metrics: dict[str, float] = field(default_factory=dict)
     sampled_tokens: int = 0
+    errors: tuple[str, ...] = ()
 
 
 Collect = Callable[[int, Progress], Awaitable[Sequence[Scored]]]
@@ -176,7 +179,15 @@ def step_metrics(scored: Sequence[Scored]) -> dict[str, float]:
         values = np.array([one.metrics.get(key, np.nan) for one in scored])
         if np.isfinite(values).any():
             metrics[key] = float(np.nanmean(values))
-    return metrics
+    return metrics | error_counts(error for one in scored for error in one.errors)
+
+
+def error_counts(errors: Iterable[str]) -> dict[str, float]:
+    """How often each class of error occurred, as metrics; one that did not has none."""
+    return {
+        f"errors/{error.replace(' ', '_')}": float(count)
+        for error, count in sorted(Counter(errors).items())
+    }
 
 
 def _mean(values: Any) -> float:

@@ -303,3 +303,16 @@ def test_a_short_question_is_worth_its_exact_matches():
         ChallengerConfig(), assessment, rubrics=FOUR, gates=PASS, matches=matches
     )
     assert reward.parts["difficulty"] == pytest.approx(2 / 3)
+
+
+def test_a_reward_names_every_class_of_error():
+    messages = chat("A: <search> </search>", "U: try", "A: <task>open")
+    assessment = challenger.assess(messages, 1, "search_r1")
+    assert assessment.errors == ("unclosed task", "empty query")
+    reward = challenger.reward(
+        ChallengerConfig(),
+        challenger.assess(NINE, 1, "search_r1"),
+        rubrics=judge.RubricsParse(False, (), ("too few rubrics",)),
+        gates={"entity": None, "source_relevance": 1},
+    )
+    assert reward.errors == ("too few rubrics", "unreadable gate entity")

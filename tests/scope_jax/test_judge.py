@@ -67,7 +67,12 @@ def test_32_a_score_in_thinking_wins_only_in_the_reference():
 
 @pytest.mark.example(33)
 @pytest.mark.parametrize(
-    "text", ["<score>2</score>", "<score>", "score: 1", "0, 1", "", "<score>.</score>"]
+    "text",
+    [
+        *("<score>2</score>", "<score>", "score: 1", "0, 1", "", "<score>.</score>"),
+        "<score>2</score><scores>1</scores>",
+        "<score>2</score><score>1</score>",
+    ],
 )
 def test_33_failures(text):
     assert judge.parse_grade(text) is None

@@ -156,3 +156,10 @@ def test_the_last_turn_s_calls_count_for_search_but_not_for_format():
 def test_a_conversation_without_turns_scores_nothing():
     score = solver.format_score([{"role": "user", "content": "q"}], "tool_call")
     assert score.value == 0
+
+
+def test_a_reward_names_every_class_of_error():
+    messages = conversation(1, "<answer>open")
+    messages[1]["content"] = "<search>q"
+    _, reward = rewarded(messages, ())
+    assert reward.errors == ("unclosed answer", "unclosed search tag")

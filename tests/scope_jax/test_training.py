@@ -1,5 +1,6 @@
 """From rewarded rollouts to training rows and a step's numbers."""
 
+import dataclasses
 import math
 
 import pytest
@@ -68,3 +69,13 @@ def test_metrics_leave_out_what_was_not_measured():
     assert found["reward/groups_that_differ"] == 0.5
     assert found["rollout/finished_length"] == 0.25
     assert found["rollout/tokens"] == 20
+
+
+def test_errors_are_counted_by_class():
+    bad = dataclasses.replace(
+        scored(0, 0.0), errors=("unclosed task", "empty query", "empty query")
+    )
+    found = step_metrics([bad, dataclasses.replace(bad, errors=("empty query",))])
+    assert found["errors/unclosed_task"] == 1
+    assert found["errors/empty_query"] == 3
+    assert not [name for name in step_metrics([scored(0, 0.0)]) if "errors" in name]

@@ -1,0 +1,209 @@
+"""The Challenger's words: its task, its format score, what was wrong (spec 4, 9.1)."""
+
+import itertools
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scope_jax import formats
+from scope_jax.compat import OFF, Compat
+from scope_jax.formats import FormatScore, Message
+from scope_jax.types import ToolFormat
+
+SHORT = "short_form_qa"
+
+
+@dataclass(frozen=True)
+class TaskParse:
+    """The task of a Challenger; ``errors`` say why there is none."""
+
+    valid: bool
+    task: str
+    reference_answer: str = ""
+    errors: tuple[str, ...] = ()
+
+
+def parse_task(
+    text: str,
+    tool_format: ToolFormat,
+    *,
+    compat: Compat = OFF,
+) -> TaskParse:
+    """The last ``<task>`` of ``text`` (spec 4).
+
+    Args:
+      text: what the Challenger wrote, all its turns.
+      tool_format: in ``tool_call`` a ``submit_task`` call is accepted as well.
+      compat: taken for uniformity; no switch concerns this parser.
+    """
+    del compat
+    answer = formats.last_pair(text, "answer")
+    reference = answer.content.strip() if answer else ""
+    pair = formats.last_pair(text, "task")
+    task = pair.content.strip() if pair else ""
+    if not task and tool_format == "tool_call":
+        for call in formats.tool_calls(text):
+            if call.name == "submit_task":
+                task = (formats.argument(call, "task_prompt") or "").strip()
+            if task:
+                break
+    if task:
+        return TaskParse(True, task, reference)
+    if pair:
+        error = "empty task"
+    else:
+        error = "unclosed task" if "<task>" in text else "missing task tags"
+    return TaskParse(False, "", reference, (error,))
+
+
+def written_text(messages: Sequence[Message]) -> str:
+    """All that the Challenger wrote, from which its task is read."""
+    return "\n".join(formats.assistant_texts(messages))
+
+
+def format_score(
+    messages: Sequence[Message],
+    num_searches: int,
+    tool_format: ToolFormat,
+    *,
+    compat: Compat = OFF,
+    strict_think: bool = False,
+) -> FormatScore:
+    """Format score of a Challenger's conversation (spec 9.1).
+
+    Args:
+      messages: of the conversation, without example turns.
+      num_searches: N that its prompt asks for.
+      tool_format: how searches are written.
+      compat: ``misindexed_tool_score`` counts as the reference does in ``tool_call``.
+      strict_think: a turn thinks only if it starts with a closed block, as in task
+        creation; otherwise an opening tag anywhere is enough, as in training.
+    """
+    turns = formats.assistant_texts(messages)
+    if not turns:
+        return FormatScore(0.0, 0.0, 0.0, 0.0)
+    thinks = formats.opens_with_thinking if strict_think else _mentions_thinking
+    think = sum(map(thinks, turns)) / len(turns)
+    if num_searches == 0:
+        tool = 1.0
+    elif tool_format == "search_r1":
+        valid = [bool(formats.first_search(turn, tool_format)) for turn in turns]
+        bad = [
+            "<search>" in turn and not ok for turn, ok in zip(turns, valid, strict=True)
+        ]
+        tool = max(sum(valid) - sum(bad), 0) / num_searches
+    elif tool_format == "tool_call" and compat.misindexed_tool_score:
+        tool = _misindexed_searches(messages, num_searches) / num_searches
+    else:
+        tool = _answered_searches(messages, tool_format) / num_searches
+    tool = min(tool, 1.0)
+    structure = float(parse_task(turns[-1], tool_format).valid)
+    return FormatScore(think, tool, structure, (think + tool + structure) / 3)
+
+
+def _mentions_thinking(turn: str) -> bool:
+    return "<think>" in turn
+
+
+def _is_result(message: Message, tool_format: ToolFormat) -> bool:
+    """Whether a turn of the environment brings a search result."""
+    if message["role"] == "tool" and tool_format == "tool_call":
+        return True
+    if message["role"] not in ("user", "environment", "tool"):
+        return False
+    tag = formats.RESULT_TAG[tool_format]
+    return formats.first_pair(message["content"], tag) is not None
+
+
+def _answered_searches(messages: Sequence[Message], tool_format: ToolFormat) -> int:
+    """Turns whose first call is a valid search and whose next turn is its result."""
+    count = 0
+    for message, following in itertools.pairwise(messages):
+        if message["role"] == "assistant" and _is_result(following, tool_format):
+            text = formats.message_text(message)
+            count += formats.first_search(text, tool_format) is not None
+    return count
+
+
+def _misindexed_searches(messages: Sequence[Message], num_searches: int) -> int:
+    """Turn j with a valid search, if user turn j + 1 is a result (spec Q4).
+
+    Guidance is a user turn of its own, so from the second search on it is looked at in
+    place of the result.
+    """
+    turns = formats.assistant_texts(messages)
+    user_turns: list[bool] = []  # after the prompt: does it hold a result?
+    previous, begun = "", False
+    for message in messages:
+        role = message["role"]
+        begun = begun or role == "assistant"
+        if begun and role in ("user", "tool") and not role == previous == "tool":
+            user_turns.append(_is_result(message, "tool_call"))
+        previous = role
+    return sum(
+        formats.first_search(turn, "tool_call") is not None and is_result
+        for turn, is_result in zip(turns[:num_searches], user_turns, strict=False)
+    )
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().translate(_PUNCTUATION).split())
+
+
+def short_answer_score(messages: Sequence[Message]) -> float:
+    """Reference answer A of a short question: short, and found in the last result."""
+    answer = formats.last_pair(written_text(messages), "answer")
+    plain = _plain(answer.content) if answer else ""
+    if not plain:
+        return 0.0
+    results = [m["content"] for m in messages if m["role"] in ("user", "tool")]
+    last = formats.last_pair("\n".join(results), "information")
+    found = last is not None and plain in _plain(last.content)
+    if not found and plain not in ("yes", "no"):
+        return 0.0
+    words = len(plain.split())
+    return 1.0 if words <= 5 else 0.5 if words <= 10 else 0.0
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A Challenger's conversation, read.
+
+    Attributes:
+      format: its format score.
+      parse: the task in all that it wrote (spec Q9).
+      value: the format score F that counts: 0 where no task can be extracted, and with
+        the reference answer's share for a short question.
+      errors: classes of what was wrong with its task and its searches.
+    """
+
+    format: FormatScore
+    parse: TaskParse
+    value: float
+    errors: tuple[str, ...] = ()
+
+
+def assess(
+    messages: Sequence[Message],
+    num_searches: int,
+    tool_format: ToolFormat,
+    *,
+    task_type: str = "",
+    compat: Compat = OFF,
+    strict_think: bool = False,
+) -> Assessment:
+    """Reads a Challenger's conversation; the arguments are ``format_score``'s."""
+    score = format_score(
+        messages, num_searches, tool_format, compat=compat, strict_think=strict_think
+    )
+    parse = parse_task(written_text(messages), tool_format, compat=compat)
+    value = score.value if parse.valid else 0.0
+    if task_type == SHORT:
+        short = short_answer_score(messages)
+        value = (3 * value + short) / 4 if short and value else 0.0
+    turns = formats.assistant_texts(messages)
+    errors = (*parse.errors, *formats.search_errors(turns, tool_format))
+    return Assessment(score, parse, value, errors)
