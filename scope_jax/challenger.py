@@ -106,6 +106,26 @@ def difficulty(
     return share / target if share <= target else (1 - share) / (1 - target)
 
 
+def usable_sums(
+    grades: Sequence[Sequence[float | None] | None],
+    n_rubrics: int,
+    *,
+    min_coverage: float = 0.5,
+    pad: float = 0.0,
+) -> list[float]:
+    """Rubric sums of the Solver's rollouts that count (spec 9.2).
+
+    Left out are a rollout without a valid answer (None) and one of whose grades too
+    few could be read.
+    """
+    sums = (
+        rubric_score(rollout, n_rubrics, min_coverage=min_coverage, pad=pad)
+        for rollout in grades
+        if rollout is not None
+    )
+    return [total for total in sums if total is not None]
+
+
 def match_difficulty(matches: Sequence[bool]) -> float:
     """Difficulty of a short question from the exact match of K answers (spec 9.2)."""
     rollouts, correct = len(matches), sum(matches)
@@ -156,13 +176,7 @@ def reward(
         used = len(matches)
     else:
         n = len(rubrics.rubrics)
-        sums = [
-            total
-            for rollout in grades
-            if rollout is not None
-            and (total := rubric_score(rollout, n, min_coverage=min_coverage, pad=pad))
-            is not None
-        ]
+        sums = usable_sums(grades, n, min_coverage=min_coverage, pad=pad)
         branch, used = "graded" if sums else "no usable rollout", len(sums)
         if sums:
             mean = sum(sums) / len(sums)
@@ -174,6 +188,7 @@ def reward(
         config.format_weight * value_format
         + config.difficulty_weight * value_difficulty
     )
+    short = {} if assessment.short is None else {"short_answer": assessment.short}
     parts = {
         "format": value_format,
         "think": assessment.format.think,
@@ -182,6 +197,7 @@ def reward(
         "difficulty": value_difficulty,
         "rubric_score": mean,
         "quality": float(passed and bool(rubrics and rubrics.valid)),
+        **short,
         **{f"gate_{name}": float(score or 0) for name, score in (gates or {}).items()},
     }
     errors = (

@@ -159,10 +159,14 @@ def short_answer_score(messages: Sequence[Message]) -> float:
     plain = _plain(answer.content) if answer else ""
     if not plain:
         return 0.0
-    results = [m["content"] for m in messages if m["role"] in ("user", "tool")]
-    last = formats.last_pair("\n".join(results), "information")
-    found = last is not None and plain in _plain(last.content)
-    if not found and plain not in ("yes", "no"):
+    result = ""  # the last one, as text
+    for message in messages:
+        if message["role"] == "tool":
+            result = message["content"]
+        elif message["role"] == "user":
+            block = formats.last_pair(message["content"], "information")
+            result = block.content if block else result
+    if plain not in _plain(result) and plain not in ("yes", "no"):
         return 0.0
     words = len(plain.split())
     return 1.0 if words <= 5 else 0.5 if words <= 10 else 0.0
@@ -178,12 +182,14 @@ class Assessment:
       value: the format score F that counts: 0 where no task can be extracted, and with
         the reference answer's share for a short question.
       errors: classes of what was wrong with its task and its searches.
+      short: of a short question, the score of its reference answer.
     """
 
     format: FormatScore
     parse: TaskParse
     value: float
     errors: tuple[str, ...] = ()
+    short: float | None = None
 
 
 def assess(
@@ -201,9 +207,10 @@ def assess(
     )
     parse = parse_task(written_text(messages), tool_format, compat=compat)
     value = score.value if parse.valid else 0.0
+    short = None
     if task_type == SHORT:
         short = short_answer_score(messages)
         value = (3 * value + short) / 4 if short and value else 0.0
     turns = formats.assistant_texts(messages)
     errors = (*parse.errors, *formats.search_errors(turns, tool_format))
-    return Assessment(score, parse, value, errors)
+    return Assessment(score, parse, value, errors, short)

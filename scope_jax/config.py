@@ -61,7 +61,7 @@ class TasksConfig:
     solver_rollouts: int = 4
     """Rollouts of the previous Solver per task; their mean score is its difficulty."""
     sub_batch: int = 500
-    """Tasks that pass through gates, rubrics, rollouts and grading together."""
+    """Tasks that are under way in gates, rubrics, rollouts and grading at one time."""
     low: float = 0.2
     """Lowest mean rubric score that is kept, this value included."""
     high: float = 0.8

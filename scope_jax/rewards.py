@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rl.sampling import seed64
-from scope_jax import challenger, judge, solver
+from scope_jax import challenger, explain, judge, solver
 from scope_jax.conversation import ConversationSpec
 from scope_jax.documents import PromptRow
 from scope_jax.formats import Reward
@@ -26,13 +26,16 @@ Seed = tuple[str | int, ...]
 class Attempt:
     """One difficulty rollout of the previous Solver, graded.
 
-    ``grades`` is None where there was no valid answer to grade.
+    ``grades`` is None where there was no valid answer to grade; ``match`` says whether
+    a valid answer is the known one, where one is known and the judge is not asked.
     """
 
     answer: str
     grades: tuple[Grade, ...] | None
     searches: int
     turns: int
+    finish: str
+    match: bool | None = None
 
     @property
     def scores(self) -> tuple[float | None, ...] | None:
@@ -67,12 +70,15 @@ class Rewards:
         return judge.parse_rubrics(raw, compat=self._config.compat), raw
 
     async def gates(
-        self, task: str, document: str, seed: Seed
+        self, task: str, task_type: str, document: str, seed: Seed
     ) -> dict[str, int | None]:
         """The score of every gate, None where it could not be read."""
         config = self._config.judge
+        short = task_type == challenger.SHORT and self._stage == "challenger"
 
         async def ask(name: str) -> int | None:
+            if short and name == "source_relevance":  # spec 8: passes by itself
+                return 1
             raw = await self._session.ask_judge(
                 self._session.prompts.gate(name, task=task, document=document),
                 temperature=config.gate_temperature,
@@ -110,9 +116,10 @@ class Rewards:
             score = judge.parse_grade(raw, compat=compat)
             if score is not None or not config.retry:
                 return Grade(score=score, raw=raw)
-            raw = await once(self._session.prompts.grade_retry(messages, raw), 1)
+            again = self._session.prompts.grade_retry(messages, raw)
+            first, raw = raw, await once(again, 1)
             score = judge.parse_grade(raw, compat=compat)
-            return Grade(score=score, raw=raw, retried=True)
+            return Grade(score=score, raw=raw, retried=True, first_raw=first)
 
         return tuple(
             await asyncio.gather(*(ask(i, m) for i, m in enumerate(conversations)))
@@ -126,9 +133,19 @@ class Rewards:
     # --- the previous Solver ------------------------------------------------------
 
     async def attempts(
-        self, task: str, rubrics: Sequence[Rubric], count: int, seed: Seed
+        self,
+        task: str,
+        rubrics: Sequence[Rubric],
+        count: int,
+        seed: Seed,
+        *,
+        target: str | None = None,
     ) -> list[Attempt]:
-        """``count`` graded difficulty rollouts of the previous Solver (spec 3.8)."""
+        """``count`` graded difficulty rollouts of the previous Solver (spec 3.8).
+
+        Where the answer is known (``target``), answers are compared with it and the
+        judge is not asked.
+        """
         config = self._config
 
         async def play(number: int) -> Attempt:
@@ -155,14 +172,18 @@ class Rewards:
             # Only the last turn's answer counts here (spec 3.8).
             spoken = [m for m in episode.state.episode if m["role"] == "assistant"]
             parse = solver.parse_answer(spoken[-1:])
-            grades = None
-            if parse.valid:
+            grades, match = None, None
+            if parse.valid and target is not None:
+                match = solver.exact_match(parse.answer, [target])
+            elif parse.valid:
                 grades = await self.grade(task, parse.answer, rubrics, own)
             return Attempt(
                 answer=parse.answer,
                 grades=grades,
                 searches=episode.state.searches,
                 turns=episode.state.turns,
+                finish=episode.finish,
+                match=match,
             )
 
         return list(await asyncio.gather(*map(play, range(count))))
@@ -188,24 +209,32 @@ class Rewards:
         """The reward of a Challenger's rollout (spec 9.2); asks only what it needs."""
         config = self._config
         assessment = challenger.assess(
-            episode.state.episode,
+            episode.scored,
             row.searches,
             config.tool_format,
             task_type=row.task_type,
             compat=config.compat,
         )
         rubrics, raw, gates, attempts = None, "", {}, []
-        task = assessment.parse.task
+        task, matches = assessment.parse.task, None
         if assessment.value > 0 and assessment.parse.valid:
             documents = judge.documents_text(row.document.text, episode.state.passages)
             (rubrics, raw), gates = await asyncio.gather(
                 self.rubrics(task, row.task_type, documents, seed),
-                self.gates(task, row.document.text, seed),
+                self.gates(task, row.task_type, row.document.text, seed),
             )
             if rubrics.valid and judge.gates_pass(gates, config.judge.required_gates):
+                short = row.task_type == challenger.SHORT
                 attempts = await self.attempts(
-                    task, rubrics.rubrics, config.challenger.rollouts, seed
+                    task,
+                    rubrics.rubrics,
+                    config.challenger.rollouts,
+                    seed,
+                    target=assessment.parse.reference_answer if short else None,
                 )
+                if short:
+                    found = [attempt.match for attempt in attempts]
+                    matches = [match for match in found if match is not None]
         reward = challenger.reward(
             config.challenger,
             assessment,
@@ -213,10 +242,20 @@ class Rewards:
             gates=gates,
             required_gates=config.judge.required_gates,
             grades=[attempt.scores for attempt in attempts],
+            matches=matches,
             min_coverage=config.judge.min_coverage,
             pad=config.judge.pad,
         )
+        why = explain.challenger(
+            config.challenger,
+            config.judge,
+            reward,
+            searches=row.searches,
+            rubrics=rubrics,
+            attempts=attempts,
+        )
         trace = {
+            "why": why,
             **reward.trace,
             "rubrics": [r.text for r in rubrics.rubrics] if rubrics else [],
             "rubrics_raw": raw,
@@ -229,42 +268,57 @@ class Rewards:
         self, episode: Episode, task: Task, seed: Seed
     ) -> tuple[Reward, tuple[Grade, ...]]:
         """The reward of a Solver's rollout (spec 10)."""
+        config = self._config
         assessment = solver.assess(
-            self._config.solver,
-            episode.state.episode,
-            self._config.tool_format,
+            config.solver,
+            episode.scored,
+            config.tool_format,
             encode=self._encode,
             decode=self._decode,
         )
         grades: tuple[Grade, ...] = ()
-        if assessment.graded is not None:
+        if assessment.graded is not None and task.target is None:
             grades = await self.grade(task.text, assessment.graded, task.rubrics, seed)
         reward = solver.reward(
-            self._config.solver,
+            config.solver,
             assessment,
             [grade.score for grade in grades],
             len(task.rubrics),
-            judge=self._config.judge,
+            judge=config.judge,
+            targets=() if task.target is None else (task.target,),
         )
         trace = {
+            "why": explain.solver(config.solver, config.judge, reward),
             **reward.trace,
             "task": task.text,
             "rubrics": [rubric.text for rubric in task.rubrics],
-            "judge": [vars(grade) for grade in grades],
+            "judge": [grade_json(grade) for grade in grades],
             "conversation": list(episode.state.trace),
         }
         return replace(reward, trace=trace), grades
 
 
+def grade_json(grade: Grade) -> dict[str, Any]:
+    """A grade and the judge's own words, as a person reads them in a trace."""
+    shown: dict[str, Any] = {"score": grade.score, "raw": grade.raw}
+    if grade.retried:
+        shown |= {"asked_again_after": grade.first_raw}
+    return shown
+
+
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
     """An attempt as a person reads it in a trace."""
-    return {
+    shown: dict[str, Any] = {
         "answer": attempt.answer,
         "scores": None if attempt.scores is None else list(attempt.scores),
-        "judge": [grade.raw for grade in attempt.grades or ()],
+        "judge": [grade_json(grade) for grade in attempt.grades or ()],
         "searches": attempt.searches,
         "turns": attempt.turns,
+        "finish": attempt.finish,
     }
+    if attempt.match is not None:
+        shown["match"] = attempt.match
+    return shown
 
 
 def judge_metrics(grades: Sequence[Grade]) -> dict[str, float]:

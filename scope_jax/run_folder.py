@@ -175,3 +175,7 @@ class RunFolder:
     def task_batch(self, iteration: int, batch: int) -> Path:
         """File of the tasks that one batch of prompts gave."""
         return self.path / "tasks" / f"iter_{iteration}" / f"batch_{batch:04d}.parquet"
+
+    def task_drafts(self, iteration: int, batch: int) -> Path:
+        """File of what one batch of prompts was made into, until it is sifted."""
+        return self.task_batch(iteration, batch).with_suffix(".written.jsonl")

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ),
         ("gate_scores", pa.string()),  # JSON: gates are named by the configuration
         ("difficulty", pa.float64()),
+        ("target", pa.string()),
         ("trace", pa.string()),  # JSON, for people
     ]
 )
@@ -46,6 +47,7 @@ def write_tasks(path: Path, tasks: Sequence[Task]) -> None:
             "rubrics": [vars(rubric) for rubric in task.rubrics],
             "gate_scores": json.dumps(task.gate_scores),
             "difficulty": task.difficulty,
+            "target": task.target,
             "trace": json.dumps(task.trace, ensure_ascii=False),
         }
         for task in tasks
@@ -85,6 +87,7 @@ def read_tasks(path: Path) -> list[Task]:
             rubrics=tuple(Rubric(**rubric) for rubric in row["rubrics"]),
             gate_scores=json.loads(row["gate_scores"]),
             difficulty=row["difficulty"],
+            target=row["target"],
             trace=json.loads(row["trace"]),
         )
         for row in table.to_pylist()

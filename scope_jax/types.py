@@ -26,16 +26,24 @@ class Rubric:
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """The judge's verdict on one (answer, rubric): ``score`` None means unparseable."""
+    """The judge's verdict on one (answer, rubric): ``score`` None means unparseable.
+
+    ``first_raw`` is what it said before it was asked again, if it was.
+    """
 
     score: float | None
     raw: str
     retried: bool = False
+    first_raw: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task that passed creation (spec 11), ready for Solver training."""
+    """A task that passed creation (spec 11), ready for Solver training.
+
+    ``target`` is the known answer of a short question, None for any other task; an
+    answer is then compared with it instead of being graded.
+    """
 
     uid: str
     type: str
@@ -45,4 +53,5 @@ class Task:
     rubrics: tuple[Rubric, ...]
     gate_scores: dict[str, int | None]
     difficulty: float
+    target: str | None = None
     trace: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Transformers' own models, small and with every tensor random, and ours beside them."""
+"""Transformers' own models, small, every tensor random, and ours beside them."""
 
 from typing import Any
 
