@@ -26,7 +26,7 @@ def read(path: Path) -> list[dict]:
       UserError: the file is missing or empty, or a line is not of the form above.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     rows = []

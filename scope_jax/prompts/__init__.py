@@ -6,9 +6,13 @@ pass by plain replacement, so a ``{slot}`` inside a filled text stays text.
 
 Whatever documents, tasks, answers and rubrics contain, they can't close the block that
 a prompt puts around them, nor can a judge quote a forged verdict from them: the ``<``
-of such tags becomes ``&lt;`` (``neutralise``). Other text passes unchanged, and a set
-whose prompts use no tags (the small world's one-liners) escapes only what the judge
-reads.
+of such tags becomes ``&lt;`` (``neutralise``). Where a judge's prompt sets its parts
+apart by the first words of a line and not by tags (the small world's one-liners), a
+line that begins like that gets a backslash. Other text passes unchanged.
+
+What the judge is told comes first, then what many of its calls share (the task, the
+answer), then what is a call's own (the rubric), so that an engine's prefix cache holds
+all but the end.
 """
 
 import dataclasses
@@ -37,17 +41,17 @@ GATES = ("entity", "source_relevance")
 # file stem -> (slots that must occur, slots that may occur)
 _SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "challenger_{format}": (
-        ("source_document",),
-        ("task_type", "task_description", "num_search_turns"),
+        ("source_document", "task_type", "num_search_turns"),
+        ("task_description",),
     ),
-    "solver_{format}": (("question",), ("max_search_turns",)),
-    "rubric": (("task_prompt",), ("task_type", "documents")),
+    "solver_{format}": (("question", "max_search_turns"), ()),
+    "rubric": (("task_prompt", "documents"), ("task_type",)),
     "grader": (("response", "rubric"), ("prompt",)),
     "grader_thinking": (("response", "rubric"), ("prompt",)),
     "gate_entity": (("task_prompt",), ()),
     "gate_source_relevance": (("source_document", "task_prompt"), ()),
-    "after_search": ((), ("remaining", "target")),
-    "no_result": ((), ("remaining", "target")),
+    "after_search": (("remaining",), ("target",)),
+    "no_result": (("remaining",), ("target",)),
     "final": ((), ("target",)),
     "final_xml": ((), ("target",)),
     "invalid_action_{format}": ((), ()),
@@ -74,6 +78,8 @@ _JUDGE_FILES = (
     "gate_source_relevance",
 )
 _SLOT = re.compile(r"\{([a-z_]+)\}")
+_LIKE_A_SLOT = re.compile(r"\{\s*\w+\s*\}")
+_HEADING = re.compile(r"((?:^|[\r\n\v\f\x85\u2028\u2029])[ \t]*)(?=#[# \t])")
 _TAG = re.compile(r"<(/?)([a-z_]+)>")
 
 
@@ -87,18 +93,31 @@ def neutralise(text: str, tags: Iterable[str]) -> str:
     )
 
 
+def _unfence(text: str, fences: Iterable[str]) -> str:
+    """``text`` with a backslash before lines that begin with one of ``fences``."""
+    names = "|".join(map(re.escape, fences))
+    return re.sub(rf"(?m)^(?=[ \t]*+(?:{names}))", r"\\", text) if names else text
+
+
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """One prompt: its text and the tags that no filling of a slot may hold."""
+    """One prompt.
+
+    Attributes:
+      text: with its slots.
+      guarded: tags that no filling of a slot may hold.
+      fences: what no line of a filling may begin with.
+    """
 
     text: str
     guarded: tuple[str, ...]
+    fences: tuple[str, ...] = ()
 
     def fill(self, **slots: object) -> str:
         """The prompt with every slot replaced, once, by its (escaped) value."""
 
         def replace(match: re.Match[str]) -> str:
-            return neutralise(str(slots[match[1]]), self.guarded)
+            return _unfence(neutralise(str(slots[match[1]]), self.guarded), self.fences)
 
         return _SLOT.sub(replace, self.text)
 
@@ -123,7 +142,7 @@ class PromptSet:
         return self._messages(
             "challenger_{format}",
             # A line of the document must not pass for the prompt's next heading.
-            source_document=re.sub(r"(?m)^(#+ )", r"\\\1", document),
+            source_document=_HEADING.sub(r"\1\\", document),
             task_type=task_type,
             task_description=self.templates[f"tasks/{task_type}"].text,
             num_search_turns=searches,
@@ -286,18 +305,20 @@ def _load_template(
     if not text:
         raise UserError(f"{path}: empty: write the prompt into it")
     allowed = (*required, *optional)
-    found = {match[1]: match.start() for match in reversed([*_SLOT.finditer(text)])}
-    for slot in found:
-        if slot not in allowed:
+    for slot in _LIKE_A_SLOT.findall(text):
+        if slot not in {f"{{{name}}}" for name in allowed}:
             known = ", ".join(f"{{{name}}}" for name in allowed) or "none"
-            raise UserError(f"{path}: unknown slot {{{slot}}}: its slots are: {known}")
+            raise UserError(f"{path}: unknown slot {slot}: its slots are: {known}")
+    found = {match[1]: match.start() for match in reversed([*_SLOT.finditer(text)])}
     for slot in required:
         if slot not in found:
             raise UserError(f"{path}: slot {{{slot}}} does not occur: put it in")
     verdicts = _VERDICT_TAGS if stem in _JUDGE_FILES else ()
     blocks = {tag for start in found.values() for tag in _enclosing_tags(text, start)}
     guarded = tuple(sorted({*blocks, *verdicts}))
-    return Template(text, guarded)
+    begins = {line.partition("{")[0].strip() for line in text.splitlines()} - {""}
+    fences = tuple(sorted(begins)) if verdicts and not blocks else ()
+    return Template(text, guarded, fences)
 
 
 def _enclosing_tags(text: str, position: int) -> list[str]:

@@ -1,7 +1,10 @@
 """Prompt sets: checked when loaded, and not to be forged from inside a slot."""
 
+import os
 import re
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from scope_jax.types import TOOL_FORMATS
 
 SETS = prompts.shipped_sets()
 DEFAULT = Path(prompts.__file__).parent / "default"
+ROOT = Path(__file__).parents[2]
 
 
 def text(messages):
@@ -127,6 +131,10 @@ def broken(tmp_path, name, content):
         ("rubric.txt", None, "missing"),
         ("grader.txt", "{prompt} {response}", "{rubric} does not occur"),
         ("final.txt", "{remaining} left", "unknown slot {remaining}"),
+        ("solver_search_r1.txt", "{ question }", "unknown slot { question }"),
+        ("solver_search_r1.txt", "{Question}", "unknown slot {Question}"),
+        ("solver_search_r1.txt", "{question}", "{max_search_turns} does not occur"),
+        ("tasks/writing.txt", None, "missing"),
         ("no_result.txt", " \n", "empty"),
         ("examples/rubric.json", "{", "not JSON"),
         ("examples/rubric.json", '[{"role": "judge"}]', "not example turns"),
@@ -143,3 +151,19 @@ def test_a_broken_set_is_one_clear_line(tmp_path, name, content, complaint):
 def test_an_unknown_set_names_the_known_ones():
     with pytest.raises(UserError, match="default"):
         prompts.load("no_such_set", "search_r1")
+
+
+def test_a_broken_set_ends_the_command_with_one_line_and_2(
+    tmp_path, monkeypatch, capsys
+):
+    folder = broken(tmp_path, "rubric.txt", "{task} {documents}")
+    run = tmp_path / "run"
+    line = f"train.py --config tiny --prompts {folder} --run {run}"
+    monkeypatch.setattr(sys, "argv", line.split())
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert end.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert "unknown slot {task}" in line
+    assert not (run / "config.json").exists()
