@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import cached_attention, full_attention, segment_mask
+from models.attention import cached_attention
+from models.blocked_attention import blocked_attention
 from models.cache import Cache, read_rows, read_slots, write_chunks, write_tokens
 from models.config import DecoderConfig
 from models.decoder import Block
@@ -68,11 +69,10 @@ def hidden(
 
     def layer(index: int):
         window = config.layer_window(index)
-        mask = segment_mask(segment_ids, window)
 
         def run(x, block_params):
             def attend(q, k, v):
-                return full_attention(q, k, v, mask), None
+                return blocked_attention(q, k, v, segment_ids, window=window), None
 
             with jax.named_scope("block"):
                 rope = ropes[config.layer_rope(index)]

@@ -43,7 +43,10 @@ class Objective:
     valid_vocab: int | None
 
     def logprobs(self, params: Params, micro: dict[str, Array]) -> tuple[Array, Array]:
-        """Returns (log-prob, entropy) [R, T] of the targets under ``params``."""
+        """Returns (log-prob, entropy) [R, T] of the targets under ``params``.
+
+        Both are 0 where a token is neither sampled nor in the loss.
+        """
         compute = jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
         # Whole along D, or the lookup's output would be cut along D and not by rows.
         compute["embed"] = self._constrain(compute["embed"], "tensor", None)
@@ -60,6 +63,7 @@ class Objective:
             self.config,
             self._constrain(hidden, ("data", "fsdp")),
             micro["targets"],
+            (micro["loss_mask"] | micro["sampled_mask"]) != 0,
             chunk=self.logit_chunk,
             temperature=self.temperature,
             valid_vocab=self.valid_vocab,

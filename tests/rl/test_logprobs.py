@@ -44,6 +44,33 @@ def test_matches_float64_numpy(tiny_config, tiny_params, case, chunk, valid):
     np.testing.assert_allclose(got[1], want[1], atol=2e-6)
 
 
+def test_unwanted_tokens_change_nothing_and_cost_no_chunk(
+    tiny_config, tiny_params, case
+):
+    hidden, targets = case
+    wanted = np.zeros(targets.shape, bool)
+    wanted[0, [1, 4, 9]] = wanted[1, [0, 3]] = True
+
+    def loss(params, hidden, wanted):
+        out, entropy = token_logprobs(
+            params, tiny_config, hidden, targets, wanted, chunk=2
+        )
+        return jnp.sum(jnp.where(mask, out, 0.0)), (out, entropy)
+
+    mask = jnp.asarray(wanted)
+    run = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    some, got = run(tiny_params, hidden, mask)
+    every, all_of_them = run(tiny_params, hidden, jnp.ones_like(mask))
+    for part, whole in zip(got, all_of_them, strict=True):
+        np.testing.assert_allclose(part[mask], whole[mask], atol=1e-6)
+        assert not np.asarray(part[~mask]).any()
+    for a, b in zip(jax.tree.leaves(some), jax.tree.leaves(every), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # Where a chunk is run, a NaN would spread into the gradient through 0 * NaN.
+    unread, _ = run(tiny_params, hidden.at[:, 5:8].set(jnp.nan), mask)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(unread))
+
+
 def test_gradients_do_not_depend_on_the_chunk(tiny_config, tiny_params, case):
     hidden, targets = case
 
@@ -88,10 +115,8 @@ def test_no_buffer_holds_the_vocabulary_for_more_than_a_chunk(tiny_config, tiny_
                 shape = getattr(var.aval, "shape", ())
                 if len(shape) > 1 and shape[-1] == tiny_config.vocab_size:
                     yield int(np.prod(shape[:-1]))
-            for value in eqn.params.values():
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns"):
-                    yield from sizes(inner)
+            for inner in jax.core.jaxprs_in_params(eqn.params):
+                yield from sizes(inner)
 
     found = list(sizes(jaxpr.jaxpr))
     # The head's own gradient [32, V] is there by right; 2 x 4 tokens are a chunk.

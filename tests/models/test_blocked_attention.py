@@ -1,0 +1,86 @@
+"""Attention in blocks: the dense formula's values and gradients, without its buffer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.attention import full_attention, segment_mask
+from models.blocked_attention import blocked_attention
+
+SEGMENTS = {
+    "one": np.ones((2, 37), np.int32),
+    "packed": np.array([[1] * 20 + [2] * 3 + [3] * 9 + [0] * 5, [1] * 4 + [2] * 33]),
+    "padded": np.array([[1] * 5 + [0] * 32, [0] * 37]),
+    "out of order": np.array([[3] * 10 + [1] * 17 + [2] * 10, [2] * 30 + [1] * 7]),
+}
+
+
+def case(seed=0):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    shapes = [(2, 37, 6, 8), (2, 37, 2, 8), (2, 37, 2, 8), (2, 37, 6, 8)]
+    arrays = zip(keys, shapes, strict=True)
+    return [jax.random.normal(key, shape) for key, shape in arrays]
+
+
+def dense(q, k, v, segments, window):
+    return full_attention(q, k, v, segment_mask(segments, window))
+
+
+@pytest.mark.parametrize("block", [4, 16, 64])
+@pytest.mark.parametrize("window", [0, 1, 7, 16])
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_equals_the_dense_formula(name, window, block):
+    q, k, v, weight = case()
+    segments = jnp.asarray(SEGMENTS[name], jnp.int32)
+
+    def blocked(q, k, v):
+        return blocked_attention(q, k, v, segments, window=window, block=block)
+
+    def grads(attend):
+        total = lambda *args: jnp.sum(attend(*args) * weight)  # noqa: E731
+        return jax.jit(jax.grad(total, argnums=(0, 1, 2)))(q, k, v)
+
+    real = (segments > 0)[..., None, None]
+    weight = jnp.where(real, weight, 0.0)
+    want, got = dense(q, k, v, segments, window), blocked(q, k, v)
+    np.testing.assert_allclose(jnp.where(real, got - want, 0.0), 0.0, atol=3e-6)
+    assert np.isfinite(got).all()
+    expected = grads(lambda q, k, v: dense(q, k, v, segments, window))
+    for got, want in zip(grads(blocked), expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_row_does_not_depend_on_its_neighbour():
+    """To the bit: blocks that are read for another row's sake add nothing."""
+    q, k, v, _ = case()
+    attend = jax.jit(lambda *args: blocked_attention(*args, block=4))
+    packed = jnp.asarray(SEGMENTS["packed"], jnp.int32)
+    alone = packed.at[1].set(jnp.arange(37))
+    both = [attend(q, k, v, segments)[0] for segments in (packed, alone)]
+    np.testing.assert_array_equal(*both)
+
+
+def test_blocks_of_other_segments_are_not_read():
+    """A NaN in an earlier segment's block would spread through 0 * NaN if it were."""
+    q, k, v, _ = case()
+    segments = jnp.asarray([[1] * 16 + [2] * 21, [1] * 16 + [2] * 21], jnp.int32)
+    out = blocked_attention(q, k, v.at[:, :16].set(jnp.nan), segments, block=8)
+    assert np.isfinite(out[:, 16:]).all() and np.isnan(out[:, :16]).all()
+
+
+def test_no_buffer_is_as_large_as_all_scores():
+    q, k, v = (jnp.ones((1, 512, 2, 4)) for _ in range(3))
+    segments = jnp.ones((1, 512), jnp.int32)
+
+    def loss(q, k, v):
+        return blocked_attention(q, k, v, segments, block=32).sum()
+
+    def sizes(jaxpr):
+        for eqn in jaxpr.eqns:
+            yield from (int(np.prod(var.aval.shape)) for var in eqn.outvars)
+            for inner in jax.core.jaxprs_in_params(eqn.params):
+                yield from sizes(inner)
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+    assert max(sizes(jaxpr.jaxpr)) < 512 * 512 / 8
