@@ -104,5 +104,5 @@ def _one_step(stage: StageConfig) -> StageConfig:
         max_prompt_tokens=1536,
         max_response_tokens=2048,
         max_context_tokens=LENGTH,
-        update=UpdateConfig(length=LENGTH, rows=1, capacity=4, logit_chunk=256),
+        update=UpdateConfig(length=LENGTH, rows=1, capacity=4, logit_chunk=128),
     )

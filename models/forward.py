@@ -70,7 +70,10 @@ def hidden(
     def layer(index: int):
         window = config.layer_window(index)
 
-        def run(x, block_params):
+        def run(x, period_params):
+            # Cut out in here, or rematerialization would keep the cut out copy.
+            block_params = jax.tree.map(lambda p: p[index], period_params)
+
             def attend(q, k, v):
                 return blocked_attention(q, k, v, segment_ids, window=window), None
 
@@ -88,9 +91,9 @@ def hidden(
         lambda p: p.reshape(-1, period, *p.shape[1:]), params["blocks"]
     )
 
-    def body(x, block_params):
-        for index, run in enumerate(layers):
-            x = run(x, jax.tree.map(lambda p: p[index], block_params))  # noqa: B023
+    def body(x, period_params):
+        for run in layers:
+            x = run(x, period_params)
         return x, None
 
     x = params["embed"][tokens]

@@ -1,8 +1,11 @@
-"""Compiled programs: kept on disk between starts, and counted while a run goes on."""
+"""Compiled programs: kept on disk between starts, counted, their litter cleared up."""
 
+import ctypes
+import gc
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,18 @@ def _processor() -> str:
     except OSError:
         told = platform.processor()
     return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
+
+
+def return_memory() -> None:
+    """Returns free memory to the system, where the C library would keep it.
+
+    The compiler's is most of it: 2.7 GB after the update of a model of 0.5B parameters.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)
 
 
 class Compilations:

@@ -18,6 +18,7 @@ from rl import agreement, checkpoint
 from rl.advantages import group_advantages
 from rl.records import Datum, Trajectory
 from rl.update import TrainState
+from scope_jax.compilation import return_memory
 from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
 
@@ -59,7 +60,9 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
     first, last = (iteration - 1) * config.steps, iteration * config.steps
     session.tracker.rewind(iteration, role, done)
     session.folder.record(name, status="running")
+    updater.compile()
     session.use_policy(updater.policy_params(state))
+    return_memory()
     with session.tracker.stage(
         iteration, role, total=config.steps, done=done - first
     ) as bar:
@@ -76,6 +79,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                 rolled = time.monotonic()
                 datums = advantaged(scored)
                 session.use_policy(None)
+                return_memory()
                 state, metrics = updater.update(state, session.reference, datums)
                 session.use_policy(updater.policy_params(state))
                 updated = time.monotonic()

@@ -22,6 +22,7 @@ from models.sharding import make_mesh
 from rl.engine import Engine, EngineConfig
 from rl.engine_thread import EngineThread
 from rl.records import Completion, Request
+from scope_jax.compilation import return_memory
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.validation import ApiError
 
@@ -180,6 +181,7 @@ class ModelTable:
         engine, config, tokenizer, renderer = await asyncio.to_thread(place)
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
+        return_memory()
         return Served(source, config, tokenizer, renderer, EngineThread(engine))
 
     async def _exchange(self, served: Served, source: ModelSource) -> bool:
