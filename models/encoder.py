@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from models.errors import UserError
-from models.hf import load_tokenizer, open_tensors, read_json, resolve
+from models.hf_folder import read_json, resolve
+from models.hf_tokenizer import load_tokenizer
+from models.tensor_files import open_tensors
 
 Params = dict[str, Any]
 
@@ -95,20 +97,19 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
         prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
 
         def read(name: str, *shape: int) -> np.ndarray:
-            handle = tensors.get(prefix + name)
-            if handle is None:
+            entry = tensors.get(prefix + name)
+            if entry is None:
                 raise UserError(
                     f"{folder}: lacks tensor {prefix + name}: check that config.json "
                     "belongs to these weights"
                 )
-            found = tuple(handle.get_slice(prefix + name).get_shape())
-            if found != shape:
+            if entry.shape != shape:
                 raise UserError(
-                    f"{folder}: tensor {prefix + name} has shape {list(found)} and "
-                    f"config.json asks for {list(shape)}: check that they belong "
+                    f"{folder}: tensor {prefix + name} has shape {list(entry.shape)} "
+                    f"and config.json asks for {list(shape)}: check that they belong "
                     "together"
                 )
-            return handle.get_tensor(prefix + name).astype(np.float32)
+            return entry.read().reshape(shape).astype(np.float32)
 
         params = _read_params(config, read)
     return config, jax.device_put(params), load_tokenizer(folder)

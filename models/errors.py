@@ -6,3 +6,9 @@ class UserError(ValueError):
 
     Scripts print it as ``error: ...`` and exit with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what another library's error says, cut to one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

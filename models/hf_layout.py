@@ -8,7 +8,6 @@ embedding.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,15 +41,79 @@ class Leaf:
             return [self.name]
         return [self.name.format(layer) for layer in range(num_layers)]
 
-    def to_ours(self, tensor: np.ndarray) -> np.ndarray:
-        """Returns a file's tensor in our layout (a view where possible)."""
-        return (tensor.T if self.transposed else tensor).reshape(self.shape)
+    def full_shape(self, num_layers: int) -> tuple[int, ...]:
+        """Returns the shape of the whole leaf, the layer axis included."""
+        return (num_layers, *self.shape) if self.stacked else self.shape
+
+    def window(self, index: tuple[slice, ...]) -> tuple[range, range]:
+        """Returns the rows and columns of the file that a part of ours comes from.
+
+        Args:
+          index: the part of one layer's slice, a slice for each axis of ``shape``.
+        """
+        if len(self.hf_shape) == 1:
+            return range(1), _joined(self.shape, index)
+        if not self.transposed:
+            return _joined(self.shape[:1], index[:1]), _joined(
+                self.shape[1:], index[1:]
+            )
+        columns = self.hf_shape[1]
+        # Our leading axes are the file's columns: one of them, or heads and width.
+        cut = next(
+            i for i in range(len(self.shape)) if math.prod(self.shape[:i]) == columns
+        )
+        return _joined(self.shape[cut:], index[cut:]), _joined(
+            self.shape[:cut], index[:cut]
+        )
+
+    def place(self, part: np.ndarray, rows: range, chunk: np.ndarray) -> None:
+        """Writes rows of the file into the part of ours whose window they are in.
+
+        Args:
+          part: what ``window`` was asked for, contiguous, of any dtype.
+          rows: which rows of the window, counted from its first.
+          chunk: these rows, the window's columns only, in the dtype of ``part``.
+        """
+        columns = chunk.shape[1]
+        if self.transposed and len(self.hf_shape) == 2:
+            target = part.reshape(columns, -1)[:, rows.start : rows.stop]
+            copy_transposed(target, chunk)
+        else:
+            target = part.reshape(-1, columns)[rows.start : rows.stop]
+            _bits(target)[...] = _bits(chunk)
 
     def to_hf(self, array: np.ndarray) -> np.ndarray:
         """Returns our slice in the file's layout, contiguous."""
-        if self.transposed:
-            array = array.reshape(self.hf_shape[::-1]).T
-        return np.ascontiguousarray(array)
+        if not self.transposed or len(self.hf_shape) == 1:
+            return np.ascontiguousarray(array).reshape(self.hf_shape)
+        out = np.empty(self.hf_shape, array.dtype)
+        copy_transposed(out, array.reshape(self.hf_shape[::-1]))
+        return out
+
+
+def _joined(axes: tuple[int, ...], index: tuple[slice, ...]) -> range:
+    """Returns the part of several axes taken as one; only the first may be cut."""
+    if any(s.indices(n) != (0, n, 1) for s, n in zip(index[1:], axes[1:], strict=True)):
+        raise ValueError(f"{index} of {axes}: only the first axis may be cut")
+    start, stop, _ = index[0].indices(axes[0])
+    inner = math.prod(axes[1:])
+    return range(start * inner, stop * inner)
+
+
+def copy_transposed(target: np.ndarray, source: np.ndarray) -> None:
+    """Copies ``source.T`` into ``target``, both of one dtype.
+
+    In strips of 64 rows, which stay in the cache: 20 times faster than one assignment.
+    """
+    target, source = _bits(target), _bits(source)
+    for start in range(0, source.shape[0], 64):
+        strip = slice(start, start + 64)
+        target[:, strip] = source[strip].T
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The same memory as integers: numpy copies bfloat16 an element at a time."""
+    return array.view(f"u{array.itemsize}")
 
 
 def layout(config: DecoderConfig) -> dict[Path, Leaf]:
@@ -126,25 +189,10 @@ def unflatten(flat: dict[Path, object]) -> dict:
     return tree
 
 
-def leaf_at(tree: dict, path: Path) -> object:
-    """Returns the leaf of a nested dictionary at ``path``."""
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def hf_tensors(
-    config: DecoderConfig, params: dict, dtype: np.dtype | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, host array) of every tensor of the Hugging Face file.
-
-    One leaf at a time is fetched from the devices, so host memory holds one stacked
-    leaf and what the caller keeps.
-    """
-    for path, leaf in layout(config).items():
-        array = np.asarray(leaf_at(params, path))
-        if dtype is not None:
-            array = array.astype(dtype)
-        slices = array if leaf.stacked else array[None]
-        for name, part in zip(leaf.names(config.num_layers), slices, strict=True):
-            yield name, leaf.to_hf(part)
+def flatten(tree: dict, path: Path = ()) -> dict[Path, object]:
+    """Returns the leaves of a nested dictionary by their paths."""
+    flat: dict[Path, object] = {}
+    for key, value in tree.items():
+        inner = (*path, key)
+        flat |= flatten(value, inner) if isinstance(value, dict) else {inner: value}
+    return flat

@@ -198,6 +198,7 @@ class Session:
             self.decoder,
             params,
             tokenizer=self.tokenizer,
+            template=self.renderer.template,
         )
 
     def serve_solver(self, iteration: int) -> None:

@@ -64,7 +64,7 @@ def test_logits_equal_transformers_before_and_after_export(family, tmp_path):
     np.testing.assert_array_equal(logits, expected)
 
 
-def test_sharded_files_load_like_one_file(tmp_path, monkeypatch):
+def test_sharded_files_load_like_one_file(tmp_path):
     make_model("qwen3", tmp_path / "one")
     make_model("qwen3", tmp_path / "many", max_shard_size="8KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
@@ -72,8 +72,7 @@ def test_sharded_files_load_like_one_file(tmp_path, monkeypatch):
     _, many = hf.load(tmp_path / "many")
     jax.tree.map(np.testing.assert_array_equal, one, many)
 
-    monkeypatch.setattr(hf, "SHARD_BYTES", 8_000)
-    hf.save(tmp_path / "ours", config, many)
+    hf.save(tmp_path / "ours", config, many, shard_bytes=8_000)
     assert (tmp_path / "ours" / "model.safetensors.index.json").is_file()
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert model.config.num_hidden_layers == 3

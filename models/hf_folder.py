@@ -1,0 +1,96 @@
+"""Hugging Face model folders: finding them, their JSON files, their identity."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from models.config import DecoderConfig
+from models.errors import UserError, first_line
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# What a model needs and nothing that could run: no *.bin (pickle), no *.py.
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+
+
+def resolve(path: str | Path) -> Path:
+    """Returns the local folder of a path or hub name, downloading the latter.
+
+    Raises:
+      UserError: if there is no such folder and the hub doesn't provide it.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"{path}: a file, not a folder: give the folder that holds it")
+    if not HUB_NAME.fullmatch(str(path)):
+        raise UserError(
+            f"{path}: no such folder: give a Hugging Face model folder or a hub name "
+            "(owner/name)"
+        )
+    from huggingface_hub import snapshot_download  # here: local folders need no hub
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub's errors share no base class
+        raise UserError(
+            f"{path}: neither a folder nor to be had from the hub "
+            f"({first_line(error)}): check the name and the network, or download the "
+            "model and give its folder"
+        ) from error
+
+
+def load_config(path: str | Path) -> DecoderConfig:
+    """Reads ``config.json`` of a model folder.
+
+    Raises:
+      UserError: if it is missing, not JSON, or of a type that isn't supported.
+    """
+    file = resolve(path) / "config.json"
+    fields = read_json(file)
+    quantised = fields.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        raise UserError(
+            f"{file}: quantised weights ({method}) aren't read: use the model that "
+            "they were made from"
+        )
+    try:
+        return DecoderConfig.from_hf(fields)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def read_json(file: Path) -> dict:
+    """Reads a JSON object of a model folder; raises ``UserError`` when it can't."""
+    if not file.is_file():
+        raise UserError(
+            f"{file.parent}: no {file.name} in this folder: give a Hugging Face model "
+            "folder (config.json, *.safetensors, tokenizer.json)"
+        )
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{file}: not valid JSON ({first_line(error)}): fetch it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: not a JSON object: fetch it again")
+    return value
+
+
+def content_hash(path: str | Path) -> str:
+    """Returns a hash of a model folder's weights, configuration, tokenizer, template.
+
+    It depends on file contents and names only, not on where the folder is.
+    """
+    folder = resolve(path)
+    digest = hashlib.sha256()
+    kept = ("config.json", "tokenizer.json", "chat_template.jinja")
+    files = [folder / name for name in kept] + list(folder.glob("*.safetensors"))
+    for file in sorted(file for file in files if file.is_file()):
+        with file.open("rb") as stream:
+            inner = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.name} {inner}\n".encode())
+    return digest.hexdigest()

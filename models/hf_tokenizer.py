@@ -1,0 +1,103 @@
+"""The tokenizer of a Hugging Face model folder: loaded, and written beside weights."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError, first_line
+from models.hf_folder import read_json, resolve
+
+# The package fills itself in on first use, which two threads at once break.
+_TRANSFORMERS = threading.Lock()
+
+TEMPLATE = "chat_template.jinja"
+# Everything that tokenizers of the supported families are spread over.
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    TEMPLATE,
+)
+
+
+def load_tokenizer(path: str | Path):
+    """Loads the fast tokenizer of a model folder from its ``tokenizer.json``.
+
+    Returns:
+      A ``transformers.PreTrainedTokenizerFast`` with the folder's chat template.
+
+    Raises:
+      UserError: if the folder has no tokenizer.json or it can't be read.
+    """
+    with _TRANSFORMERS:
+        from transformers import PreTrainedTokenizerFast  # slow to import
+
+    folder = resolve(path)
+    read_json(folder / "tokenizer.json")
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the Rust parser raises plain Exception
+        raise UserError(
+            f"{folder}: its tokenizer can't be read ({first_line(error)}): fetch "
+            "tokenizer.json and tokenizer_config.json again"
+        ) from error
+
+
+def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
+    """Writes a tokenizer into ``folder``, with a chat template.
+
+    The files that it was loaded from are copied as they are: written anew by this
+    version of transformers they name a class that older ones, and servers built on
+    them, don't know.
+
+    Args:
+      folder: exists.
+      tokenizer: from ``load_tokenizer``, or made in memory.
+      template: Jinja source; None keeps the tokenizer's own.
+    """
+    source = Path(tokenizer.name_or_path or "")
+    if _unchanged(tokenizer, source):
+        for name in FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    else:
+        tokenizer.save_pretrained(folder)
+        _edit(folder, tokenizer_class="PreTrainedTokenizerFast")
+        if not isinstance(tokenizer.chat_template, str):
+            (folder / TEMPLATE).unlink(missing_ok=True)
+    template = tokenizer.chat_template if template is None else template
+    if isinstance(template, str):
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")
+        # Programs that don't know the file yet look here.
+        _edit(folder, chat_template=template, only_if_there=True)
+
+
+def _unchanged(tokenizer: Any, source: Path) -> bool:
+    """Whether ``source`` still holds the tokenizer that was loaded from it."""
+    if not (source / "tokenizer.json").is_file():
+        return False
+    try:
+        again = load_tokenizer(source)
+    except UserError:
+        return False
+    same = tokenizer.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+    return same and tokenizer.special_tokens_map == again.special_tokens_map
+
+
+def _edit(folder: Path, *, only_if_there: bool = False, **fields: str) -> None:
+    """Sets fields of tokenizer_config.json, if they are there or may be new."""
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if only_if_there:
+        fields = {name: value for name, value in fields.items() if name in config}
+    if any(config.get(name) != value for name, value in fields.items()):
+        text = json.dumps(config | fields, indent=2, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8")
