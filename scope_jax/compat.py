@@ -23,6 +23,9 @@ class Compat:
     unguided_tool_calls: bool = False
     """Q14: task creation in the tool_call format gives no guidance after a search and
     has no stop strings."""
+    mean_over_lines: bool = False
+    """Q39: ratings of many questions are averaged over the lines that could be read.
+    Off: over the questions."""
     sliding_context: bool = False
     """Q48: a search_r1 rollout whose context is full goes on with the last tokens of
     it, one fewer than a response may have. Off: it ends, with reason `length`."""

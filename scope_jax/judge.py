@@ -99,7 +99,8 @@ def grade_prompts(
     ]
 
 
-def _verdict_text(text: str, compat: Compat) -> str | None:
+def verdict_text(text: str, compat: Compat) -> str | None:
+    """The part of a judge's output that may hold its verdict; None: there is none."""
     return text if compat.verdicts_in_thinking else formats.after_thinking(text)
 
 
@@ -109,7 +110,7 @@ _WORD = re.compile(r"\w")
 
 def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
     """Reads ``<rubrics>`` (spec 6): 3 to 10, none blank; priorities as written."""
-    verdict = _verdict_text(text, compat)
+    verdict = verdict_text(text, compat)
     if verdict is None:
         return RubricsParse(False, (), ("unclosed thinking block",))
     block = formats.first_pair(verdict, "rubrics")
@@ -152,7 +153,7 @@ _GATE = re.compile(r"<score>\s*+(0|1)\s*+</score>")
 
 def parse_grade(text: str, *, compat: Compat = OFF) -> float | None:
     """Reads one grade, 0, 0.5 or 1 (spec 7); None if there is none to read."""
-    verdict = _verdict_text(text, compat)
+    verdict = verdict_text(text, compat)
     if verdict is None:
         return None
     if match := _SCORE.search(verdict):
@@ -183,7 +184,7 @@ def _score(text: str) -> float | None:
 
 def parse_gate(text: str, *, compat: Compat = OFF) -> int | None:
     """Reads a gate's verdict, the first score that is 0 or 1 (spec 8)."""
-    verdict = _verdict_text(text, compat)
+    verdict = verdict_text(text, compat)
     match = _GATE.search(verdict) if verdict is not None else None
     return int(match[1]) if match else None
 

@@ -5,7 +5,8 @@
 
 Without ``--file``: held-out tasks of the small world, scored by their known facts. With
 it: prompts with rubrics, one ``{"prompt": .., "rubrics": [..]}`` a line, graded by the
-judge. Give the run's own options; results go to ``eval/`` of the run folder.
+judge; with ``"questions"`` in place of ``"rubrics"`` one call rates how far an answer
+covers each. Give the run's own options; results go to ``eval/`` of the run folder.
 """
 
 import os

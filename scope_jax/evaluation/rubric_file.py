@@ -1,7 +1,8 @@
 """Any prompts with rubrics, answered by the policy and graded by the judge.
 
-One JSON object a line: ``{"prompt": "..", "rubrics": ["..", ".."]}``; other keys are
-carried into the results.
+One JSON object a line: ``{"prompt": "..", "rubrics": ["..", ".."]}``, or ``questions``
+in the place of ``rubrics``: then one call rates how far the answer covers each of them
+(see ``ratings``). Other keys are carried into the results.
 """
 
 import json
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import UserError
+from rl.sampling import seed64
 from scope_jax import judge
+from scope_jax.evaluation import ratings
 from scope_jax.evaluation.solving import solve
 from scope_jax.rewards import Rewards
 from scope_jax.session import Session
@@ -37,23 +40,29 @@ def read(path: Path) -> list[dict]:
             row = json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}:{number}: not JSON: {error}") from error
-        good = (
-            isinstance(row, dict)
-            and isinstance(row.get("prompt"), str)
-            and row["prompt"].strip()
-            and isinstance(row.get("rubrics"), list)
-            and row["rubrics"]
-            and all(isinstance(r, str) and r.strip() for r in row["rubrics"])
-        )
-        if not good:
+        if not _good(row):
             raise UserError(
-                f'{path}:{number}: not {{"prompt": "..", "rubrics": ["..", ..]}}: '
-                "mend or remove the line"
+                f'{path}:{number}: not {{"prompt": "..", "rubrics": ["..", ..]}}, or '
+                '"questions" for "rubrics": mend or remove the line'
             )
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: holds no prompt: add at least one line")
     return rows
+
+
+def _good(row: object) -> bool:
+    """Whether a row has a prompt, and either rubrics or questions."""
+    if not isinstance(row, dict) or ("rubrics" in row) == ("questions" in row):
+        return False
+    prompt, asked = row.get("prompt"), row.get("rubrics", row.get("questions"))
+    return (
+        isinstance(prompt, str)
+        and bool(prompt.strip())
+        and isinstance(asked, list)
+        and bool(asked)
+        and all(isinstance(text, str) and text.strip() for text in asked)
+    )
 
 
 async def evaluate(
@@ -65,14 +74,31 @@ async def evaluate(
       metrics, and per row a record for people. A row without a valid answer, or with
       too few readable grades, scores 0.
     """
-    config = session.config.judge
+    config, compat = session.config.judge, session.config.compat
     rewards = Rewards(session, "solver")
     solutions = await solve(session, [row["prompt"] for row in rows], name, progress)
 
+    async def rate(row: dict, answer: str, seed: tuple[str | int, ...]) -> dict:
+        raw = await session.ask_judge(
+            ratings.ask(row["prompt"], answer, row["questions"]),
+            temperature=config.grade_temperature.solver,
+            max_tokens=config.grade_tokens,
+            seed64=seed64(*seed, "ratings"),
+        )
+        score = ratings.score(raw, len(row["questions"]), compat=compat)
+        return {"score": score, "judge": [raw]}
+
     async def grade(number: int) -> dict:
         row, solution = rows[number], solutions[number]
-        rubrics = [Rubric(text) for text in row["rubrics"]]
         seed = (session.config.seed, "evaluation", name, number)
+        told = {"answer": solution.answer}
+        told["messages"] = list(solution.episode.state.messages)
+        if "questions" in row:
+            rated: dict = {"score": 0.0, "judge": []}
+            if solution.answer:
+                rated = await rate(row, solution.answer, seed)
+            return row | told | rated
+        rubrics = [Rubric(text) for text in row["rubrics"]]
         grades = ()
         if solution.answer:
             grades = await rewards.grade(row["prompt"], solution.answer, rubrics, seed)
@@ -82,13 +108,15 @@ async def evaluate(
             min_coverage=config.min_coverage,
             pad=config.pad,
         )
-        return row | {
-            "answer": solution.answer,
-            "score": (total or 0.0) / len(rubrics),
-            "grades": [grade.score for grade in grades],
-            "judge": [grade.raw for grade in grades],
-            "messages": list(solution.episode.state.messages),
-        }
+        return (
+            row
+            | told
+            | {
+                "score": (total or 0.0) / len(rubrics),
+                "grades": [grade.score for grade in grades],
+                "judge": [grade.raw for grade in grades],
+            }
+        )
 
     records = await gather(map(grade, range(len(rows))), lambda n, of: None)
     metrics = {
