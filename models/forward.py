@@ -66,13 +66,16 @@ def hidden(
     if segment_ids is None:
         segment_ids = jnp.ones_like(tokens)
     ropes = _rope_tables(config, positions)
+    period = config.period
 
     def layer(index: int):
         window = config.layer_window(index)
 
         def run(x, period_params):
             # Cut out in here, or rematerialization would keep the cut out copy.
-            block_params = jax.tree.map(lambda p: p[index], period_params)
+            block_params = period_params
+            if period > 1:
+                block_params = jax.tree.map(lambda p: p[index], period_params)
 
             def attend(q, k, v):
                 return blocked_attention(q, k, v, segment_ids, window=window), None
@@ -85,11 +88,10 @@ def hidden(
         return jax.checkpoint(run) if remat == "block" else run
 
     # One period of layers a step: inside it each layer has a window of its own.
-    period = config.period
     layers = [layer(index) for index in range(period)]
-    blocks = jax.tree.map(
-        lambda p: p.reshape(-1, period, *p.shape[1:]), params["blocks"]
-    )
+    blocks = params["blocks"]
+    if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
+        blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
 
     def body(x, period_params):
         for run in layers:
