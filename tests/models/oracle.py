@@ -48,7 +48,10 @@ def tensors_to_params(state: dict[str, np.ndarray], config: DecoderConfig) -> di
     """Hugging Face tensors (or their gradients) by name, in our tree."""
     flat = {}
     for path, leaf in layout(config).items():
-        parts = [leaf.to_ours(state[name]) for name in leaf.names(config.num_layers)]
+        parts = [
+            (state[name].T if leaf.transposed else state[name]).reshape(leaf.shape)
+            for name in leaf.names(config.num_layers)
+        ]
         flat[path] = jnp.asarray(np.stack(parts) if leaf.stacked else parts[0])
     return unflatten(flat)
 
