@@ -192,6 +192,7 @@ def test_a_template_that_rewrites_history_is_found_out(tokenizer, strip_thinking
 
 
 @pytest.mark.example(111)
+@pytest.mark.quirk(31)
 def test_worked_example_111_last_message_gets_an_empty_think_block(strip_thinking):
     answer = [user("q"), assistant("plain answer no think")]
     role = "<|im_start|>assistant\n"

@@ -55,6 +55,7 @@ def test_every_datum_comes_back_shifted_by_one():
         np.testing.assert_array_equal(got["sampler_logprobs"], np.float32(want))
 
 
+@pytest.mark.quirk(18)
 def test_padding_is_out_of_every_sum():
     batch = pack(make_datums(), rows=4, length=24, capacity=4, pad_id=9)
     padding = batch.arrays["segment_ids"] == 0

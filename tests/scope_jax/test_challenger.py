@@ -124,6 +124,7 @@ EIGHTEEN = chat(XML_CALL, f"U: {I}", XML_CALL, "U: nudge", "A: <task>T</task>")
         example(18, "function_calls_xml", 2, EIGHTEEN, False, (0, 0.5, 1, 0.5)),
     ],
 )
+@pytest.mark.quirk(32)
 def test_9_to_18_format_scores(tool_format, n, messages, strict, expected):
     score = challenger.format_score(messages, n, tool_format, strict_think=strict)
     found = (score.think, score.tool, score.structure, score.value)
@@ -235,6 +236,7 @@ def rewarded(messages=NINE, n=1, rubrics=FOUR, gates=PASS, grades=()):
         ),
     ],
 )
+@pytest.mark.quirk(7, 8, 9)
 def test_68_to_76_rewards(reward, f, d, r):
     assert reward.parts["format"] == pytest.approx(f, abs=1e-6)
     assert reward.parts["difficulty"] == pytest.approx(d, abs=1e-6)

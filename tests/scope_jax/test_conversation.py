@@ -218,6 +218,7 @@ def test_87_another_function_is_no_search():
 
 
 @pytest.mark.example(88)
+@pytest.mark.quirk(34)
 def test_88_a_search_wins_over_an_answer():
     _, actions, run = play(
         "solver",
@@ -370,6 +371,7 @@ def test_a_turn_cut_by_length_is_read_and_a_failed_one_is_an_error():
     assert c.step(state, completion("error"))[1] == (c.Finish("error"),)
 
 
+@pytest.mark.quirk(42)
 def test_the_episode_leaves_example_turns_out_and_the_trace_tells_each_turn():
     loaded = prompts.load("few_shot", "search_r1")
     spec = c.ConversationSpec(

@@ -16,6 +16,7 @@ def rubrics(*texts):
 
 
 @pytest.mark.example(28)
+@pytest.mark.quirk(6)
 def test_28_priorities():
     parse = judge.parse_rubrics(
         '<rubrics><rubric priority="critical">Identifies A.</rubric>'
@@ -32,6 +33,7 @@ def test_28_priorities():
 
 @pytest.mark.example(29)
 @pytest.mark.parametrize("texts", [["a"] * 2, ["a"] * 11, ["a", "b", " ", "c"]])
+@pytest.mark.quirk(12)
 def test_29_two_eleven_and_a_blank_one_are_invalid(texts):
     assert not judge.parse_rubrics(rubrics(*texts)).valid
 
@@ -53,6 +55,7 @@ def test_30_a_block_in_thinking_wins_only_in_the_reference():
         ("<think>hm</think> 1", 1),
     ],
 )
+@pytest.mark.quirk(11)
 def test_31_grades(text, grade):
     assert judge.parse_grade(text) == grade
     assert judge.parse_grade(text, compat=RELEASED) == grade

@@ -54,6 +54,7 @@ def test_19_to_27_answers(text, answer, error):
         assert error in parse.errors[0]
 
 
+@pytest.mark.quirk(35)
 def test_22_from_messages_and_a_line_that_says_user_does_not_split():
     messages = [
         {"role": "assistant", "content": "<answer>cut off"},
