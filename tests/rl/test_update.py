@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from models import forward, sharding
 from models.errors import UserError
-from models.hf_layout import hf_tensors
+from models.hf_layout import flatten, layout
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum
@@ -20,6 +20,16 @@ VALID = 60  # ids of the tokenizer; the model has 64
 LOSS = LossConfig(clip_high=0.28, kl_coefficient=0.1)
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3)
 SHAPE = UpdateConfig(length=48, rows=4, capacity=2, logit_chunk=16, mini_batch_rows=6)
+
+
+def hf_tensors(config, params):
+    """Names and values of Hugging Face's tensors."""
+    flat = flatten(jax.device_get(params))
+    for path, leaf in layout(config).items():
+        values = flat[path] if leaf.stacked else [flat[path]]
+        names = leaf.names(config.num_layers)
+        for name, value in zip(names, values, strict=True):
+            yield name, leaf.to_hf(value)
 
 
 def make_datums(count, seed=0):
@@ -235,7 +245,7 @@ def test_ten_steps_of_two_mini_batches_follow_torch(
     def model_of(params):
         hf_config = transformers.Qwen3Config(**tiny_config.to_hf())
         model = transformers.Qwen3ForCausalLM(hf_config).double()
-        tensors = hf_tensors(tiny_config, jax.device_get(params), np.float32)
+        tensors = hf_tensors(tiny_config, params)
         model.load_state_dict(
             {name: torch.tensor(np.float64(value)) for name, value in tensors}
         )
@@ -286,8 +296,8 @@ def test_ten_steps_of_two_mini_batches_follow_torch(
         clipped_ever = max(clipped_ever, metrics["loss/clip_fraction"])
     assert clipped_ever > 0.05  # or the old log-probs were never put to the test
     want = policy.state_dict()
-    got = dict(hf_tensors(tiny_config, jax.device_get(state.params), np.float32))
-    start = dict(hf_tensors(tiny_config, jax.device_get(tiny_params), np.float32))
+    got = dict(hf_tensors(tiny_config, state.params))
+    start = dict(hf_tensors(tiny_config, tiny_params))
     moved = np.sqrt(sum(((want[k].numpy() - start[k]) ** 2).sum() for k in start))
     off = np.sqrt(sum(((want[k].numpy() - got[k]) ** 2).sum() for k in start))
     assert off / moved < 1e-3
