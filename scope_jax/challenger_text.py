@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scope_jax import formats
 from scope_jax.compat import OFF, Compat
 from scope_jax.formats import FormatScore, Message
+from scope_jax.search_errors import search_errors
 from scope_jax.types import ToolFormat
 
 SHORT = "short_form_qa"
@@ -212,5 +213,5 @@ def assess(
         short = short_answer_score(messages)
         value = (3 * value + short) / 4 if short and value else 0.0
     turns = formats.assistant_texts(messages)
-    errors = (*parse.errors, *formats.search_errors(turns, tool_format))
+    errors = (*parse.errors, *search_errors(turns, tool_format))
     return Assessment(score, parse, value, errors, short)

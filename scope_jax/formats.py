@@ -24,7 +24,7 @@ RESULT_TAG: dict[ToolFormat, str] = {
     "tool_call": "tool_response",
     "function_calls_xml": "information",
 }
-_SEARCH_TAG: dict[ToolFormat, str] = {
+SEARCH_TAG: dict[ToolFormat, str] = {
     "search_r1": "search",
     "tool_call": "tool_call",
     "function_calls_xml": "function_calls",
@@ -134,7 +134,7 @@ def _call_blocks(text: str) -> Iterator[Span]:
     return itertools.islice(pairs(text, "tool_call"), _MAX_CALLS)
 
 
-def _json(content: str) -> Any:
+def json_value(content: str) -> Any:
     """The JSON value, or None: null, no JSON, or more than a file can hold."""
     try:
         value = json.loads(content)
@@ -148,7 +148,7 @@ def _json(content: str) -> Any:
 
 
 def _json_call(content: str) -> Call | None:
-    value = _json(content)
+    value = json_value(content)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     return Call(value["name"], value.get("arguments"))
@@ -263,54 +263,9 @@ def first_search(text: str, tool_format: ToolFormat) -> tuple[str, ...] | None:
     return (query,) if query else None
 
 
-def search_errors(turns: Sequence[str], tool_format: ToolFormat) -> list[str]:
-    """Why turns that should have searched, all but the last, did not (spec 4)."""
-    return [e for turn in turns[:-1] if (e := search_error(turn, tool_format))]
-
-
-def search_error(text: str, tool_format: ToolFormat) -> str | None:
-    """The class of error for which a turn's first call is no valid search, or None."""
-    if first_search(text, tool_format):
-        return None
-    tag = _SEARCH_TAG[tool_format]
-    if f"<{tag}>" not in text:
-        return "missing search tags"
-    if tool_format == "function_calls_xml":
-        found = any(function_calls(text, "search", "query"))
-        return "empty query" if found else "no valid search call"
-    span = first_pair(text, tag)
-    if span is None:
-        return "unclosed search tag"
-    return "empty query" if tool_format == "search_r1" else _call_error(span.content)
-
-
-def _call_error(content: str) -> str:
-    """What a JSON call that is no valid search lacks."""
-    value = _json(content)
-    if value is None:
-        return "malformed JSON"
-    if not isinstance(value, dict):
-        return "call is no object"
-    if "name" not in value:
-        return "missing name"
-    if value["name"] != "search":
-        return "wrong name"
-    if "arguments" not in value:
-        return "missing arguments"
-    arguments = value["arguments"]
-    if not isinstance(arguments, dict):
-        return "arguments are no object"
-    if "query_list" not in arguments:
-        return "missing query_list"
-    queries = arguments["query_list"]
-    if not isinstance(queries, list):
-        return "query_list is no list"
-    return "query is no string" if queries else "empty query_list"
-
-
 def cut_after_call(text: str, tool_format: ToolFormat) -> str:
     """``text`` up to its last closing tag of a call; all of it if there is none."""
-    closing = f"</{_SEARCH_TAG[tool_format]}>"
+    closing = f"</{SEARCH_TAG[tool_format]}>"
     end = text.rfind(closing)
     return text if end < 0 else text[: end + len(closing)]
 
@@ -343,7 +298,7 @@ def stop_strings(
       forced: an answer was demanded: no search is run, so none is cut at.
       compat: ``unguided_tool_calls`` takes the stops of its conversations away.
     """
-    call = f"</{_SEARCH_TAG[tool_format]}>"
+    call = f"</{SEARCH_TAG[tool_format]}>"
     if kind in ("challenger", "task"):
         unstopped = compat is not None and compat.unguided_tool_calls
         if kind == "task" and tool_format == "tool_call" and unstopped:

@@ -16,6 +16,7 @@ from scope_jax import formats
 from scope_jax.compat import OFF, Compat
 from scope_jax.formats import FormatScore, Message, Reward
 from scope_jax.judge import DEFAULT, JudgeConfig, rubric_score
+from scope_jax.search_errors import search_errors
 from scope_jax.types import ToolFormat
 
 
@@ -256,7 +257,7 @@ def assess(
             len(ids), soft=limits.soft, hard=limits.hard, floor=limits.floor
         ),
         graded=graded,
-        errors=(*answer.errors, *formats.search_errors(turns, tool_format)),
+        errors=(*answer.errors, *search_errors(turns, tool_format)),
     )
 
 

@@ -127,7 +127,7 @@ def grade(text):
     if not re.fullmatch(r"\s*[\d.]+\s*", number):
         return None
     try:
-        value = float(number)
+        value = float(number.strip())
     except ValueError:
         return None
     return value if value in (0, 0.5, 1) else None

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from scope_jax import formats
+from scope_jax.search_errors import search_error, search_errors
 
 
 def test_deeply_nested_json_is_no_call():
@@ -91,9 +92,9 @@ def test_a_call_that_spells_half_a_character_is_no_call():
     ],
 )
 def test_why_a_turn_did_not_search(tool_format, text, error):
-    assert formats.search_error(text, tool_format) == error
+    assert search_error(text, tool_format) == error
 
 
 def test_the_last_turn_need_not_search():
     turns = ["<search>q</search>", "plain", "<answer>x</answer>"]
-    assert formats.search_errors(turns, "search_r1") == ["missing search tags"]
+    assert search_errors(turns, "search_r1") == ["missing search tags"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scope_jax import challenger, formats, judge, prompts, solver
 from scope_jax.compat import OFF, Compat
+from scope_jax.search_errors import search_error
 from scope_jax.types import TOOL_FORMATS
 
 RELEASED = Compat.released()
@@ -179,7 +180,7 @@ def test_searches_are_those_of_the_expressions(tool_format, pieces):
             text, tool_format, literal=True
         )
         first = formats.first_search(text, tool_format)
-        assert (formats.search_error(text, tool_format) is None) == bool(first)
+        assert (search_error(text, tool_format) is None) == bool(first)
         return found
 
     whole = ("<function_calls>search(query='a')",) * 2
@@ -351,9 +352,7 @@ PARSERS = {
         for name in TOOL_FORMATS
     },
     **{
-        f"why no search, {name}": lambda text, name=name: formats.search_error(
-            text, name
-        )
+        f"why no search, {name}": lambda text, name=name: search_error(text, name)
         for name in TOOL_FORMATS
     },
     "thinking stripped": formats.strip_thinking,
