@@ -34,7 +34,8 @@ from scope_jax.config import (
 from scope_jax.inference import InferenceConfig
 from scope_jax.judge import JudgeConfig
 
-TURN = SamplingParams(max_new_tokens=256)
+# At temperature 1 a model of this size strays from the formats in most turns.
+TURN = SamplingParams(temperature=0.7, max_new_tokens=256)
 LENGTH = 2048
 
 
@@ -104,5 +105,11 @@ def _one_step(stage: StageConfig) -> StageConfig:
         max_prompt_tokens=1536,
         max_response_tokens=2048,
         max_context_tokens=LENGTH,
-        update=UpdateConfig(length=LENGTH, rows=1, capacity=4, logit_chunk=128),
+        update=UpdateConfig(
+            length=LENGTH,
+            rows=1,
+            capacity=4,
+            logit_chunk=128,
+            temperature=TURN.temperature,
+        ),
     )

@@ -17,6 +17,7 @@ from models.errors import UserError
 
 Tree = TypeVar("Tree")
 
+IN_FLIGHT = 2**30  # bytes on their way to or from the disk
 COMPLETE = "orbax.checkpoint"  # the empty file that Orbax puts into every checkpoint
 
 
@@ -66,7 +67,8 @@ def save(
     path = folder / str(step)
     # Through JSON and back: refused here, before the write, if it isn't JSON.
     meta = json.loads(json.dumps(meta or {}))
-    ocp.save(path, state, custom_metadata=meta, overwrite=True)
+    with _sparing():
+        ocp.save(path, state, custom_metadata=meta, overwrite=True)
     for old in steps(folder)[: -max(keep, 1)]:
         if not keep_every or old % keep_every:
             shutil.rmtree(folder / str(old))
@@ -103,7 +105,8 @@ def restore(
     path = folder / str(step)
     metadata = ocp.metadata(path)
     _check_shapes(path, metadata.metadata, abstract_state)
-    state = ocp.load(path, abstract_state)
+    with _sparing():
+        state = ocp.load(path, abstract_state)
     return state, metadata.custom_metadata or {}, step
 
 
@@ -117,6 +120,16 @@ def remove_partial(folder: str | Path) -> list[str]:
     for path in partial:
         shutil.rmtree(path)
     return [path.name for path in partial]
+
+
+def _sparing() -> ocp.Context:
+    """Orbax without a second copy of the state: we wait for it, nothing else writes."""
+    context = ocp.Context()
+    context.memory.deepcopy_host_arrays = False
+    context.memory.write_concurrent_bytes = IN_FLIGHT
+    context.memory.read_concurrent_bytes = IN_FLIGHT
+    context.array.saving.use_compression = False  # noise does not shrink
+    return context
 
 
 def _check_shapes(path: Path, saved: Any, wanted: Any) -> None:

@@ -98,6 +98,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
             bar.advance(metrics)
             if step == last or _due(session, step):
                 _save(session, iteration, role, step, state)
+    session.use_policy(None)
     session.export(iteration, role, updater.policy_params(state))
     session.folder.record(name, status="done", step=last)
 
@@ -105,6 +106,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
 def carry_over(session: Session, iteration: int, role: str) -> None:
     """Ends a stage that has nothing to train on: its policy stays as it was."""
     updater = session.updater(role)
+    session.use_policy(None)
     state, _ = _begin(session, iteration, role)
     last = iteration * session.stage_config(role).steps
     _save(session, iteration, role, last, state)

@@ -22,16 +22,6 @@ OPTIMIZER = OptimizerConfig(learning_rate=3e-3)
 SHAPE = UpdateConfig(length=48, rows=4, capacity=2, logit_chunk=16, mini_batch_rows=6)
 
 
-def hf_tensors(config, params):
-    """Names and values of Hugging Face's tensors."""
-    flat = flatten(jax.device_get(params))
-    for path, leaf in layout(config).items():
-        values = flat[path] if leaf.stacked else [flat[path]]
-        names = leaf.names(config.num_layers)
-        for name, value in zip(names, values, strict=True):
-            yield name, leaf.to_hf(value)
-
-
 def make_datums(count, seed=0):
     rng = np.random.default_rng(seed)
     datums = []
