@@ -1,21 +1,129 @@
-"""Attention over whole rows, and over a cache in fixed blocks.
+"""Attention over whole rows by one of several backends, and over a cache in blocks.
 
-Both compute softmax in float32. The blocked form reads only as many blocks as the
-longest row needs, and what it computes for a row does not depend on the other rows: a
-block that is masked for a row leaves that row's running maximum, sum and output exactly
-as they were.
+What each backend can do, besides causal attention with grouped heads (``CAN``):
+
+                window  segments  lengths   runs on
+    reference   yes     yes       yes       anything; holds T x T scores: the oracle
+    blocked     yes     yes       yes       anything; the default (``blocked_attention.py``)
+    cudnn       yes     no        yes       NVIDIA GPUs, 16-bit types, H <= 128
+
+The cache is always read in fixed blocks. All of them compute softmax in float32, and
+what they compute for a row does not depend on the other rows: a block that is masked
+for a row leaves that row's running maximum, sum and output exactly as they were.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Large enough to vanish in a softmax, finite so that no inf - inf can arise.
-MASKED = -1e30
+from models.blocked_attention import MASKED, blocked_attention
+from models.errors import UserError
+
+Backend = Literal["auto", "reference", "blocked", "cudnn"]
+Need = Literal["window", "segments", "lengths"]
+
+CAN: dict[str, frozenset[str]] = {
+    "reference": frozenset(get_args(Need)),
+    "blocked": frozenset(get_args(Need)),
+    "cudnn": frozenset({"window", "lengths"}),
+}
 # Below every sum of a softmax, which holds exp(0) = 1.
 TINY = 1e-30
+
+
+def choose_backend(
+    backend: Backend,
+    *,
+    needs: Collection[Need],
+    head_dim: int,
+    dtype: Any,
+    platform: str,
+) -> Literal["reference", "blocked", "cudnn"]:
+    """The backend that computes attention; ``auto`` is ``blocked``.
+
+    Args:
+      needs: what the caller's rows have.
+      dtype: of queries, keys and values.
+      platform: of the devices: "cpu", "gpu".
+
+    Raises:
+      UserError: if the backend can't do it; in one line, with what can.
+    """
+    if backend == "auto":
+        return "blocked"
+    for need in sorted(set(needs) - CAN[backend]):
+        able = ", ".join(name for name, can in CAN.items() if need in can)
+        raise UserError(f"attention={backend!r}: has no {need}: use one of {able}")
+    if backend == "cudnn":
+        bits = 8 * jnp.dtype(dtype).itemsize
+        reasons = (
+            (
+                platform not in ("gpu", "cuda"),
+                f"runs on NVIDIA GPUs, not on {platform}",
+            ),
+            (bits != 16, f"computes in 16 bits, not in {bits}"),
+            (
+                head_dim > 128 or head_dim % 8,
+                f"takes a head_dim of 8, 16, ... 128, not of {head_dim}",
+            ),
+        )
+        for holds, reason in reasons:
+            if holds:
+                raise UserError(f"attention={backend!r}: {reason}: use blocked")
+    return backend
+
+
+def row_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    *,
+    backend: Literal["reference", "blocked", "cudnn"] = "blocked",
+    segment_ids: Int[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    window: int = 0,
+) -> Float[Array, "B T N H"]:
+    """Causal attention of whole rows, with grouped heads.
+
+    Args:
+      backend: from ``choose_backend``.
+      segment_ids: tokens see only their own segment; padding, 0, sees padding.
+      lengths: tokens in each row instead; what follows them is padding, and its result
+        means nothing.
+      window: how many tokens, itself included, a token sees at most; 0: all.
+    """
+    batch, length, _, _ = q.shape
+    if backend == "cudnn":
+        # Lengths and flags, never a mask: with one, cuDNN is slow, and has been wrong
+        # (https://github.com/jax-ml/jax/pull/35114, issue 32242).
+        return jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            is_causal=True,
+            query_seq_lengths=lengths,
+            key_value_seq_lengths=lengths,
+            local_window_size=(window - 1, 0) if window else None,
+            implementation="cudnn",
+        )
+    if lengths is not None:
+        segment_ids = (jnp.arange(length) < lengths[:, None]).astype(jnp.int32)
+    elif segment_ids is None:
+        segment_ids = jnp.ones((batch, length), jnp.int32)
+    segment_ids = jnp.asarray(segment_ids)
+    if backend == "reference":
+        return full_attention(q, k, v, segment_mask(segment_ids, window))
+    return blocked_attention(
+        q, k, v, segment_ids, window=window, block=block_size(length)
+    )
+
+
+def block_size(length: int) -> int:
+    """Tokens in a block: small ones skip more, many of them cost an accelerator."""
+    return 128 if length <= 4096 else 512
 
 
 def full_attention(

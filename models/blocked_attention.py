@@ -11,10 +11,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 # Large enough to vanish in a softmax, finite so that no inf - inf can arise.
 MASKED = -1e30
+# Name, for remat policies, of what the backward pass needs from the forward pass.
+SAVED = "attention"
 
 
 def blocked_attention(
@@ -123,7 +126,8 @@ def _forward(window, q, k, v, segments, first):
         highest, total, out = jax.lax.fori_loop(first[i], i + 1, body, start)
         return (out / total[..., None]).astype(q.dtype), highest + jnp.log(total)
 
-    out, normalizer = jax.lax.map(one, jnp.arange(len(q)))
+    both = jax.lax.map(one, jnp.arange(len(q)))
+    out, normalizer = (checkpoint_name(x, SAVED) for x in both)
     return out, (q, k, v, segments, first, out, normalizer)
 
 

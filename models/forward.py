@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import cached_attention
-from models.blocked_attention import blocked_attention
+from models.attention import (
+    Backend,
+    cached_attention,
+    choose_backend,
+    row_attention,
+)
+from models.blocked_attention import SAVED
 from models.cache import Cache, read_rows, read_slots, write_chunks, write_tokens
 from models.config import DecoderConfig
 from models.decoder import Block
@@ -15,6 +20,17 @@ from models.layers import rms_norm
 from models.rope import rope_table
 
 Params = dict[str, Any]
+Remat = Literal["none", "block", "attention", "dots"]
+
+_SAVE_ATTENTION = jax.checkpoint_policies.save_only_these_names(SAVED)
+# What is kept inside a block, where not everything is.
+REMAT_POLICIES: dict[str, Any] = {
+    "block": jax.checkpoint_policies.nothing_saveable,
+    "attention": _SAVE_ATTENTION,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _SAVE_ATTENTION
+    ),
+}
 
 
 def init(
@@ -51,41 +67,67 @@ def hidden(
     *,
     positions: Int[Array, "B T"] | None = None,
     segment_ids: Int[Array, "B T"] | None = None,
-    remat: Literal["none", "block"] = "none",
+    lengths: Int[Array, " B"] | None = None,
+    remat: Remat = "none",
+    attention: Backend = "auto",
 ) -> Float[Array, "B T D"]:
     """Hidden states after the final norm; causal within equal ``segment_ids``.
 
     Args:
       positions: rotary positions, default 0..T-1 in every row.
       segment_ids: 0 is padding; default one segment a row.
-      remat: "block" keeps only the residual stream between blocks and recomputes the
-        rest in the backward pass.
+      lengths: instead of segments: the tokens of each row, padding behind them.
+      remat: what the backward pass finds kept: "none": everything; "block": only the
+        residual stream between blocks; "attention": also what ``blocked`` attention
+        needs in order not to run again; "dots": also all matrix products with weights.
+      attention: backend, see ``models.attention``.
+
+    Raises:
+      UserError: if the backend can't do what is asked.
     """
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    if segment_ids is None:
-        segment_ids = jnp.ones_like(tokens)
+    needs = {
+        "window": config.window > 0,
+        "segments": segment_ids is not None,
+        "lengths": lengths is not None,
+    }
+    backend = choose_backend(
+        attention,
+        needs=[need for need, given in needs.items() if given],
+        head_dim=config.head_dim,
+        dtype=params["embed"].dtype,
+        platform=jax.default_backend(),
+    )
     ropes = _rope_tables(config, positions)
     period = config.period
 
     def layer(index: int):
-        window = config.layer_window(index)
+        def attend(q, k, v):
+            out = row_attention(
+                q,
+                k,
+                v,
+                backend=backend,
+                segment_ids=segment_ids,
+                lengths=lengths,
+                window=config.layer_window(index),
+            )
+            return out, None
 
         def run(x, period_params):
             # Cut out in here, or rematerialization would keep the cut out copy.
             block_params = period_params
             if period > 1:
                 block_params = jax.tree.map(lambda p: p[index], period_params)
-
-            def attend(q, k, v):
-                return blocked_attention(q, k, v, segment_ids, window=window), None
-
             with jax.named_scope("block"):
                 rope = ropes[config.layer_rope(index)]
                 block = Block(config)
                 return block.apply({"params": block_params}, x, rope, attend)[0]
 
-        return jax.checkpoint(run) if remat == "block" else run
+        if remat == "none":
+            return run
+        return jax.checkpoint(run, policy=REMAT_POLICIES[remat])
 
     # One period of layers a step: inside it each layer has a window of its own.
     layers = [layer(index) for index in range(period)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models import forward
+from models.attention import Backend
 from models.config import DecoderConfig
 from rl import agreement, losses
 from rl.logprobs import token_logprobs
@@ -27,7 +28,7 @@ class Objective:
       loss: the loss.
       mesh: constraints on activations refer to it.
       compute_dtype: dtype of the forward pass, whatever the parameters are stored in.
-      remat: see ``models.forward.hidden``.
+      remat, attention: see ``models.forward.hidden``.
       logit_chunk: see ``rl.logprobs.token_logprobs``.
       temperature: of the policy.
       valid_vocab: number of ids that the tokenizer has.
@@ -37,7 +38,8 @@ class Objective:
     loss: LossConfig
     mesh: Mesh
     compute_dtype: Any
-    remat: Literal["none", "block"]
+    remat: forward.Remat
+    attention: Backend
     logit_chunk: int
     temperature: float
     valid_vocab: int | None
@@ -50,13 +52,17 @@ class Objective:
         compute = jax.tree.map(lambda x: x.astype(self.compute_dtype), params)
         # Whole along D, or the lookup's output would be cut along D and not by rows.
         compute["embed"] = self._constrain(compute["embed"], "tensor", None)
+        rows = {"segment_ids": micro["segment_ids"]}
+        if self.attention == "cudnn":  # then a row holds one datum
+            rows = {"lengths": jnp.sum(micro["segment_ids"] > 0, axis=1)}
         hidden = forward.hidden(
             compute,
             self.config,
             micro["tokens"],
             positions=micro["positions"],
-            segment_ids=micro["segment_ids"],
             remat=self.remat,
+            attention=self.attention,
+            **rows,
         )
         return token_logprobs(
             params,

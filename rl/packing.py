@@ -54,6 +54,7 @@ def pack(
     pad_id: int = 0,
     aggregation: Aggregation = "token_mean",
     group_rows: int = 2,
+    one_per_row: bool = False,
 ) -> PackedBatch:
     """Returns ``datums`` packed first-fit decreasing, whatever order they came in.
 
@@ -68,6 +69,7 @@ def pack(
       aggregation: how tokens weigh, see ``rl.losses.token_weights``; dropped datums
         count for nothing.
       group_rows: see ``rl.losses.token_weights``.
+      one_per_row: a row for each datum, for attention that knows no segments.
 
     Raises:
       ValueError: if a datum's fields don't fit together.
@@ -77,7 +79,9 @@ def pack(
     ordered = sorted(datums, key=datum_order)
     kept = [d for d in ordered if len(d.ids) - 1 <= length]
     dropped = [d for d in ordered if len(d.ids) - 1 > length]
-    bins = _first_fit_decreasing([len(d.ids) - 1 for d in kept], length)
+    bins = [[index] for index in range(len(kept))]
+    if not one_per_row:
+        bins = _first_fit_decreasing([len(d.ids) - 1 for d in kept], length)
     num_micro = -(-len(bins) // rows)
     micro = max(-(-num_micro // capacity), 1) * capacity
 

@@ -18,6 +18,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from models import forward, sharding
+from models.attention import Backend, choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
 from rl import objective, packing
@@ -42,8 +43,12 @@ class UpdateConfig:
     """Datums an optimizer update; 0 makes one update of the whole batch."""
     logit_chunk: int = 512
     """Tokens of each row whose logits exist at once."""
-    remat: Literal["none", "block"] = "block"
-    """"block" recomputes each block in the backward pass to save memory."""
+    remat: forward.Remat = "block"
+    """What the backward pass recomputes to save memory: each whole block, all but its
+    attention, all but its attention and matrix products, or nothing."""
+    attention: Backend = "auto"
+    """How attention is computed, see `models.attention`; auto is blocked. cudnn has no
+    packed rows: each datum takes a row of its own."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
     Master weights, moments and gradient sums are float32 always."""
@@ -82,6 +87,7 @@ class Updater:
 
     Attributes:
       programs: compiled executables by (name, micro-batches they hold).
+      attention: the backend that was chosen.
 
     Raises:
       UserError: if the rows of a micro-batch can't be spread over the mesh.
@@ -110,12 +116,20 @@ class Updater:
             on_cpu = mesh.devices.flat[0].platform == "cpu"
             dtype = "float32" if on_cpu else "bfloat16"
         self.compute_dtype = jnp.dtype(dtype)
+        self.attention = choose_backend(
+            update.attention,
+            needs=["lengths"] if update.attention == "cudnn" else ["segments"],
+            head_dim=config.head_dim,
+            dtype=self.compute_dtype,
+            platform=mesh.devices.flat[0].platform,
+        )
         self.objective = objective.Objective(
             config=config,
             loss=loss,
             mesh=mesh,
             compute_dtype=self.compute_dtype,
             remat=update.remat,
+            attention=self.attention,
             logit_chunk=update.logit_chunk,
             temperature=update.temperature,
             valid_vocab=valid_vocab,
@@ -176,6 +190,7 @@ class Updater:
             capacity=self.update_config.capacity,
             aggregation=self.loss.aggregation,
             group_rows=self.loss.group_rows,
+            one_per_row=self.attention == "cudnn",
         )
 
     def update(

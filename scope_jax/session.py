@@ -132,7 +132,11 @@ class Session:
         self.decoder, base = hf.load(
             self.config.model.path, mesh=self.mesh, dtype="float32"
         )
-        self.reference = self.updater("solver").reference_params(base)
+        updater = self.updater("solver")
+        log.info(
+            "attention: %s in updates, cache blocks in rollouts", updater.attention
+        )
+        self.reference = updater.reference_params(base)
         engine = Engine(
             self._replicated(self.reference),
             self.decoder,
