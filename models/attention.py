@@ -4,7 +4,7 @@ What each backend can do, besides causal attention with grouped heads (``CAN``):
 
                 window  segments  lengths   runs on
     reference   yes     yes       yes       anything; holds T x T scores: the oracle
-    blocked     yes     yes       yes       anything; the default (``blocked_attention.py``)
+    blocked     yes     yes       yes       anything; the default
     cudnn       yes     no        yes       NVIDIA GPUs, 16-bit types, H <= 128
 
 The cache is always read in fixed blocks. All of them compute softmax in float32, and

@@ -1,12 +1,17 @@
 """Float32 logits and gradients are those of transformers, for every flag."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from models import forward
-from tests.models.oracle import logits_of, pair
+from models.config import DecoderConfig
+from models.hf_layout import flatten, unflatten
+from models.rope import Rope
+from tests.models.oracle import logits_of, pair, tensors_to_params, torch
 
 run = jax.jit(forward.forward, static_argnums=1)
 TOKENS = np.random.default_rng(0).integers(0, 97, (2, 40))
@@ -112,3 +117,128 @@ def test_logits_are_those_of_transformers(case):
     logits = run(params, config, TOKENS)
     assert logits.dtype == jnp.float32
     assert np.abs(logits - expected).max() <= TOLERANCE * expected.std()
+
+
+def moved(case: str, **change) -> float:
+    """How far another configuration moves the logits, in tolerances."""
+    family, fields = CASES[case]
+    _, config, params = pair(family, seed=len(case), **fields)
+    plain = run(params, config, TOKENS)
+    other = run(params, dataclasses.replace(config, **change), TOKENS)
+    return np.abs(plain - other).max() / (TOLERANCE * plain.std())
+
+
+def rope(case: str, **change) -> dict:
+    _, fields = CASES[case]
+    found = fields["rope_parameters"]
+    if "full_attention" in found:
+        found = found["full_attention"]
+    return {"rope": dataclasses.replace(Rope(**found), **change)}
+
+
+@pytest.mark.parametrize(
+    ("case", "change"),
+    [
+        ("qwen3-eps", {"rms_norm_eps": 2e-2}),
+        ("olmo3-biased", {"rms_norm_eps": 1e-2}),
+        ("qwen2-theta", rope("qwen2-theta", rope_theta=1e5)),
+        ("qwen3-yarn", rope("qwen3-yarn", rope_type="default")),
+        ("qwen3-yarn", rope("qwen3-yarn", factor=3.0)),
+        ("qwen3-yarn", rope("qwen3-yarn", original_max_position_embeddings=32)),
+        ("qwen2-yarn", rope("qwen2-yarn", mscale=2.0)),
+        ("qwen2-yarn", rope("qwen2-yarn", mscale_all_dim=None)),
+        ("llama-yarn-exact", rope("llama-yarn-exact", truncate=True)),
+        ("llama-yarn-exact", rope("llama-yarn-exact", beta_fast=8.0)),
+        ("llama3", rope("llama3", rope_type="default")),
+        ("llama3", rope("llama3", factor=4.0)),
+        ("llama3", rope("llama3", low_freq_factor=2.0)),
+        ("llama3", rope("llama3", high_freq_factor=6.0)),
+        ("llama3", rope("llama3", original_max_position_embeddings=32)),
+        ("olmo3", rope("olmo3", attention_factor=1.1)),
+        ("olmo3", rope("olmo3", beta_slow=1.0)),
+        ("olmo3", {"window_rope": None}),
+        ("olmo3", {"window": 7}),
+        ("olmo3", {"window_layers": (True, False, True, True) * 2}),
+        ("qwen3-window", {"window": 6}),
+        ("qwen3-window", {"window_layers": (True, False)}),
+    ],
+)
+def test_each_number_of_the_configuration_moves_the_logits(case, change):
+    assert moved(case, **change) > 100
+
+
+@pytest.mark.parametrize(
+    "case", ["qwen3-biased", "qwen2-untied", "llama-biased", "olmo3-biased"]
+)
+def test_each_tensor_moves_the_logits(case):
+    family, fields = CASES[case]
+    _, config, params = pair(family, **fields)
+    plain = run(params, config, TOKENS)
+    flat = flatten(params)
+    for path, leaf in flat.items():
+        changed = unflatten(flat | {path: leaf * 1.5})
+        difference = np.abs(run(changed, config, TOKENS) - plain).max()
+        assert difference > 100 * TOLERANCE * plain.std(), path
+    # Untied, the output has a tensor of its own.
+    tied = dataclasses.replace(config, tie_embeddings=True)
+    difference = np.abs(run(params, tied, TOKENS) - plain).max()
+    assert difference > 100 * TOLERANCE * plain.std()
+
+
+@pytest.mark.parametrize(
+    "case", ["qwen3-biased", "qwen2", "qwen3-window", "llama-biased", "olmo3-biased"]
+)
+def test_gradients_are_those_of_torch(case):
+    family, fields = CASES[case]
+    model, config, params = pair(family, **fields)
+    weight = np.random.default_rng(1).standard_normal((*TOKENS.shape, 97))
+    logits = model(torch.tensor(TOKENS), use_cache=False).logits
+    (logits * torch.tensor(weight, dtype=torch.float32)).mean().backward()
+    expected = tensors_to_params(
+        {name: p.grad.numpy() for name, p in model.named_parameters()}, config
+    )
+
+    def loss(params):
+        return (forward.forward(params, config, TOKENS) * weight).mean()
+
+    gradients = flatten(jax.jit(jax.grad(loss))(params))
+    for path, theirs in flatten(expected).items():
+        error = np.linalg.norm(gradients[path] - theirs) / np.linalg.norm(theirs)
+        assert error < 1e-4, (path, error)
+
+
+def test_files_of_before_transformers_5_are_read():
+    """Their rotary numbers are at the top, and scaling is for full attention."""
+    old = {
+        "model_type": "olmo3",
+        "vocab_size": 97,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "sliding_window": 4096,
+        "rope_theta": 500_000,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "original_max_position_embeddings": 8192,
+            "attention_factor": 1.2079441541679836,
+            "beta_fast": 32,
+            "beta_slow": 1,
+        },
+    }
+    config = DecoderConfig.from_hf(old)
+    assert config.window_rope == Rope(rope_theta=500_000.0)
+    assert config.rope.rope_type == "yarn" and config.rope.rope_theta == 500_000
+    assert config.window_layers == (True, True, True, False)
+    made = dataclasses.replace(config, hf="").to_hf()
+    assert dataclasses.replace(DecoderConfig.from_hf(made), hf="") == (
+        dataclasses.replace(config, hf="")
+    )
+    qwen = {"rope_scaling": {"type": "yarn", "factor": 4.0}, "rope_theta": 1e6}
+    config = DecoderConfig.from_hf(
+        old | qwen | {"model_type": "qwen2", "max_position_embeddings": 32_768}
+    )
+    assert (config.rope.factor, config.rope.rope_theta) == (4.0, 1e6)
+    assert config.rope.original_max_position_embeddings == 32_768
+    assert config.window == 0 and config.qkv_bias
