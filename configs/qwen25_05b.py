@@ -58,6 +58,8 @@ def config() -> Config:
             tool_tokens=250,
         ),
         judge=JudgeConfig(
+            # Asked and reported, not enforced: a judge of this size guesses.
+            required_gates=0,
             grade_tokens=256,
             rubric_tokens=256,
             rubric_tokens_tasks=256,
