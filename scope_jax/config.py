@@ -289,6 +289,12 @@ def check_sizes(config: Config) -> None:
     room = ("engine.max_length", config.engine.max_length)
     limits = [
         ("tasks.max_context_tokens", config.tasks.max_context_tokens, *room),
+        (
+            "tasks.sampling.max_new_tokens",
+            config.tasks.sampling.max_new_tokens,
+            "tasks.max_context_tokens",
+            config.tasks.max_context_tokens,
+        ),
     ]
     for role in ("challenger_train", "solver_train"):
         stage: StageConfig = getattr(config, role)

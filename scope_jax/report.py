@@ -4,7 +4,6 @@ Self-contained: inline SVG and CSS, no script and nothing from elsewhere. All te
 models and documents is escaped.
 """
 
-import html
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from scope_jax import tracking
+from scope_jax import report_rollout, tracking
 from scope_jax.charts import COLOURS, line_chart
+from scope_jax.report_rollout import escape, pre, reward_of, rollout_html
 from scope_jax.run_folder import write_text
 
 EXAMPLES = 4
 """Rollouts shown per stage: the best and the worst ones."""
-
-LONGEST = 6000
-"""Characters of one message that are shown."""
 
 CURVES = (
     ("Reward", "reward/"),
@@ -43,12 +40,6 @@ td,th{padding:.15rem .8rem;text-align:right}
 td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f6f8}
 .charts{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}
 figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#53606c}
-details{margin:.5rem 0;border:1px solid #d5dbe1;border-radius:6px;padding:.4rem .8rem}
-summary{cursor:pointer;font-weight:600}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f4f6f8;padding:.5rem .7rem;
-border-left:4px solid #9aa7b4;margin:.4rem 0;font:13px/1.45 ui-monospace,monospace}
-pre.assistant{border-color:#2a6fdb;background:#eef4fd}pre.tool{border-color:#b07d1a}
-pre.trace{border-color:#3d8b40;background:#f0f7f0}.role{color:#53606c;font-size:12px}
 """
 
 
@@ -77,15 +68,16 @@ def build(run_dir: Path) -> str:
     config_text = config_file.read_text(encoding="utf-8")
     records = tracking.read(run_dir)
     title = f"SCOPE run: {json.loads(config_text).get('name', run_dir.name)}"
-    body = [f"<h1>{_e(title)}</h1>", f"<p>{_e(_headline(records))}</p>"]
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(records))}</p>"]
     for stage in tracking.STAGES:
         body += _stage(run_dir, stage, [r for r in records if r["stage"] == stage])
     body.append("<h2>Configuration</h2>")
-    body.append(f"<details><summary>config.json</summary>{_pre(config_text)}</details>")
+    body.append(f"<details><summary>config.json</summary>{pre(config_text)}</details>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{_e(title)}</title><style>{STYLE}</style></head>"
+        f"<title>{escape(title)}</title>"
+        f"<style>{STYLE}{report_rollout.STYLE}</style></head>"
         f"<body>{''.join(body)}</body></html>\n"
     )
 
@@ -105,7 +97,7 @@ def _headline(records: Sequence[Mapping[str, Any]]) -> str:
 def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str]:
     if not records:
         return []
-    parts = [f"<h2>{_e(stage.capitalize())}</h2>", '<div class="charts">']
+    parts = [f"<h2>{escape(stage.capitalize())}</h2>", '<div class="charts">']
     for caption, prefix in CURVES:
         series = _series(records, prefix)
         if series:
@@ -146,7 +138,7 @@ def _table(records: list[dict[str, Any]]) -> str:
     rows = []
     for name, *values in tracking.table_rows(records):
         cells = "".join(f"<td>{tracking.format_number(v)}</td>" for v in values)
-        rows.append(f"<tr><td>{_e(name)}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
     head = "<tr><th>metric</th><th>first</th><th>last</th><th>mean</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
@@ -166,8 +158,8 @@ def _examples(run_dir: Path, iteration: int, stage: str) -> list[str]:
         rollouts = rollouts[:half] + rollouts[-half:]
     name = files[-1].relative_to(run_dir)
     return [
-        f"<h4>Best and worst rollouts of {_e(str(name))}</h4>",
-        *map(_rollout, rollouts),
+        f"<h4>Best and worst rollouts of {escape(str(name))}</h4>",
+        *map(rollout_html, rollouts),
     ]
 
 
@@ -175,42 +167,3 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").split("\n"):
         if line.strip():
             yield json.loads(line)
-
-
-def reward_of(rollout: Mapping[str, Any]) -> float:
-    """The reward of a stored rollout; 0 where none was noted."""
-    return float(rollout.get("reward", rollout.get("difficulty")) or 0.0)
-
-
-def _rollout(rollout: Mapping[str, Any]) -> str:
-    messages = "".join(_message(m) for m in rollout.get("messages", ()))
-    told = ("messages", "turns", "rows")
-    trace = {k: v for k, v in rollout.items() if k not in told}
-    text = json.dumps(trace, indent=2, ensure_ascii=False)
-    what = rollout.get("outcome", "reward")
-    title = f"{what} {tracking.format_number(reward_of(rollout))}"
-    title += f" - {rollout.get('uid', '')}"
-    return (
-        f"<details><summary>{_e(title)}</summary>{messages}"
-        f'<div class="role">how the reward came about</div>'
-        f"{_pre(text, 'trace')}</details>"
-    )
-
-
-def _message(message: Mapping[str, Any]) -> str:
-    role = str(message.get("role", ""))
-    text = str(message.get("content") or "")
-    for call in message.get("tool_calls") or ():
-        text += "\n" + json.dumps(call, ensure_ascii=False)
-    known = role if role in ("system", "user", "assistant", "tool") else ""
-    return f'<div class="role">{_e(role)}</div>{_pre(text, known)}'
-
-
-def _pre(text: str, kind: str = "") -> str:
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}\n... {len(text) - LONGEST:,} more characters"
-    return f'<pre class="{kind}">{_e(text)}</pre>'
-
-
-def _e(text: str) -> str:
-    return html.escape(text, quote=True)

@@ -71,24 +71,33 @@ class Rewards:
 
     async def gates(
         self, task: str, task_type: str, document: str, seed: Seed
-    ) -> dict[str, int | None]:
-        """The score of every gate, None where it could not be read."""
+    ) -> tuple[dict[str, int | None], dict[str, str]]:
+        """Every gate's score, None where it can't be read, and the judge's words."""
         config = self._config.judge
         short = task_type == challenger.SHORT and self._stage == "challenger"
 
-        async def ask(name: str) -> int | None:
+        async def ask(name: str) -> tuple[int | None, str]:
             if short and name == "source_relevance":  # spec 8: passes by itself
-                return 1
+                return 1, ""
             raw = await self._session.ask_judge(
                 self._session.prompts.gate(name, task=task, document=document),
                 temperature=config.gate_temperature,
                 max_tokens=config.gate_tokens,
                 seed64=seed64(*seed, "gate", name),
             )
-            return judge.parse_gate(raw, compat=self._config.compat)
+            return judge.parse_gate(raw, compat=self._config.compat), raw
 
-        scores = await asyncio.gather(*map(ask, config.gates))
-        return dict(zip(config.gates, scores, strict=True))
+        asked = dict(
+            zip(
+                config.gates,
+                await asyncio.gather(*map(ask, config.gates)),
+                strict=True,
+            )
+        )
+        return (
+            {name: score for name, (score, _) in asked.items()},
+            {name: raw for name, (_, raw) in asked.items()},
+        )
 
     async def grade(
         self, task: str, answer: str, rubrics: Sequence[Rubric], seed: Seed
@@ -215,11 +224,11 @@ class Rewards:
             task_type=row.task_type,
             compat=config.compat,
         )
-        rubrics, raw, gates, attempts = None, "", {}, []
+        rubrics, raw, gates, gates_raw, attempts = None, "", {}, {}, []
         task, matches = assessment.parse.task, None
         if assessment.value > 0 and assessment.parse.valid:
             documents = judge.documents_text(row.document.text, episode.state.passages)
-            (rubrics, raw), gates = await asyncio.gather(
+            (rubrics, raw), (gates, gates_raw) = await asyncio.gather(
                 self.rubrics(task, row.task_type, documents, seed),
                 self.gates(task, row.task_type, row.document.text, seed),
             )
@@ -259,6 +268,7 @@ class Rewards:
             **reward.trace,
             "rubrics": [r.text for r in rubrics.rubrics] if rubrics else [],
             "rubrics_raw": raw,
+            "gates_raw": gates_raw,
             "attempts": [attempt_json(attempt) for attempt in attempts],
             "conversation": list(episode.state.trace),
         }

@@ -137,7 +137,9 @@ class Sifter:
         limit = self._config.solver_train.max_prompt_tokens
         if solver_prompt_tokens(self._session, text) > limit:
             return Verdict(outcome="too_long", record=record)
-        gates = await self._rewards.gates(text, row.task_type, row.document.text, seed)
+        gates, record["gates_raw"] = await self._rewards.gates(
+            text, row.task_type, row.document.text, seed
+        )
         record["gates"] = gates
         record["why"] += explain.gates_lines(gates, self._config.judge)
         if not judge.gates_pass(gates, self._config.judge.required_gates):

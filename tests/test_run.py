@@ -140,9 +140,24 @@ def test_killed_in_every_stage_and_started_again_gives_the_same_run(whole, tmp_p
     kill_when(start(folder), step_done("challenger"))
     kill_when(start(folder), creating_tasks)
     kill_when(start(folder), step_done("solver"))
+    # between batches of tasks, the next one being written already
+    kill_when(start(folder), (folder / "tasks/iter_2/batch_0001.parquet").is_file)
     finish(start(folder))
     assert records(folder) == records(whole[0])
     assert same_weights(whole[0], folder) == 4
+
+
+@pytest.mark.parametrize("tool_format", ["tool_call", "function_calls_xml"])
+def test_the_other_formats_play_a_whole_iteration_too(tmp_path, tool_format):
+    folder = tmp_path / "run"
+    one = ["--iterations", "1", "--challenger_train.steps", "1"]
+    one += ["--solver_train.steps", "1", "--tool_format", tool_format]
+    finish(start(folder, *one))
+    stages = {record["stage"]: record for record in records(folder)}
+    assert list(stages) == ["challenger", "tasks", "solver"]
+    assert stages["challenger"]["reward/format"] > 0.5
+    assert stages["tasks"]["tasks/kept"] > 0
+    assert stages["solver"]["reward/structure"] > 0.5
 
 
 def test_a_finished_run_says_so_and_is_not_touched(whole):

@@ -97,6 +97,27 @@ def test_families_differ_where_the_method_says_so():
     assert qwen25.solver_train.loss.aggregation == "token_mean"
 
 
+@pytest.mark.parametrize("name", ["qwen3_8b", "tiny"])
+def test_the_paper_s_rewards_are_a_variant_of_any_configuration(name):
+    paper = configs.load(f"{name}_paper")
+    assert settings.differences(configs.load(name), paper) == [
+        f'name: "{name}" -> "{name}_paper"',
+        "challenger.format_weight: 0.5 -> 1.0",
+        "challenger.difficulty_weight: 1.0 -> 0.5",
+        "solver.format_weight: 0.5 -> 1.0",
+        "solver.length.soft: 1024 -> 512",
+        "solver.length.hard: 2048 -> 4096",
+        "solver.length.floor: 0.05 -> 0.1",
+    ]
+    described = configs.describe(f"{name}_paper")
+    assert "The reward weights" in described and "Hardware:" in described
+
+
+def test_an_unknown_variant_is_one_line():
+    with pytest.raises(UserError, match="did you mean qwen3_8b_paper"):
+        configs.load("qwen3_8b_papr")
+
+
 def test_small_configurations_play_two_iterations_of_the_small_world():
     for name in ("tiny", "ci"):
         config = configs.load(name)

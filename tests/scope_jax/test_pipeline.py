@@ -43,6 +43,15 @@ def test_limits_that_do_not_fit_into_one_another(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_turn_of_task_creation_that_never_fits(config, tmp_path):
+    sampling = replace(config.tasks.sampling, max_new_tokens=513)
+    config = replace(config, tasks=replace(config.tasks, sampling=sampling))
+    with pytest.raises(
+        UserError, match=r"tasks\.sampling\.max_new_tokens=513: exceeds"
+    ):
+        pipeline.run(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_model_folder_that_lacks_a_file(config, tmp_path, name):
     (tmp_path / "model" / name).unlink()

@@ -10,6 +10,7 @@ from models.errors import UserError
 from scope_jax import report
 from scope_jax.charts import line_chart
 from scope_jax.config import TrackingConfig
+from scope_jax.report_rollout import rollout_html
 from scope_jax.tracking import Tracker
 
 HOSTILE = '</pre><script>alert("x")</script> & \u2028 <task>T</task>'
@@ -91,6 +92,76 @@ def test_best_and_worst_rollouts_are_shown_with_their_rewards(run):
     rewards = re.findall(r"<summary>reward ([\d.]+) - ", page)
     assert rewards == ["0.5", "0.4", "0.1", "0"]
     assert page.index("answer 5") < page.index("answer 0")
+
+
+def test_a_rollout_shows_its_reasons_every_grade_and_the_judge_s_words():
+    told = {
+        "uid": "1/challenger/1/0/0",
+        "reward": 1.0,
+        "messages": [],
+        "trace": {
+            "why": ["format 1 <b>", "reward 1 = 0.5 x format 1 + .."],
+            "branch": "graded",
+            "task": "Name the rivers.",
+            "rubrics": ["Names A.", "Names B."],
+            "gates_raw": {"entity": "clear <score>1</score>"},
+            "rubrics_raw": "<rubrics>..",
+            "attempts": [
+                {
+                    "answer": "A it is",
+                    "judge": [
+                        {"score": 1.0, "raw": "yes"},
+                        {"score": None, "raw": "hm", "asked_again_after": "hm?"},
+                    ],
+                },
+                {"answer": "", "judge": []},
+            ],
+        },
+    }
+    page = rollout_html(told)
+    assert "<summary>reward 1 - 1/challenger/1/0/0 - graded</summary>" in page
+    assert "<li>format 1 &lt;b&gt;</li>" in page
+    rows = re.findall(r"<tr>(.*?)</tr>", page)
+    assert [re.findall(r">([^<>]+)<", row) for row in rows] == [
+        ["rubric", "rollout 1", "rollout 2"],
+        ["Names A.", "1", "-"],
+        ["Names B.", "unreadable", "-"],
+    ]
+    roles = re.findall(r'<div class="role">([^<]+)</div>', page)
+    assert roles == [
+        "why",
+        "the task",
+        "grades",
+        "rollout 1 answered",
+        "rollout 2 answered",
+        "gate entity",
+        "rubrics",
+        "rollout 1, rubric 1",
+        "rollout 1, rubric 2, unreadable",
+        "rollout 1, rubric 2",
+    ]
+    assert "(no valid answer)" in page
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+
+
+def test_a_record_of_task_creation_is_shown_the_same_way():
+    page = rollout_html(
+        {
+            "uid": "1/tasks/1/0/0",
+            "outcome": "too_hard",
+            "difficulty": 0.1,
+            "why": ["too hard: dropped"],
+            "task": "T",
+            "rubrics": ["R"],
+            "attempts": [{"answer": "a", "judge": [{"score": 0.0, "raw": "no"}]}],
+            "messages": [{"role": "assistant", "content": "said"}],
+        }
+    )
+    assert "<summary>too_hard 0.1 - 1/tasks/1/0/0</summary>" in page
+    for text in ("<li>too hard: dropped</li>", "<td>R</td>", "said", "a</pre>"):
+        assert text in page
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

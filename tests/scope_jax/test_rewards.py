@@ -629,7 +629,7 @@ def test_the_judge_s_settings_are_used():
     session = ScriptedSession(settings(judge=config), judge=judge, solver=solver)
     rewards = Rewards(session, "challenger")
     gates = asyncio.run(rewards.gates("T", "writing", "d", SEED))
-    assert gates == {"entity": 1}
+    assert gates == ({"entity": 1}, {"entity": SCORE[1]})
     session = ScriptedSession(settings(judge=config), judge=lambda *_: "?")
     rewards = Rewards(session, "challenger")
     [grade] = asyncio.run(rewards.grade("T", "a", [Rubric("Names fact 1.")], SEED))
