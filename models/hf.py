@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.hf_folder import content_hash, load_config, resolve
+from models.hf_folder import content_hash, load_config, read_json, resolve
 from models.hf_layout import flatten, layout, unflatten
 from models.hf_place import THREADS, chunks, place
 from models.hf_save import save
@@ -24,7 +24,15 @@ from models.hf_tokenizer import load_tokenizer
 from models.sharding import param_shardings
 from models.tensor_files import FLOAT_DTYPES, Entry, open_tensors
 
-__all__ = ["content_hash", "load", "load_config", "load_tokenizer", "resolve", "save"]
+__all__ = [
+    "content_hash",
+    "load",
+    "load_config",
+    "load_tokenizer",
+    "read_json",
+    "resolve",
+    "save",
+]
 
 # Tensors that some checkpoints carry and that can be worked out: rotary frequencies.
 IGNORED = (".rotary_emb.inv_freq",)

@@ -52,9 +52,8 @@ def load_tokenizer(path: str | Path):
 def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
     """Writes a tokenizer into ``folder``, with a chat template.
 
-    The files that it was loaded from are copied as they are: written anew by this
-    version of transformers they name a class that older ones, and servers built on
-    them, don't know.
+    The files that it was loaded from are copied as they are, if they still say what it
+    is; written anew they would lose what this version of transformers doesn't know.
 
     Args:
       folder: exists.
@@ -68,14 +67,13 @@ def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
                 shutil.copyfile(source / name, folder / name)
     else:
         tokenizer.save_pretrained(folder)
-        _edit(folder, tokenizer_class="PreTrainedTokenizerFast")
-        if not isinstance(tokenizer.chat_template, str):
-            (folder / TEMPLATE).unlink(missing_ok=True)
+    # Transformers 5 calls itself so; version 4, and servers built on it, refuse that.
+    _edit(folder, "tokenizer_class", "PreTrainedTokenizerFast", was="TokenizersBackend")
     template = tokenizer.chat_template if template is None else template
     if isinstance(template, str):
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
-        # Programs that don't know the file yet look here.
-        _edit(folder, chat_template=template, only_if_there=True)
+        # Programs that don't know that file yet look here.
+        _edit(folder, "chat_template", template)
 
 
 def _unchanged(tokenizer: Any, source: Path) -> bool:
@@ -90,14 +88,12 @@ def _unchanged(tokenizer: Any, source: Path) -> bool:
     return same and tokenizer.special_tokens_map == again.special_tokens_map
 
 
-def _edit(folder: Path, *, only_if_there: bool = False, **fields: str) -> None:
-    """Sets fields of tokenizer_config.json, if they are there or may be new."""
+def _edit(folder: Path, name: str, value: str, *, was: str | None = None) -> None:
+    """Sets a field of tokenizer_config.json that is there (and ``was`` so)."""
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return
     config = json.loads(file.read_text(encoding="utf-8"))
-    if only_if_there:
-        fields = {name: value for name, value in fields.items() if name in config}
-    if any(config.get(name) != value for name, value in fields.items()):
-        text = json.dumps(config | fields, indent=2, ensure_ascii=False)
+    if name in config and config[name] != value and was in (None, config[name]):
+        text = json.dumps(config | {name: value}, indent=2, ensure_ascii=False)
         file.write_text(text + "\n", encoding="utf-8")

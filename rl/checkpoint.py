@@ -93,6 +93,42 @@ def restore(
     Raises:
       UserError: if there is no such checkpoint, or it is of other shapes.
     """
+    path, step = _find(folder, step)
+    metadata = ocp.metadata(path)
+    _check_shapes(path, metadata.metadata, abstract_state)
+    with _sparing():
+        state = ocp.load(path, abstract_state)
+    return state, metadata.custom_metadata or {}, step
+
+
+def restore_params(
+    folder: str | Path, abstract_params: Tree, *, step: int | None = None
+) -> tuple[Tree, int]:
+    """Reads only the parameters of a checkpoint back; the moments stay on the disk.
+
+    Args:
+      folder: the folder given to ``save``, whose states have a field ``params``.
+      abstract_params: tree of ``jax.ShapeDtypeStruct`` with shardings; the devices may
+        be others than those that saved.
+      step: which; None takes the latest.
+
+    Returns:
+      (parameters, step).
+
+    Raises:
+      UserError: as ``restore``.
+    """
+    path, step = _find(folder, step)
+    saved = ocp.metadata(path).metadata
+    _check_shapes(path, saved["params"], abstract_params)
+    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
+    with _sparing():
+        state = ocp.load(path, wanted | {"params": abstract_params})
+    return state["params"], step
+
+
+def _find(folder: str | Path, step: int | None) -> tuple[Path, int]:
+    """Returns where the checkpoint of ``step`` lies; None means the latest."""
     folder = Path(folder).absolute()
     found = steps(folder)
     if step is None and found:
@@ -102,12 +138,7 @@ def restore(
             f"{folder}: has no checkpoint{'' if step is None else f' of step {step}'} "
             f"(steps there: {found or 'none'}): choose one that exists"
         )
-    path = folder / str(step)
-    metadata = ocp.metadata(path)
-    _check_shapes(path, metadata.metadata, abstract_state)
-    with _sparing():
-        state = ocp.load(path, abstract_state)
-    return state, metadata.custom_metadata or {}, step
+    return folder / str(step), step
 
 
 def remove_partial(folder: str | Path) -> list[str]:

@@ -5,6 +5,7 @@ Names are checked before tyro sees them, and what it says about a value is conde
 that every mistake is one line: the value, why it is wrong, and the remedy.
 """
 
+import argparse
 import contextlib
 import io
 import os
@@ -84,6 +85,18 @@ def parse(
         rest = _checked(rest, default)
     parsed = _tyro(arguments, default, rest, prog)
     return parsed.config, parsed.options
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """For scripts without a configuration; a mistake is one line here too."""
+
+    def __init__(self, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ``UserError`` instead of printing how the script is used."""
+        raise UserError(f"{message}: see {self.prog} --help")
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

@@ -51,7 +51,39 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class RunFolder:
+class RunPaths:
+    """Where the things of a run lie; for those who only read."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    def checkpoints(self, iteration: int, role: str) -> Path:
+        """Folder of a training stage's checkpoints."""
+        return self.path / "checkpoints" / f"iter_{iteration}" / role
+
+    def rollouts(self, iteration: int, stage: str, step: int) -> Path:
+        """File of a step's rollouts."""
+        folder = self.path / "rollouts" / f"iter_{iteration}" / stage
+        return folder / f"step_{step:04d}.jsonl"
+
+    def export(self, iteration: int, role: str) -> Path:
+        """Hugging Face folder of a role's weights at the end of an iteration."""
+        return self.path / "export" / f"iter_{iteration}" / role
+
+    def tasks(self, iteration: int) -> Path:
+        """File of an iteration's tasks."""
+        return self.path / "tasks" / f"iter_{iteration}.parquet"
+
+    def task_batch(self, iteration: int, batch: int) -> Path:
+        """File of the tasks that one batch of prompts gave."""
+        return self.path / "tasks" / f"iter_{iteration}" / f"batch_{batch:04d}.parquet"
+
+    def task_drafts(self, iteration: int, batch: int) -> Path:
+        """File of what one batch of prompts was made into, until it is sifted."""
+        return self.task_batch(iteration, batch).with_suffix(".written.jsonl")
+
+
+class RunFolder(RunPaths):
     """Paths and state of a run; holds an exclusive lock until closed.
 
     Raises:
@@ -60,7 +92,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: Config, *, fresh: bool = False):
-        self.path = Path(path)
+        super().__init__(path)
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{path}: is a file: name a folder with --run")
         config_file = self.path / "config.json"
@@ -152,30 +184,3 @@ class RunFolder:
     def done(self, name: str) -> bool:
         """Whether a stage is finished."""
         return self.stage(name).get("status") == "done"
-
-    # --- places ----------------------------------------------------------------
-
-    def checkpoints(self, iteration: int, role: str) -> Path:
-        """Folder of a training stage's checkpoints."""
-        return self.path / "checkpoints" / f"iter_{iteration}" / role
-
-    def rollouts(self, iteration: int, stage: str, step: int) -> Path:
-        """File of a step's rollouts."""
-        folder = self.path / "rollouts" / f"iter_{iteration}" / stage
-        return folder / f"step_{step:04d}.jsonl"
-
-    def export(self, iteration: int, role: str) -> Path:
-        """Hugging Face folder of a role's weights at the end of an iteration."""
-        return self.path / "export" / f"iter_{iteration}" / role
-
-    def tasks(self, iteration: int) -> Path:
-        """File of an iteration's tasks."""
-        return self.path / "tasks" / f"iter_{iteration}.parquet"
-
-    def task_batch(self, iteration: int, batch: int) -> Path:
-        """File of the tasks that one batch of prompts gave."""
-        return self.path / "tasks" / f"iter_{iteration}" / f"batch_{batch:04d}.parquet"
-
-    def task_drafts(self, iteration: int, batch: int) -> Path:
-        """File of what one batch of prompts was made into, until it is sifted."""
-        return self.task_batch(iteration, batch).with_suffix(".written.jsonl")

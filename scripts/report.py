@@ -3,16 +3,14 @@
 python scripts/report.py runs/tiny [--out FILE]
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from scope_jax import report
-from scope_jax.cli import run_main
+from scope_jax import cli, report
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
+    parser = cli.ArgumentParser(prog="report.py", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--out", type=Path, help="file; default RUN/report.html")
     options = parser.parse_args(argv)
@@ -21,4 +19,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    cli.run_main(main)

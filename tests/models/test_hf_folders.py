@@ -1,0 +1,294 @@
+"""Folders that can't be used, each one clear line; tokenizers in and out."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from models import hf
+from models.errors import UserError
+from tests.models.oracle import make_model
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hf") / "good"
+    make_model("qwen3", tie_word_embeddings=True).save_pretrained(folder)
+    return folder
+
+
+def edit_config(folder, **fields):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def drop(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(size):
+    def change(folder):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:size])
+
+    return change
+
+
+def config_says(**fields):
+    return lambda folder: edit_config(folder, **fields)
+
+
+def tensors(change):
+    def rewrite(folder):
+        file = folder / "model.safetensors"
+        save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+    return rewrite
+
+
+def without(name):
+    return tensors(lambda t: {k: v for k, v in t.items() if k != name})
+
+
+NORM, QUERY = "model.norm.weight", "model.layers.1.self_attn.q_proj.weight"
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop("config.json"), "no config.json"),
+        (write("config.json", "{"), "not valid JSON"),
+        (write("config.json", "[]"), "not a JSON object"),
+        (config_says(model_type="mamba"), "model_type='mamba'"),
+        (config_says(hidden_act="relu"), "hidden_act"),
+        (
+            config_says(quantization_config={"quant_method": "fp8"}),
+            r"quantised .*\(fp8\)",
+        ),
+        (drop("model.safetensors"), r"no \*.safetensors"),
+        (cut(-100), "damaged or cut short"),
+        (cut(40), "damaged or cut short"),
+        (cut(0), "damaged or cut short"),
+        (write("model.safetensors", "version https://git-lfs"), "damaged or cut short"),
+        (write(INDEX, "{}"), "no index of tensors"),
+        (
+            write(INDEX, '{"weight_map": {"a": "gone.safetensors"}}'),
+            "no gone.safetensors",
+        ),
+        (without(QUERY), f"lacks tensor {QUERY}, which"),
+        (without(NORM), f"lacks tensor {NORM}"),
+        (
+            config_says(num_hidden_layers=4),
+            r"lacks tensor model.layers.2.* and 21 more",
+        ),
+        (config_says(num_hidden_layers=1), "has tensor model.layers.1"),
+        (tensors(lambda t: t | {"extra": np.ones(2)}), "has tensor extra, which model"),
+        (
+            config_says(intermediate_size=40),
+            r"has shape \[80, 48\] .* asks for \[40, 48\]",
+        ),
+        (tensors(lambda t: t | {NORM: np.ones(3, "f4")}), rf"{NORM} has shape \[3\]"),
+        (
+            tensors(lambda t: t | {NORM: np.ones(48, "i1")}),
+            f"{NORM} is of type I8: use",
+        ),
+        (tensors(lambda t: t | {NORM: np.ones(48, "f8")}), f"{NORM} is of type F64"),
+        (config_says(tie_word_embeddings=False), "lacks tensor lm_head.weight"),
+        (
+            tensors(lambda t: t | {"lm_head.weight": np.ones((97, 48), "f4")}),
+            "lm_head.weight differs .* tie_word_embeddings",
+        ),
+    ],
+)
+def test_a_bad_folder_is_one_clear_line(good, tmp_path, damage, words):
+    folder = tmp_path / "bad"
+    shutil.copytree(good, folder)
+    damage(folder)
+    with pytest.raises(UserError, match=words) as caught:
+        hf.load(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_one_clear_line(
+    good, tmp_path, monkeypatch
+):
+    folder = tmp_path / "bad"
+    shutil.copytree(good, folder)
+    check = hf._check_tensors
+
+    def check_and_cut(*arguments):
+        check(*arguments)
+        cut(2_000)(folder)
+
+    monkeypatch.setattr(hf, "_check_tensors", check_and_cut)
+    with pytest.raises(UserError, match="cut short") as caught:
+        hf.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_are_never_read(good, tmp_path):
+    folder = tmp_path / "bad"
+    shutil.copytree(good, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled"):
+        hf.load(folder)
+
+
+def test_an_index_cannot_point_outside_its_folder(good, tmp_path):
+    folder = tmp_path / "inner"
+    shutil.copytree(good, folder)
+    (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (folder / INDEX).write_text('{"weight_map": {"x": "../outside.safetensors"}}')
+    with pytest.raises(UserError, match=r"no outside.safetensors"):
+        hf.load(folder)
+
+
+@pytest.mark.parametrize("path", ["no/where/at/all", "../nowhere", "a b"])
+def test_no_folder_and_no_hub_name_is_one_clear_line(path):
+    with pytest.raises(UserError, match="no such folder"):
+        hf.load(path)
+
+
+def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch):
+    import huggingface_hub
+
+    def fail(*args, **options):
+        raise OSError("unreachable\nfor a reason")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=r"owner/name: .*unreachable\)") as caught:
+        hf.load("owner/name")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_name_is_downloaded(good, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, *, allow_patterns):
+        asked.append((name, allow_patterns))
+        return str(good)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    _, params = hf.load("owner/name")
+    assert {name for name, _ in asked} == {"owner/name"}
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked[0][1])
+    jax.tree.map(np.testing.assert_array_equal, params, hf.load(good)[1])
+
+
+def test_a_place_that_is_no_model_folder_is_left_alone(
+    tiny_config, tiny_params, tmp_path
+):
+    (tmp_path / "keep.txt").write_text("mine")
+    with pytest.raises(UserError, match="no model folder"):
+        hf.save(tmp_path, tiny_config, tiny_params)
+    with pytest.raises(UserError, match="no model folder"):
+        hf.save(tmp_path / "keep.txt", tiny_config, tiny_params)
+    with pytest.raises(UserError, match="can't be written") as caught:
+        hf.save(tmp_path / "keep.txt" / "model", tiny_config, tiny_params)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "keep.txt").read_text() == "mine"
+
+
+# --- tokenizers ---------------------------------------------------------------------
+
+
+def make_tokenizer():
+    from tokenizers import Tokenizer, models
+
+    raw = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "<end>": 2}, "<unk>"))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        unk_token="<unk>",
+        eos_token="<end>",
+        chat_template="{{ 'own' }}",
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder as a model's makers publish it, with things that only they know."""
+    folder = tmp_path / "source"
+    make_tokenizer().save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    fields = json.loads(file.read_text())
+    fields |= {"tokenizer_class": "Qwen2Tokenizer", "chat_template": "{{ 'own' }}"}
+    file.write_text(json.dumps(fields))
+    (folder / "vocab.json").write_text("{}")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 1]}')
+    (folder / "modeling_own.py").write_text("raise SystemExit")
+    return folder
+
+
+def test_tokenizer_files_travel_as_they_are(source, tiny_config, tiny_params, tmp_path):
+    tokenizer = hf.load_tokenizer(source)
+    hf.save(tmp_path / "out", tiny_config, tiny_params, tokenizer=tokenizer)
+    weights = {"config.json", "model.safetensors"}
+    names = {file.name for file in (tmp_path / "out").iterdir()} - weights
+    assert names == {file.name for file in source.iterdir()} - {"modeling_own.py"}
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_the_template_of_the_training_replaces_the_other_everywhere(
+    source, tiny_config, tiny_params, tmp_path
+):
+    tokenizer = hf.load_tokenizer(source)
+    options = dict(tokenizer=tokenizer, template="{{ 'trained' }}")
+    hf.save(tmp_path / "out", tiny_config, tiny_params, **options)
+    assert hf.load_tokenizer(tmp_path / "out").chat_template == "{{ 'trained' }}"
+    fields = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert fields["chat_template"] == "{{ 'trained' }}"
+    assert fields["tokenizer_class"] == "Qwen2Tokenizer"
+    assert tokenizer.chat_template == "{{ 'own' }}"
+
+
+def test_a_tokenizer_that_was_changed_is_written_anew(
+    source, tiny_config, tiny_params, tmp_path
+):
+    tokenizer = hf.load_tokenizer(source)
+    tokenizer.add_tokens(["new"])
+    hf.save(tmp_path / "out", tiny_config, tiny_params, tokenizer=tokenizer)
+    again = hf.load_tokenizer(tmp_path / "out")
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert again.chat_template == "{{ 'own' }}"
+
+
+def test_a_tokenizer_made_in_memory_loads_in_older_programs_too(
+    tiny_config, tiny_params, tmp_path
+):
+    hf.save(tmp_path / "out", tiny_config, tiny_params, tokenizer=make_tokenizer())
+    fields = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert fields["tokenizer_class"] == "PreTrainedTokenizerFast"
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert again.get_vocab() == make_tokenizer().get_vocab()
+    generation = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert generation == {"_from_model_config": True, "eos_token_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop("tokenizer.json"), "no tokenizer.json"),
+        (write("tokenizer.json", "{"), "not valid JSON"),
+        (write("tokenizer.json", "{}"), "tokenizer can't be read"),
+        (write("tokenizer.json", '{"model": {"type": "Odd"}}'), "can't be read"),
+        (write("tokenizer_config.json", "{"), "tokenizer can't be read"),
+    ],
+)
+def test_a_bad_tokenizer_is_one_clear_line(source, damage, words):
+    damage(source)
+    with pytest.raises(UserError, match=words) as caught:
+        hf.load_tokenizer(source)
+    assert "\n" not in str(caught.value) and str(source) in str(caught.value)
