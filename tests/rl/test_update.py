@@ -225,6 +225,16 @@ def test_rows_that_cannot_be_spread_over_the_mesh_are_refused(tiny_config):
         )
 
 
+def hf_tensors(config, params):
+    """Name and value of each tensor that transformers would hold."""
+    flat = flatten(params)
+    for path, leaf in layout(config).items():
+        array = np.asarray(flat[path], np.float32)
+        names = leaf.names(config.num_layers)
+        for name, part in zip(names, array if leaf.stacked else [array], strict=True):
+            yield name, leaf.to_hf(part)
+
+
 def test_ten_steps_of_two_mini_batches_follow_torch(
     updater_of, tiny_config, tiny_params, reference
 ):
