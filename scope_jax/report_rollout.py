@@ -52,7 +52,7 @@ def rollout_html(rollout: Mapping[str, Any]) -> str:
     messages = list(rollout.get("messages", ()))
     if messages:
         parts.append(_role("the conversation"))
-        parts += map(_message, messages)
+        parts += _conversation(messages, trace.get("conversation", ()))
     words = list(_words(trace))
     if words:
         parts.append("<details><summary>every word of the judge</summary>")
@@ -80,13 +80,32 @@ def _role(text: str) -> str:
     return f'<div class="role">{escape(text)}</div>'
 
 
-def _message(message: Mapping[str, Any]) -> str:
+def _conversation(
+    messages: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, Any]]
+) -> Iterable[str]:
+    """The messages; of each sampled turn what was read in it (example turns have none).
+
+    Args:
+      messages: all of them.
+      notes: ``turn`` and ``what`` of every sampled turn, in order.
+    """
+    spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    sampled = spoken[len(spoken) - len(notes) :]
+    told = dict(zip(sampled, notes, strict=False))
+    for index, message in enumerate(messages):
+        note = told.get(index)
+        yield _message(
+            message, f", turn {note['turn']}: {note['what']}" if note else ""
+        )
+
+
+def _message(message: Mapping[str, Any], note: str) -> str:
     role = str(message.get("role", ""))
     text = str(message.get("content") or "")
     for call in message.get("tool_calls") or ():
         text += "\n" + json.dumps(call, ensure_ascii=False)
     known = role if role in ("system", "user", "assistant", "tool") else ""
-    return _role(role) + pre(text, known)
+    return _role(role + note) + pre(text, known)
 
 
 def _graded(trace: Mapping[str, Any]) -> list[tuple[str, str, Sequence[Any]]]:

@@ -146,6 +146,17 @@ def test_a_rollout_shows_its_reasons_every_grade_and_the_judge_s_words():
     assert tags.open == []
 
 
+def test_each_sampled_turn_says_what_was_read_in_it():
+    said = [{"role": r, "content": r} for r in ("user", "assistant") * 3]
+    notes = [{"turn": 1, "what": "search"}, {"turn": 2, "what": "task"}]
+    page = rollout_html({"messages": said, "trace": {"conversation": notes}})
+    roles = re.findall(r'<div class="role">([^<]+)</div>', page)
+    assert roles[1:] == [
+        *("user", "assistant", "user"),
+        *("assistant, turn 1: search", "user", "assistant, turn 2: task"),
+    ]
+
+
 def test_a_record_of_task_creation_is_shown_the_same_way():
     page = rollout_html(
         {

@@ -250,6 +250,32 @@ def test_killed_in_any_batch_it_goes_on_and_writes_nothing_twice(tmp_path, batch
     assert set(session.written + again.written) >= set(through.written)
 
 
+def test_an_interruption_leaves_nothing_running(tmp_path):
+    """Ctrl-C cancels the stage; what it had under way ends with it."""
+    session, seen = TaskSession(tmp_path / "run", small()), []
+
+    def interrupted(work):
+        async def main():
+            session.stage = asyncio.current_task()
+            try:
+                await work
+            finally:
+                seen.append(asyncio.all_tasks() - {asyncio.current_task()})
+
+        return asyncio.run(main())
+
+    def cancelling(stem, text, retry):
+        if stem == "grader":
+            session.stage.cancel()
+        return judge(stem, text, retry)
+
+    session.run, session._judge = interrupted, cancelling
+    with pytest.raises(asyncio.CancelledError):
+        stage.create_tasks(session, 1)
+    session.folder.close()
+    assert seen == [set()]
+
+
 def test_a_short_result_is_reported(tmp_path, caplog):
     (made, _, _), session = create(tmp_path, small(target=500, max_batches=2))
     assert 0 < len(made) < 500
