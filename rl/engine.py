@@ -13,19 +13,21 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from models.config import DecoderConfig
 from models.errors import UserError
+from rl import rows
+from rl.prefilling import Prefiller
 from rl.prefixes import PrefixTable
-from rl.records import Completion, Request, SamplingParams
+from rl.programs import ProgramMemory, Programs
+from rl.records import Completion, FinishReason, Request, SamplingParams
+from rl.rows import Row
 from rl.sampler import Sampler
-from rl.stopping import decode, find_stop, first_stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +55,6 @@ class EngineConfig:
     prefill_calls: int = 64
     cache_block: int = 128
     max_stop_ids: int = 8
-
-
-@dataclass
-class _Row:
-    """A request on its way: waiting, then in a slot, until it has a Completion."""
-
-    id: int
-    request: Request
-    prompt: np.ndarray
-    digests: tuple[bytes, ...]
-    keep: bool = False  # a prefix: prefilled and retained, never decoded
-    slot: int = -1
-    done: int = 0  # prompt tokens in the cache
-    ready: bool = False  # the prompt's last hidden state is there too
-    cached: int = 0  # prompt tokens that were copied
-    source: int | None = None  # slot to copy from, once it is far enough
-    wanted: int = 0  # tokens to copy
-    whole: bool = False  # copy the unfinished last chunk and the hidden state as well
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
 
 
 class Engine:
@@ -119,24 +101,21 @@ class Engine:
             valid_vocab=min(len(tokenizer), config.vocab_size),
             mesh=mesh,
         )
-        self._place = self.sampler.place_params()
-        self.set_params(params)
-        self._state = self.sampler.new_state(params["embed"].dtype)
-        self._programs: dict[str, Any] = {}
-        self._controls = self.sampler.new_controls()
+        self._programs = Programs(self.sampler, params["embed"].dtype)
+        self._programs.set_params(params)
         self._prefixes = PrefixTable(
             slots=e.slots, devices=devices, chunk=e.prefill_chunk
         )
+        self._prefiller = Prefiller(self._programs, self._prefixes)
+        self._controls = self.sampler.new_controls()
         self._next_id = 0
-        self._waiting: deque[_Row] = deque()
-        self._rows: dict[int, _Row] = {}  # slot -> the row in it
-        self._live: dict[int, _Row] = {}  # id -> row without a completion
+        self._waiting: deque[Row] = deque()
+        self._running: dict[int, Row] = {}  # slot -> the row in it
+        self._live: dict[int, Row] = {}  # id -> row without a completion
         self._cancelled: set[int] = set()
         self._finished: list[tuple[int, Completion]] = []
         self._handles: dict[int, int] = {}  # fork handle -> id whose slot it retains
-        self._counts = dict.fromkeys(
-            ("prefill_tokens", "cached_tokens", "decode_tokens", "decode_steps"), 0
-        )
+        self._decode_tokens = self._decode_steps = 0
         self._seconds = {"prefill": 0.0, "decode": 0.0}
 
     # -- what a caller does ------------------------------------------------------------
@@ -201,31 +180,40 @@ class Engine:
         Raises:
           RuntimeError: while requests are unfinished: they would mix two models.
         """
-        if getattr(self, "_live", None):
+        if self._live:
             raise RuntimeError(
                 f"{len(self._live)} requests unfinished: poll until idle before "
                 "set_params"
             )
-        self._params = None  # before the new ones are made: not both in memory
-        if params is not None:
-            self._params = self._place(params)
-        if hasattr(self, "_prefixes"):
-            self._prefixes.clear()
+        self._programs.set_params(params)
+        self._prefixes.clear()
 
-    def compile(self) -> None:
-        """Compile every program now, so that nothing compiles later."""
-        if not self._programs:
-            self._programs = self.sampler.compile(self._params, self._state)
+    def compile(self) -> dict[str, ProgramMemory]:
+        """Compile every program now, so that nothing compiles later.
+
+        Returns:
+          what each of them needs on a device, by name.
+        """
+        self._programs.compile()
+        return self._programs.memory()
 
     def stats(self) -> dict[str, float]:
         """Totals since the start, tokens per second, and what is in flight."""
-        totals = {f"perf/{name}": float(n) for name, n in self._counts.items()}
+        tokens = {
+            "prefill": self._prefiller.prefill_tokens,
+            "decode": self._decode_tokens,
+        }
+        totals = {
+            "perf/cached_tokens": float(self._prefiller.cached_tokens),
+            "perf/decode_steps": float(self._decode_steps),
+            "perf/waiting": float(len(self._waiting)),
+            "perf/running": float(len(self._running)),
+        }
         for name, seconds in self._seconds.items():
-            tokens = self._counts[f"{name}_tokens"]
+            totals[f"perf/{name}_tokens"] = float(tokens[name])
             totals[f"perf/{name}_seconds"] = seconds
-            totals[f"perf/{name}_tokens_per_second"] = tokens / max(seconds, 1e-9)
-        totals["perf/waiting"] = float(len(self._waiting))
-        totals["perf/running"] = float(len(self._rows))
+            rate = tokens[name] / max(seconds, 1e-9)
+            totals[f"perf/{name}_tokens_per_second"] = rate
         return totals
 
     def poll(self) -> list[tuple[int, Completion]]:
@@ -233,7 +221,7 @@ class Engine:
 
         What is wrong with a request ends that request, typed; it never raises here.
         """
-        self.compile()
+        self._programs.compile()
         self._expire()
         self._admit()
         self._prefill()
@@ -245,36 +233,22 @@ class Engine:
 
     def _submit(self, request: Request, *, keep: bool) -> int:
         id, self._next_id = self._next_id, self._next_id + 1
-        reason = self._refuse(request)
+        reason = rows.refusal(
+            request,
+            vocab=self.sampler.config.vocab_size,
+            max_length=self.config.max_length,
+            max_stop_ids=self.config.max_stop_ids,
+        )
         if reason:
-            empty = Completion(ids=(), logprobs=(), text="", finish_reason=reason)
             if not keep:
-                self._finished.append((id, empty))
+                self._finished.append((id, rows.refused(reason)))
             return id
         prompt = np.asarray(request.ids, np.int32)
         digests = self._prefixes.digests(prompt)
-        row = _Row(id=id, request=request, prompt=prompt, digests=digests, keep=keep)
+        row = Row(id=id, request=request, prompt=prompt, digests=digests, keep=keep)
         self._live[id] = row
         self._waiting.append(row)
         return id
-
-    def _refuse(self, request: Request) -> str | None:
-        """Why it cannot run: "error" (malformed), "length" (no room), or None."""
-        s = request.sampling
-        vocab = self.sampler.config.vocab_size
-        if (
-            not request.ids
-            or not 0 <= min(request.ids) <= max(request.ids) < vocab
-            or len(request.stop_ids) > self.config.max_stop_ids
-            or not (math.isfinite(s.temperature) and s.temperature >= 0)
-            or not 0 < s.top_p <= 1
-            or not 0 <= s.min_p <= 1
-            or s.top_k < 0
-        ):
-            return "error"
-        if len(request.ids) >= self.config.max_length or s.max_new_tokens < 1:
-            return "length"
-        return None
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -293,30 +267,19 @@ class Engine:
         while self._waiting:
             row = self._waiting[0]
             choice = self._prefixes.place(
-                row.digests, busy=self._rows.keys(), retained=retained
+                row.digests, busy=self._running.keys(), retained=retained
             )
             if choice is None:
                 return
             self._waiting.popleft()
-            self._start(row, *choice)
+            self._prefiller.begin(row, *choice)
+            self._running[row.slot] = row
+            self._control(row)
 
-    def _start(self, row: _Row, slot: int, source: int | None, chunks: int) -> None:
-        """Put a row into a slot, to take ``chunks`` digests' worth from ``source``."""
-        chunk = self.config.prefill_chunk
+    def _control(self, row: Row) -> None:
+        """Tell the decode loop about a row that is new in its slot."""
+        c, s, slot = self._controls, row.request.sampling, row.slot
         length = len(row.prompt)
-        # The last token is always computed, or copied with its hidden state.
-        row.whole = chunks == len(row.digests)
-        row.wanted = length if row.whole else min(chunks, (length - 1) // chunk) * chunk
-        row.slot = slot
-        in_place = source == slot
-        self._prefixes.assign(slot, row.id, row.digests)
-        if row.wanted and not in_place:
-            row.source = source
-            self._prefixes.hold(source, 1)
-        elif row.wanted:
-            self._took(row)
-        self._rows[slot] = row
-        c, s = self._controls, row.request.sampling
         c.positions[slot] = length
         c.remaining[slot] = min(s.max_new_tokens, self.config.max_length - length)
         seed = row.request.seed64
@@ -326,154 +289,57 @@ class Engine:
         c.stop_ids[slot] = -1
         c.stop_ids[slot, : len(row.request.stop_ids)] = row.request.stop_ids
 
-    def _took(self, row: _Row) -> None:
-        """What the row wanted from another slot is in its own."""
-        row.done = row.cached = row.wanted
-        row.ready, row.source = row.whole, None
-        self._counts["cached_tokens"] += row.cached
-        self._prefixes.progress(row.slot, row.done, row.ready)
-
-    # -- prefill -----------------------------------------------------------------------
+    # -- work --------------------------------------------------------------------------
 
     def _prefill(self) -> None:
-        """Copy and compute prompts, up to ``prefill_calls`` dispatches."""
-        pending = [row for row in self._rows.values() if not row.ready]
-        if not pending:
-            return
-        started = time.perf_counter()
-        for _ in range(self.config.prefill_calls):
-            self._copy_ready([row for row in pending if row.source is not None])
-            pending = [row for row in pending if not row.ready]
-            chunks = self._next_chunks(pending)
-            if chunks is None:
-                break
-            self._run("prefill", chunks)
-        self._copy_ready([row for row in pending if row.source is not None])
-        jax.block_until_ready(self._state.hidden)
-        self._seconds["prefill"] += time.perf_counter() - started
-        for row in list(self._rows.values()):
+        """Bring the prompts of new rows into the cache; prefixes are then done."""
+        pending = [row for row in self._running.values() if not row.ready]
+        if pending:
+            started = time.perf_counter()
+            self._prefiller.advance(
+                pending, in_work=self._running.keys(), calls=self.config.prefill_calls
+            )
+            self._seconds["prefill"] += time.perf_counter() - started
+        for row in list(self._running.values()):
             if row.keep and row.ready:
                 self._leave(row)
 
-    def _next_chunks(self, pending: list[_Row]) -> Any:
-        """The next chunks of prompts that wait for nobody, as many as fit, or None."""
-        chunk, capacity = self.config.prefill_chunk, self.config.prefill_rows
-        used = [0] * self.sampler.devices
-        chunks = self.sampler.new_chunks()
-        for row in pending:
-            device, slot = divmod(row.slot, self.sampler.slots)
-            while row.source is None and not row.ready and used[device] < capacity:
-                part = row.prompt[row.done : row.done + chunk]
-                at = device * capacity + used[device]
-                chunks.tokens[at, : len(part)] = part
-                chunks.slots[at], chunks.starts[at] = slot, row.done
-                chunks.last[at] = len(part) - 1
-                row.done += len(part)
-                row.ready = row.done == len(row.prompt)
-                chunks.final[at] = row.ready
-                used[device] += 1
-                self._counts["prefill_tokens"] += len(part)
-                self._prefixes.progress(row.slot, row.done, row.ready)
-        return chunks if any(used) else None
-
-    def _copy_ready(self, followers: list[_Row]) -> None:
-        """Copy into the rows whose sources have what they want."""
-        ready = []
-        for row in followers:
-            if self._prefixes.holds(row.source, row.wanted, row.whole):
-                ready.append(row)
-            elif row.source not in self._rows:  # cancelled on the way: compute it
-                self._prefixes.hold(row.source, -1)
-                row.source, row.wanted = None, 0
-        chunk, limit = self.config.prefill_chunk, self.sampler.copies
-        moves = [(row, at) for row in ready for at in range(0, row.wanted, chunk)]
-        for first in range(0, len(moves), limit):
-            copies = self.sampler.new_copies()
-            for row, start in moves[first : first + limit]:
-                device, slot = divmod(row.slot, self.sampler.slots)
-                source = row.source % self.sampler.slots
-                at = device * limit + copies.count[device]
-                copies.sources[at], copies.targets[at] = source, slot
-                copies.starts[at] = start
-                copies.count[device] += 1
-                if row.whole:
-                    copies.hidden_from[row.slot] = source
-            self._run("copy", copies)
-        for row in ready:
-            self._prefixes.hold(row.source, -1)
-            self._took(row)
-
-    # -- decode ------------------------------------------------------------------------
-
     def _decode(self) -> None:
         """One dispatch of the decode loop for every ready row; retire what is done."""
-        rows = [row for row in self._rows.values() if row.ready]
-        if not rows:
+        ready = [row for row in self._running.values() if row.ready]
+        if not ready:
             return
         started = time.perf_counter()
-        slots = np.asarray([row.slot for row in rows])
+        slots = np.asarray([row.slot for row in ready])
         self._controls.active[:] = False
         self._controls.active[slots] = True
-        sampled = self._run("decode", self._controls)
+        sampled = self._programs.run("decode", self._controls)
         tokens, logprobs = np.asarray(sampled.tokens), np.asarray(sampled.logprobs)
         counts = np.asarray(sampled.counts)
         self._controls.positions[slots] += counts[slots]
         self._controls.remaining[slots] -= counts[slots]
-        self._counts["decode_steps"] += int(counts.max())
-        for row in rows:
+        self._decode_steps += int(counts.max())
+        for row in ready:
             self._prefixes.decoded(row.slot)
             count, before = counts[row.slot], len(row.ids)
             row.ids += tokens[row.slot, :count].tolist()
             row.logprobs += logprobs[row.slot, :count].tolist()
-            self._retire(row, before)
-            self._counts["decode_tokens"] += len(row.ids) - before
+            room = self._controls.remaining[row.slot] > 0
+            ending = rows.end(self.tokenizer, row, before, room=room)
+            self._decode_tokens += len(row.ids) - before
+            if ending:
+                self._finish(row, *ending)
         self._seconds["decode"] += time.perf_counter() - started
 
-    def _retire(self, row: _Row, before: int) -> None:
-        """Finish the row if one of its tokens from ``before`` on ends it."""
-        request = row.request
-        by_id = row.ids[-1] in request.stop_ids
-        text_ids = row.ids[:-1] if by_id else row.ids
-        found = find_stop(self.tokenizer, text_ids, before, request.stop)
-        if found:
-            end, stop = found
-            del row.ids[end:], row.logprobs[end:]
-            self._finish(row, "stop", stop)
-        elif by_id:
-            self._finish(row, "stop")
-        elif self._controls.remaining[row.slot] <= 0:
-            self._finish(row, "length")
-
-    def _finish(self, row: _Row, reason: str, stop: str | None = None) -> None:
+    def _finish(self, row: Row, reason: FinishReason, stop: str | None = None) -> None:
         """Hand out the row's completion and free its slot."""
-        by_id = reason == "stop" and stop is None
-        text = decode(self.tokenizer, row.ids[:-1] if by_id else row.ids)
-        if stop is not None:
-            end, stop = first_stop(text, row.request.stop)
-            text = text[:end]
-        completion = Completion(
-            ids=tuple(row.ids),
-            logprobs=tuple(row.logprobs),
-            text=text,
-            finish_reason=reason,
-            stop_string=stop,
-            prompt_tokens=len(row.prompt),
-            cached_tokens=row.cached,
-        )
         if not row.keep:
-            self._finished.append((row.id, completion))
+            done = rows.completion(self.tokenizer, row, reason, stop)
+            self._finished.append((row.id, done))
         self._leave(row)
 
-    def _leave(self, row: _Row) -> None:
+    def _leave(self, row: Row) -> None:
         del self._live[row.id]
         if row.slot >= 0:
-            del self._rows[row.slot]
-            self._prefixes.free(row.slot)
-            if row.source is not None:
-                self._prefixes.hold(row.source, -1)
-
-    def _run(self, name: str, arguments: Any) -> Any:
-        """Dispatch a compiled program on the state."""
-        program = self._programs[name]
-        self._state, result = program(self._params, self._state, arguments)
-        return result
+            del self._running[row.slot]
+            self._prefiller.leave(row)

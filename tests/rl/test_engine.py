@@ -226,7 +226,7 @@ def test_a_follower_computes_the_prompt_when_its_source_is_cancelled(
     tiny_config, params, engine
 ):
     slow = Engine(params, tiny_config, Letters(), replace(SIZES, prefill_calls=1))
-    slow._programs = engine._programs  # the same shapes
+    slow._programs.share(engine._programs)  # the same shapes
     long = request(12, 100, 5)
     leader, follower = slow.submit(long), slow.submit(replace(long, seed64=1))
     slow.poll()
@@ -279,7 +279,7 @@ def test_four_devices_sample_what_one_does(engine, tiny_config, params):
         assert got.ids == expected.ids
         np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
     assert split.stats()["perf/cached_tokens"] > 0
-    assert len(split._state.hidden.sharding.device_set) == 4
+    assert len(split._programs.state.hidden.sharding.device_set) == 4
 
 
 def test_the_thread_serves_any_thread_and_asyncio(engine, params, tiny_config):

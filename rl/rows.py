@@ -1,0 +1,109 @@
+"""A request on its way through the engine, from its arrival to its Completion."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rl.records import Completion, FinishReason, Request
+from rl.stopping import decode, find_stop, first_stop
+
+
+@dataclass(eq=False)
+class Row:
+    """A request: waiting, then in a slot, until it has a Completion.
+
+    Attributes:
+      digests: of its prompt, see ``rl.prefixes``.
+      keep: a prefix: prefilled and retained, never decoded.
+      slot: -1 while it waits.
+      done: prompt tokens in the cache; ``ready``: all, and the last hidden state too.
+      cached: prompt tokens that were copied.
+      source: slot to copy from, once it is far enough; None: from nobody.
+      wanted: tokens to copy; ``whole``: with the unfinished last chunk and the hidden
+        state.
+    """
+
+    id: int
+    request: Request
+    prompt: np.ndarray
+    digests: tuple[bytes, ...]
+    keep: bool = False
+    slot: int = -1
+    done: int = 0
+    ready: bool = False
+    cached: int = 0
+    source: int | None = None
+    wanted: int = 0
+    whole: bool = False
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+def refusal(
+    request: Request, *, vocab: int, max_length: int, max_stop_ids: int
+) -> FinishReason | None:
+    """Why it cannot run: "error" (malformed), "length" (no room), or None."""
+    s = request.sampling
+    if (
+        not request.ids
+        or not 0 <= min(request.ids) <= max(request.ids) < vocab
+        or len(request.stop_ids) > max_stop_ids
+        or not (math.isfinite(s.temperature) and s.temperature >= 0)
+        or not 0 < s.top_p <= 1
+        or not 0 <= s.min_p <= 1
+        or s.top_k < 0
+    ):
+        return "error"
+    if len(request.ids) >= max_length or s.max_new_tokens < 1:
+        return "length"
+    return None
+
+
+def refused(reason: FinishReason) -> Completion:
+    """The completion of a request that cannot run."""
+    return Completion(ids=(), logprobs=(), text="", finish_reason=reason)
+
+
+def end(
+    tokenizer: Any, row: Row, before: int, *, room: bool
+) -> tuple[FinishReason, str | None] | None:
+    """How the row ends by its tokens from ``before`` on: (reason, stop string) or None.
+
+    Tokens behind the one that completes a stop string are dropped from the row.
+
+    Args:
+      room: whether it may go on, by its limit of tokens.
+    """
+    request = row.request
+    by_id = row.ids[-1] in request.stop_ids
+    text_ids = row.ids[:-1] if by_id else row.ids
+    found = find_stop(tokenizer, text_ids, before, request.stop)
+    if found:
+        count, stop = found
+        del row.ids[count:], row.logprobs[count:]
+        return "stop", stop
+    if by_id:
+        return "stop", None
+    return None if room else ("length", None)
+
+
+def completion(
+    tokenizer: Any, row: Row, reason: FinishReason, stop: str | None
+) -> Completion:
+    """What the row has, as the completion that it gets."""
+    by_id = reason == "stop" and stop is None
+    text = decode(tokenizer, row.ids[:-1] if by_id else row.ids)
+    if stop is not None:
+        length, stop = first_stop(text, row.request.stop)
+        text = text[:length]
+    return Completion(
+        ids=tuple(row.ids),
+        logprobs=tuple(row.logprobs),
+        text=text,
+        finish_reason=reason,
+        stop_string=stop,
+        prompt_tokens=len(row.prompt),
+        cached_tokens=row.cached,
+    )
