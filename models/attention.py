@@ -173,7 +173,7 @@ def cached_attention(
     Only the blocks that some query of a live row needs are read.
 
     Args:
-      read_block: block index -> keys and values [B, block, K, H] of the positions
+      read_block: block index -> keys and values [B, K, block, H] of the positions
         ``index * block`` and on.
       live: rows whose result is wanted; that of the others means nothing.
       window: how many positions, its own included, a query sees at most; 0: all.
@@ -181,7 +181,7 @@ def cached_attention(
     Reference: the running softmax of arXiv:1805.02867.
     """
     batch, queries, heads, width = q.shape
-    kv_heads = jax.eval_shape(read_block, jnp.int32(0))[0].shape[2]
+    kv_heads = jax.eval_shape(read_block, jnp.int32(0))[0].shape[1]
     groups = heads // kv_heads
     # The groups' queries one after another, Q = G * T: each key head is read once.
     q = q.reshape(batch, queries, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
@@ -201,14 +201,14 @@ def cached_attention(
         seen = at <= positions
         if window:
             seen &= at > positions - window
-        scores = jnp.einsum("BKQH,BSKH->BKQS", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("BKQH,BKSH->BKQS", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(seen, scores, MASKED)
         new_highest = jnp.maximum(highest, scores.max(-1))
         # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
         decay = jnp.exp(highest - new_highest)
         weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
         added = jnp.einsum(
-            "BKQS,BSKH->BKQH",
+            "BKQS,BKSH->BKQH",
             weights.astype(v.dtype),
             v,
             preferred_element_type=jnp.float32,

@@ -11,11 +11,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from models.config import DecoderConfig
-from models.layers import MLP, in_first, in_heads, rms_norm
+from models.layers import MLP, in_first, in_heads, project, rms_norm
 from models.rope import apply_rope
 
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -25,6 +24,7 @@ class Attention(nn.Module):
     """Projections, optional biases and norms, rotary positions, ``attend``."""
 
     config: DecoderConfig
+    weights_first: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
@@ -34,9 +34,7 @@ class Attention(nn.Module):
         zeros = nn.initializers.zeros
         heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
         qkv = {
-            name: jnp.einsum(
-                "BTD,DNH->BTNH", x, self.param(name, in_first, (width, count, head))
-            )
+            name: project(self, name, x, (width,), (count, head), in_first)
             for name, count in heads.items()
         }
         if c.qkv_bias:
@@ -47,8 +45,7 @@ class Attention(nn.Module):
         q, k = apply_rope(qkv["q"], rope), apply_rope(qkv["k"], rope)
         with jax.named_scope("attend"):
             out, carried = attend(q, k, qkv["v"])
-        o = self.param("o", in_heads, (c.num_heads, head, width))
-        out = jnp.einsum("BTNH,NHD->BTD", out, o)
+        out = project(self, "o", out, (c.num_heads, head), (width,), in_heads)
         if c.attention_bias:
             out += self.param("o_bias", zeros, (width,))
         return out, carried
@@ -70,9 +67,13 @@ class Block(nn.Module):
 
     The norm stands before the layer (pre-norm), or behind it where the family has it
     there: then the residual stream itself goes into the layer.
+
+    Attributes:
+      weights_first: parameters are in the order of ``forward.unstack(weights_first=)``.
     """
 
     config: DecoderConfig
+    weights_first: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
@@ -83,8 +84,9 @@ class Block(nn.Module):
             scale = self.param(name, nn.initializers.ones, (c.hidden_size,))
             return rms_norm(y, scale, c.rms_norm_eps)
 
-        attention = Attention(c, name="attn")
-        mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, name="mlp")
+        first = self.weights_first
+        attention = Attention(c, first, name="attn")
+        mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, first, name="mlp")
         if c.family.post_norm:
             attended, carried = attention(x, rope, attend)
             x = x + norm("norm_attn", attended)

@@ -32,6 +32,11 @@ REMAT_POLICIES: dict[str, Any] = {
     ),
 }
 
+# An empty entry of parameters whose matrices are [out, in].
+WEIGHTS_FIRST = "weights_first"
+# Leading axes of each matrix that its product sums.
+INPUT_AXES = dict.fromkeys(("q", "k", "v", "gate", "up", "down"), 1) | {"o": 2}
+
 
 def init(
     config: DecoderConfig,
@@ -150,6 +155,12 @@ def unembed(
 ) -> Float[Array, "... V"]:
     """Logits, float32."""
     with jax.named_scope("unembed"):
+        if WEIGHTS_FIRST in params:
+            table = params["embed" if config.tie_embeddings else "head"]
+            kind = jnp.float32
+            axes = ((1,), (hidden.ndim - 1,))
+            logits = jnp.tensordot(table, hidden, axes, preferred_element_type=kind)
+            return jnp.moveaxis(logits, 0, -1)
         if config.tie_embeddings:
             equation, table = "...D,VD->...V", params["embed"]
         else:
@@ -172,15 +183,32 @@ def forward(
     return unembed(params, config, states)
 
 
-def unstack(params: Params, config: DecoderConfig) -> Params:
+def unstack(
+    params: Params, config: DecoderConfig, *, weights_first: bool = False
+) -> Params:
     """Parameters with ``blocks`` as a tuple of layers: what the cached passes take.
 
     Slicing the stack inside a decoding loop would read every weight twice a step, so
     whoever decodes does it once (https://github.com/NovaSky-AI/SkyRL/pull/1363).
+
+    Args:
+      weights_first: also turn the matrices round, [out, in], and multiply them from the
+        left. For CPUs: with 8 to 32 rows of activations their products then take about
+        half of the time, from 256 rows on the same.
     """
     layers = range(config.num_layers)
     blocks = tuple(jax.tree.map(lambda x: x[i], params["blocks"]) for i in layers)  # noqa: B023
-    return params | {"blocks": blocks}
+    if not weights_first:
+        return params | {"blocks": blocks}
+
+    def turned(path, weight):
+        inputs = INPUT_AXES.get(path[-1].key, 0)
+        return jnp.moveaxis(weight, range(inputs), range(-inputs, 0))
+
+    params = params | {"blocks": jax.tree_util.tree_map_with_path(turned, blocks)}
+    if not config.tie_embeddings:
+        params["head"] = params["head"].T
+    return params | {WEIGHTS_FIRST: ()}
 
 
 def prefill(
@@ -286,7 +314,7 @@ def _cached_layers(params, config, x, positions, cache, attend):
     ):
         window = config.layer_window(index)
         with jax.named_scope(f"block_{index}"):
-            x, layer = Block(config).apply(
+            x, layer = Block(config, WEIGHTS_FIRST in params).apply(
                 {"params": block_params},
                 x,
                 ropes[config.layer_rope(index)],

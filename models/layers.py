@@ -28,25 +28,46 @@ def rms_norm(
     return (x32 * jax.lax.rsqrt(mean_square + eps)).astype(x.dtype) * scale
 
 
+def project(
+    module: nn.Module,
+    name: str,
+    x: Float[Array, "B T ..."],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    init: nn.initializers.Initializer,
+) -> Float[Array, "B T ..."]:
+    """``x`` times the module's weight ``name``: the axes ``inputs`` are summed.
+
+    The weight is [*inputs, *outputs]; where ``module.weights_first`` it is
+    [*outputs, *inputs] and the left operand (see ``forward.unstack``).
+    """
+    summed = len(inputs)
+    if not module.weights_first:
+        return jnp.tensordot(x, module.param(name, init, inputs + outputs), summed)
+    weight = module.param(name, init, outputs + inputs)
+    axes = range(-summed, 0)
+    y = jnp.tensordot(weight, x, (tuple(axes), tuple(axes)))
+    return jnp.moveaxis(y, (-2, -1), (0, 1))
+
+
 class MLP(nn.Module):
     """SwiGLU feed-forward layer (arXiv:2002.05202), with or without biases."""
 
     width: int
     hidden: int
     bias: bool = False
+    weights_first: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Apply to every token."""
-        gate = self.param("gate", in_plain, (self.width, self.hidden))
-        up = self.param("up", in_plain, (self.width, self.hidden))
-        down = self.param("down", in_plain, (self.hidden, self.width))
 
-        def biased(name: str, y: Float[Array, "B T F"]) -> Float[Array, "B T F"]:
+        def layer(name: str, x, inputs: int, outputs: int):
+            y = project(self, name, x, (inputs,), (outputs,), in_plain)
             if not self.bias:
                 return y
-            return y + self.param(f"{name}_bias", nn.initializers.zeros, y.shape[-1:])
+            return y + self.param(f"{name}_bias", nn.initializers.zeros, (outputs,))
 
-        inner = jax.nn.silu(biased("gate", jnp.einsum("BTD,DF->BTF", x, gate)))
-        inner = inner * biased("up", jnp.einsum("BTD,DF->BTF", x, up))
-        return biased("down", jnp.einsum("BTF,FD->BTD", inner, down))
+        inner = jax.nn.silu(layer("gate", x, self.width, self.hidden))
+        inner = inner * layer("up", x, self.width, self.hidden)
+        return layer("down", inner, self.hidden, self.width)

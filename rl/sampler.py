@@ -111,10 +111,13 @@ class Sampler:
 
     def place_params(self) -> Callable[[Any], Any]:
         """A jitted function: stacked parameters -> unstacked copies on every device."""
+        devices = self.mesh.devices.flat if self.mesh else jax.devices()
+        on_cpu = next(iter(devices)).platform == "cpu"
 
         def place(params):
+            params = forward.unstack(params, self.config, weights_first=on_cpu)
             # A copy, as the trainer will donate its own buffers to the next update.
-            return jax.tree.map(jnp.copy, forward.unstack(params, self.config))
+            return jax.tree.map(jnp.copy, params)
 
         return jax.jit(place, out_shardings=self._sharding(PartitionSpec()))
 
