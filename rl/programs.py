@@ -22,6 +22,13 @@ class ProgramMemory:
     temporary: int
 
 
+def describe(memory: Mapping[str, ProgramMemory]) -> str:
+    """One line: what the programs hold together, and what each adds while it runs."""
+    held = max(program.arguments for program in memory.values()) / 2**20
+    added = (f"{name} {m.temporary / 2**20:,.0f} MB" for name, m in memory.items())
+    return f"{held:,.0f} MB of parameters and cache; while it runs, {', '.join(added)}"
+
+
 class Programs:
     """Runs ``sampler``'s programs: they compile once, the state never leaves here."""
 

@@ -21,6 +21,7 @@ from models.sharding import make_mesh, replicated
 from retrieval.search import format_passages, open_passages
 from rl.engine import Engine
 from rl.engine_thread import EngineThread
+from rl.programs import describe
 from rl.records import Completion, Request, SamplingParams
 from rl.update import Params, Updater
 from scope_jax import prompts
@@ -144,7 +145,7 @@ class Session:
             self.config.engine,
             mesh=self.mesh,
         )
-        engine.compile()
+        log.info("engine: %s", describe(engine.compile()))
         self._engine = EngineThread(engine)
         stack.callback(self._engine.close)
 

@@ -14,7 +14,7 @@ from rl import checkpoint
 from scope_jax import tracking
 
 ROOT = Path(__file__).parents[1]
-TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", "ci"]
+SCRIPT = ROOT / "scripts" / "train.py"
 DEADLINE = 600.0
 
 
@@ -23,9 +23,10 @@ def environment(devices=1):
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
-def start(folder, *options, devices=1):
+def start(folder, *options, devices=1, script=SCRIPT):
+    command = [sys.executable, str(script), "--config", "ci", "--run", str(folder)]
     return subprocess.Popen(
-        [*TRAIN, "--run", str(folder), "--checkpoint.every", "1", *options],
+        [*command, "--checkpoint.every", "1", *options],
         env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -158,6 +159,13 @@ def test_the_other_formats_play_a_whole_iteration_too(tmp_path, tool_format):
     assert stages["challenger"]["reward/format"] > 0.5
     assert stages["tasks"]["tasks/kept"] > 0
     assert stages["solver"]["reward/structure"] > 0.5
+
+
+def test_late_answers_in_any_order_give_the_same_run(whole, tmp_path):
+    folder = tmp_path / "run"
+    finish(start(folder, script=ROOT / "tests" / "late_answers.py"))
+    assert records(folder) == records(whole[0])
+    assert same_weights(whole[0], folder) == 4
 
 
 def test_a_finished_run_says_so_and_is_not_touched(whole):

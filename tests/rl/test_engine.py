@@ -11,6 +11,7 @@ import pytest
 from models import forward
 from rl.engine import Engine, EngineConfig
 from rl.engine_thread import EngineThread
+from rl.programs import describe
 from rl.records import Request, SamplingParams
 from rl.sampling import seed64
 
@@ -265,6 +266,16 @@ def test_nothing_compiles_after_compile_and_weights_can_be_swapped(
         engine.set_params(params)
     while not engine.idle:
         engine.poll()
+
+
+def test_every_program_is_listed_with_its_memory(engine, params):
+    memory = engine.compile()
+    assert list(memory) == ["prefill", "copy", "decode"]
+    weights = sum(x.nbytes for x in jax.tree.leaves(params))
+    cache = sum(x.nbytes for x in jax.tree.leaves(engine._programs.state.cache))
+    assert memory["decode"].arguments >= weights + cache
+    assert memory["prefill"].temporary > 0
+    assert "copy 0 MB" in describe(memory)
 
 
 def test_four_devices_sample_what_one_does(engine, tiny_config, params):

@@ -1,0 +1,37 @@
+"""scripts/train.py on a slow, moody network: what arrives first is chance.
+
+Every HTTP answer comes 0 to 50 ms late, requests start in random order, and so do the
+policy's own completions. Not a test: ``test_run.py`` starts it like the script.
+"""
+
+import asyncio
+import random
+import runpy
+import sys
+from pathlib import Path
+
+import httpx
+
+from scope_jax.session import Session
+
+CHANCE = random.SystemRandom()  # another order every time
+send, policy = httpx.AsyncClient.send, Session.policy
+
+
+async def send_late(client, *args, **options):
+    await asyncio.sleep(CHANCE.uniform(0, 0.01))
+    response = await send(client, *args, **options)
+    await asyncio.sleep(CHANCE.uniform(0, 0.05))
+    return response
+
+
+async def policy_late(session, request):
+    await asyncio.sleep(CHANCE.uniform(0, 0.01))
+    return await policy(session, request)
+
+
+if __name__ == "__main__":
+    httpx.AsyncClient.send, Session.policy = send_late, policy_late
+    script = Path(__file__).parents[1] / "scripts" / "train.py"
+    sys.argv[0] = str(script)
+    runpy.run_path(str(script), run_name="__main__")
