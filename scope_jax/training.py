@@ -56,6 +56,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
     config = session.stage_config(role)
     name = f"iter_{iteration}/{role}"
     updater = session.updater(role)
+    session.use_policy(None)  # whose it was; its memory goes into the new state
     state, done = _begin(session, iteration, role)
     first, last = (iteration - 1) * config.steps, iteration * config.steps
     session.tracker.rewind(iteration, role, done)
