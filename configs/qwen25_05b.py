@@ -8,9 +8,9 @@ Hardware: two CPU cores and 18 GB of memory, or one GPU (then both processes sha
 Input: `--model.path`, a folder in Hugging Face format of Qwen2, Qwen3 or Llama type;
 `--retrieval.passages`, one JSON object a line; `--retrieval.encoder_path`, a MiniLM
 folder, or `--retrieval.encoder lexical`, which needs no weights.
-Expect: half an hour, and tasks, rubrics, answers and grades to read in
-`runs/qwen25_05b/report.html`. Of eight tasks of a 0.5B model about three have the wanted
-form, and as a judge it calls nearly every rubric met.
+Expect: some 35 minutes, and tasks, rubrics, answers and grades to read in
+`runs/qwen25_05b/report.html`. Of eight tasks of a 0.5B model three or four have the
+wanted form, and as a judge it calls nearly every rubric met.
 
     python scripts/train.py --config qwen25_05b --model.path PATH \
         --retrieval.passages FILE
