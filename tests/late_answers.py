@@ -10,9 +10,12 @@ import runpy
 import sys
 from pathlib import Path
 
-import httpx
+# Not tests/, whose folders bear the packages' names and would stand in for them.
+sys.path[0] = str(Path(__file__).parents[1])
 
-from scope_jax.session import Session
+import httpx  # noqa: E402
+
+from scope_jax.session import Session  # noqa: E402
 
 CHANCE = random.SystemRandom()  # another order every time
 send, policy = httpx.AsyncClient.send, Session.policy
