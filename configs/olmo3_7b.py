@@ -1,8 +1,5 @@
 """OLMo-3-7B-Instruct with function-call text, every constant as in the reference.
 
-The architecture (sliding windows on three of four layers, norms behind the blocks) is
-not in `models/` yet: the run stops with one line that says so.
-
 Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train.
 Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
 Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages

@@ -91,7 +91,7 @@ class DecoderConfig:
             )
         if self.window_layers and len(self.window_layers) != self.num_layers:
             raise UserError(
-                f"layer_types: {len(self.window_layers)} of them for "
+                f"window_layers: {len(self.window_layers)} of them for "
                 f"{self.num_layers} layers: name one for each"
             )
         if any(self.window_layers) != (self.window > 0):
@@ -241,6 +241,11 @@ def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, .
             raise UserError(
                 f"layer_types: {min(unknown)!r} is not supported: use a model with "
                 f"{' and '.join(LAYER_TYPES)}"
+            )
+        if len(types) != layers:
+            raise UserError(
+                f"layer_types: {len(types)} of them for {layers} layers: name one for "
+                "each"
             )
         slides = [name == "sliding_attention" for name in types]
     if not any(slides):

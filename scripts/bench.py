@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Sequence
 
 from scope_jax import cli
-from scope_jax.benchmarks import harness, judge, sampler
+from scope_jax.benchmarks import forward, harness, judge, sampler
 
-BENCHMARKS = {"sampler": sampler, "judge": judge}
+BENCHMARKS = {"forward": forward, "sampler": sampler, "judge": judge}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ SHAPE = dict(
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=256,
+    pad_token_id=None,  # torch gives its row of the embedding no gradient
 )
 
 

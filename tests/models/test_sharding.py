@@ -1,10 +1,14 @@
 """The sharding table: every parameter known, sizes respected, meshes checked."""
 
+from dataclasses import replace
+
 import jax
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from models import sharding
+from models import forward, sharding
+from models.config import DecoderConfig
 
 
 def test_mesh_has_auto_axes_and_takes_only_the_devices_it_needs():
@@ -27,6 +31,39 @@ def test_every_parameter_of_a_model_is_in_the_table(tiny_config, tiny_params):
     assert shardings["embed"].spec == P("tensor", "fsdp")
     assert blocks["attn"]["q"].spec == P(None, "fsdp", "tensor", None)
     assert blocks["mlp"]["down"].spec == P(None, "tensor", "fsdp")
+
+
+def test_every_family_and_bias_is_in_the_table():
+    shape = dict(
+        vocab_size=64,
+        num_layers=4,
+        hidden_size=32,
+        intermediate_size=48,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        tie_embeddings=False,
+    )
+    mesh = sharding.make_mesh(fsdp=2, tensor=2)
+    llama = DecoderConfig(
+        model_type="llama", attention_bias=True, mlp_bias=True, **shape
+    )
+    blocks = sharding.param_shardings(llama, mesh)["blocks"]
+    assert blocks["mlp"]["gate_bias"].spec == P(None, "tensor")
+    assert blocks["mlp"]["down_bias"].spec == P(None, None)
+    assert blocks["attn"]["o_bias"].spec == P(None, None)
+    olmo3 = DecoderConfig(model_type="olmo3", **shape)
+    attn = sharding.param_shardings(olmo3, mesh)["blocks"]["attn"]
+    assert attn["q_norm_all"].spec == P(None, "tensor", None)
+    # The norm over all heads, which are on several devices, and the windows: the same
+    # numbers as on one.
+    olmo3 = replace(olmo3, window=5, window_layers=(True, True, True, False))
+    params = jax.jit(forward.init, static_argnums=0)(olmo3, jax.random.key(0))
+    tokens = np.arange(32).reshape(2, 16)
+    run = jax.jit(forward.forward, static_argnums=1)
+    placed = jax.device_put(params, sharding.param_shardings(params, mesh))
+    one, four = run(params, olmo3, tokens), run(placed, olmo3, tokens)
+    np.testing.assert_allclose(one, four, atol=1e-4 * np.std(one))
 
 
 def test_an_axis_that_does_not_divide_is_left_out():
