@@ -21,7 +21,7 @@ from models.hf_layout import Leaf
 from models.tensor_files import Entry
 
 # A chunk is little against one layer, and at home in a processor's cache.
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 1 << 20
 CHUNK_ROWS = 64
 # One task of a thread; a large tensor is several tasks.
 TASK_CHUNKS = 16
