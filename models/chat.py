@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from tokenizers import Tokenizer
 
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 Message = dict[str, Any]
 
@@ -37,7 +36,7 @@ class ChatRenderer:
 
     Messages are dictionaries with ``role`` (system, user, assistant, tool) and
     ``content``; an assistant's may have ``tool_calls``, a list of
-    ``{"name": str, "arguments": dict}``.
+    ``{"name": str, "arguments": dict}``, and ``reasoning_content``.
 
     Attributes:
       append_only: whether a conversation's ids only ever grow at the end, so that
@@ -96,10 +95,18 @@ class ChatRenderer:
 
         The rendering through that turn minus the prompt before it, its end included
         (spec 12.4): thinking is shown, tool calls are written anew.
+
+        Raises:
+          UserError: the template writes what is before the turn otherwise with it.
         """
         prompt = self._render_masked(messages[:-1], tools, True)
         whole = self._render_masked(messages, tools, False)
-        return self._encode_masked(whole.removeprefix(prompt))
+        if not whole.startswith(prompt):
+            raise UserError(
+                "chat template: a turn changes how it writes what is before, so that "
+                "it can't be told where the turn starts: use another template"
+            )
+        return self._encode_masked(whole[len(prompt) :])
 
     def turn_end_ids(self) -> list[int]:
         """Returns the closing of an assistant's turn, ``<|im_end|>\\n`` in ChatML.
@@ -150,11 +157,11 @@ class ChatRenderer:
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
             )
-        except (jinja2.TemplateError, TypeError) as error:
+        except Exception as error:  # a template is a program
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
-                f"chat template: can't render a conversation of {roles} ({error}): use "
-                "another template, or messages that it takes"
+                f"chat template: can't render a conversation of {roles} "
+                f"({first_line(error)}): use another, or messages that it takes"
             ) from error
 
     def _prepare(self, message: Message) -> Message:
@@ -163,6 +170,8 @@ class ChatRenderer:
             "role": message["role"],
             "content": self._masked(message.get("content") or ""),
         }
+        if message.get("reasoning_content"):
+            prepared["reasoning_content"] = self._masked(message["reasoning_content"])
         if message.get("tool_calls"):
             prepared["tool_calls"] = [
                 {"type": "function", "function": self._masked(dict(call))}

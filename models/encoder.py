@@ -86,17 +86,19 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
     """
     folder = resolve(path)
     file = folder / "config.json"
-    fields = read_json(file)
+    fields, pooling = read_json(file), _pooling(folder)
     try:
-        config = EncoderConfig.from_hf(fields, _pooling(folder))
+        config = EncoderConfig.from_hf(fields, pooling)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     with ExitStack() as stack:
         tensors = open_tensors(folder, stack)
         # Saved from a model with a head, every name starts with "bert.".
         prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
+        taken = set()
 
         def read(name: str, *shape: int) -> np.ndarray:
+            taken.add(name)
             entry = tensors.get(prefix + name)
             if entry is None:
                 raise UserError(
@@ -112,14 +114,39 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
             return entry.read().reshape(shape).astype(np.float32)
 
         params = _read_params(config, read)
+        known = {prefix + name for name in taken | UNUSED}
+        unknown = {n for n in tensors if n.startswith(prefix)} - known
+        if unknown:
+            raise UserError(
+                f"{folder}: has tensor {min(unknown)}, which config.json doesn't ask "
+                "for: check that they belong together"
+            )
     return config, jax.device_put(params), load_tokenizer(folder)
 
 
+# What sentence-transformers calls the kinds of pooling, now and before.
+POOLINGS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
+# Tensors of a BERT that sentence vectors don't need.
+UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+
+
 def _pooling(folder: Path) -> str:
+    """Reads how token vectors become one; a folder that doesn't say takes the mean."""
     file = folder / "1_Pooling" / "config.json"
     if not file.is_file():
         return "mean"
-    return "cls" if read_json(file).get("pooling_mode_cls_token") else "mean"
+    fields = read_json(file)
+    prefix = "pooling_mode_"
+    kinds = [k for k, on in fields.items() if k.startswith(prefix) and on is True]
+    kinds = [kind.removeprefix(prefix) for kind in kinds] or ["mean"]
+    if isinstance(fields.get("pooling_mode"), str):
+        kinds = [fields["pooling_mode"]]
+    if len(kinds) != 1 or kinds[0] not in POOLINGS:
+        raise UserError(
+            f"{file}: pooling by {' and '.join(kinds)}: not supported: use an encoder "
+            "that pools by mean or cls"
+        )
+    return POOLINGS[kinds[0]]
 
 
 def _read_params(config: EncoderConfig, read) -> Params:

@@ -20,7 +20,7 @@ from models.hf_folder import content_hash, load_config, read_json, resolve
 from models.hf_layout import flatten, layout, unflatten
 from models.hf_place import THREADS, chunks, place
 from models.hf_save import save
-from models.hf_tokenizer import load_tokenizer
+from models.hf_tokenizer import load_tokenizer, vocab_rows
 from models.sharding import param_shardings
 from models.tensor_files import FLOAT_DTYPES, Entry, open_tensors
 
@@ -32,6 +32,7 @@ __all__ = [
     "read_json",
     "resolve",
     "save",
+    "vocab_rows",
 ]
 
 # Tensors that some checkpoints carry and that can be worked out: rotary frequencies.

@@ -49,6 +49,14 @@ def load_tokenizer(path: str | Path):
         ) from error
 
 
+def vocab_rows(tokenizer: Any) -> int:
+    """Returns one more than a tokenizer's highest id; the model may have more rows.
+
+    A tokenizer's length would be too small where it leaves ids out.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
     """Writes a tokenizer into ``folder``, with a chat template.
 

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from models.config import DecoderConfig
 from models.errors import UserError
+from models.hf_tokenizer import vocab_rows
 from rl import rows
 from rl.prefilling import Prefiller
 from rl.prefixes import PrefixTable
@@ -98,7 +99,7 @@ class Engine:
             copies=4 * e.slots // devices,
             cache_block=e.cache_block,
             max_stop_ids=e.max_stop_ids,
-            valid_vocab=min(len(tokenizer), config.vocab_size),
+            valid_vocab=min(vocab_rows(tokenizer), config.vocab_size),
             mesh=mesh,
         )
         self._programs = Programs(self.sampler, params["embed"].dtype)

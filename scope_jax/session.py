@@ -171,7 +171,7 @@ class Session:
                 stage.optimizer,
                 stage.update,
                 self.mesh,
-                valid_vocab=len(self.tokenizer),
+                valid_vocab=hf.vocab_rows(self.tokenizer),
             )
         return self._updaters[role]
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from models import encoder
 from models.errors import UserError
@@ -21,6 +23,9 @@ SHAPE = dict(
     num_attention_heads=4,
     max_position_embeddings=16,
 )
+
+
+POOLINGS = ("mean_tokens", "cls_token", "max_tokens")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def unit(x):
 def test_vectors_equal_transformers(folder, batch, pooling):
     ids, mask = batch
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    fields = {"pooling_mode_cls_token": pooling == "cls"}
+    fields = {f"pooling_mode_{k}": k.startswith(pooling) for k in POOLINGS}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(fields))
     config, params, _ = encoder.load_encoder(folder)
     assert config.pooling == pooling
@@ -92,14 +97,13 @@ def test_padding_changes_nothing_and_an_empty_row_is_zero(folder, batch):
         ({"model_type": "t5"}, "model_type='t5'"),
         ({"hidden_act": "relu"}, "hidden_act"),
         ({"num_hidden_layers": 3}, "lacks tensor encoder.layer.2"),
+        ({"num_hidden_layers": 1}, "has tensor encoder.layer.1"),
         ({"hidden_size": 32}, "has shape"),
     ],
 )
 def test_a_folder_that_is_no_such_encoder_is_one_clear_line(
     folder, tmp_path, fields, words
 ):
-    import shutil
-
     shutil.copytree(folder, tmp_path / "bad")
     file = tmp_path / "bad" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
@@ -108,14 +112,71 @@ def test_a_folder_that_is_no_such_encoder_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"pooling_mode_max_tokens": True}, "pooling by max_tokens"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            "pooling by cls_token and mean_tokens",
+        ),
+        ({"pooling_mode": "lasttoken"}, "pooling by lasttoken"),
+    ],
+)
+def test_another_pooling_is_one_clear_line(folder, tmp_path, fields, words):
+    shutil.copytree(folder, tmp_path / "bad")
+    (tmp_path / "bad/1_Pooling").mkdir(exist_ok=True)
+    (tmp_path / "bad/1_Pooling/config.json").write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=words) as caught:
+        encoder.load_encoder(tmp_path / "bad")
+    assert "\n" not in str(caught.value)
+
+
+def test_pooling_as_newer_packages_write_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "new")
+    (tmp_path / "new/1_Pooling").mkdir(exist_ok=True)
+    file = tmp_path / "new/1_Pooling/config.json"
+    file.write_text('{"embedding_dimension": 24, "pooling_mode": "cls"}')
+    assert encoder.load_encoder(tmp_path / "new")[0].pooling == "cls"
+
+
+def test_a_model_saved_with_a_head_is_read_too(folder, batch, tmp_path):
+    shutil.copytree(folder, tmp_path / "head")
+    file = tmp_path / "head/model.safetensors"
+    tensors = {f"bert.{name}": value for name, value in load_file(file).items()}
+    save_file(tensors | {"cls.predictions.bias": np.ones(50, np.float32)}, file)
+    vectors = [
+        encoder.embed(params, config, *batch)
+        for config, params, _ in map(encoder.load_encoder, (folder, tmp_path / "head"))
+    ]
+    np.testing.assert_array_equal(*vectors)
+
+
 def test_minilm_equals_transformers():
-    folder = Path(os.environ.get("SCOPE_MODELS", "")) / "minilm"
-    if not (folder / "config.json").is_file():
+    """Sentence vectors of real passages: torch's, pooled and normalised, to 1e-5."""
+    models = Path(os.environ.get("SCOPE_MODELS", ""))
+    if not (models / "minilm/config.json").is_file():
         pytest.skip("no minilm in the folder $SCOPE_MODELS")
-    config, params, tokenizer = encoder.load_encoder(folder)
-    texts = ["a river in Switzerland", "Who founded the city of Bern, and when?"]
-    encoded = tokenizer(texts, padding=True, return_tensors="np")
-    ids, mask = encoded["input_ids"], encoded["attention_mask"]
-    expected = torch_hidden(folder, ids, mask)
-    got = np.asarray(encoder.hidden(params, config, ids, mask))
-    np.testing.assert_allclose(got[mask > 0], expected[mask > 0], atol=2e-5)
+    config, params, tokenizer = encoder.load_encoder(models / "minilm")
+    texts = ["a river in Switzerland", "Who founded the city of Bern, and when?", "é"]
+    corpus = models / "wiki10k/wiki10k.jsonl"
+    if corpus.is_file():
+        lines = corpus.read_text(encoding="utf-8").splitlines()[::350]
+        texts += [json.loads(line)["contents"] for line in lines]
+    worst = 0.0
+    for start in range(0, len(texts), 8):
+        encoded = tokenizer(
+            texts[start : start + 8],
+            padding=True,
+            truncation=True,
+            max_length=180,
+            return_tensors="np",
+        )
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        expected = torch_hidden(models / "minilm", ids, mask)
+        weights = mask[..., None] / mask.sum(1)[:, None, None]
+        wanted = unit((expected * weights).sum(1))
+        got = np.asarray(encoder.embed(params, config, ids, mask))
+        worst = max(worst, float(np.abs(got - wanted).max()))
+    print(f"{len(texts)} texts, largest difference {worst:.1e}")
+    assert worst < 1e-5

@@ -292,3 +292,12 @@ def test_a_bad_tokenizer_is_one_clear_line(source, damage, words):
     with pytest.raises(UserError, match=words) as caught:
         hf.load_tokenizer(source)
     assert "\n" not in str(caught.value) and str(source) in str(caught.value)
+
+
+def test_ids_that_a_tokenizer_leaves_out_are_counted():
+    from tokenizers import Tokenizer, models
+
+    raw = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "<end>": 9}, "<unk>"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw)
+    assert len(tokenizer) == 3  # so the end of a text would never be sampled
+    assert hf.vocab_rows(tokenizer) == 10
