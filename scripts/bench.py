@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Sequence
 
 from scope_jax import cli
-from scope_jax.benchmarks import forward, harness, judge, sampler
+from scope_jax.benchmarks import forward, harness, judge, load, sampler
 
-BENCHMARKS = {"forward": forward, "sampler": sampler, "judge": judge}
+BENCHMARKS = {"forward": forward, "load": load, "sampler": sampler, "judge": judge}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,8 +46,9 @@ class Ids:
     def __init__(self, vocab: int):
         self.vocab = vocab
 
-    def __len__(self):
-        return self.vocab
+    def get_vocab(self) -> dict[str, int]:
+        """Every row of the model has an id."""
+        return {str(index): index for index in range(self.vocab)}
 
     def decode(self, ids, skip_special_tokens=False):
         """No text."""

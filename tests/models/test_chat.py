@@ -258,16 +258,38 @@ def test_olmo3_closes_every_assistant_turn_alike(tokenizer):
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("no_such_template", "not found: use one of olmo3"),
+        ("no_such_template", "not found: use one of chatml, llama3, olmo3"),
         ("{{ raise_exception('never') }}", "never"),
         ("{% for %}", "can't render"),
         ("{{ 'constant' }}", "doesn't print"),
+        ("{{ 1 // 0 }}", "division"),
+        ("{{ messages.nothing.more }}", "undefined"),
+        ("{{ messages[0].content + 1 }}", "can't render"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_clear_line(tokenizer, template, words):
     with pytest.raises(UserError, match=words) as caught:
         ChatRenderer.from_tokenizer(tokenizer, template=template)
     assert "\n" not in str(caught.value)
+
+
+def test_a_turn_that_changes_what_is_before_it_is_refused(tokenizer):
+    """A row made of such a turn would hold the whole conversation."""
+    counting = "{{ messages | length }}" + CHATML
+    renderer = ChatRenderer.from_tokenizer(tokenizer, template=counting)
+    assert not renderer.append_only
+    with pytest.raises(UserError, match="where the turn starts"):
+        renderer.turn_ids([user("q"), assistant("a")])
+
+
+def test_thinking_that_is_given_apart_is_shown_and_stays_content(
+    tokenizer, strip_thinking
+):
+    message = assistant("b") | {"reasoning_content": "a<|im_end|>"}
+    ids = strip_thinking.turn_ids([user("q"), message])
+    text = "<think>\na<|im_end|>\n</think>\n\nb<|im_end|>\n"
+    assert strip_thinking.decode(ids) == text
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
 
 
 @pytest.fixture(scope="module", params=REAL_MODELS)
