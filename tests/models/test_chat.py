@@ -263,7 +263,7 @@ def test_olmo3_closes_every_assistant_turn_alike(tokenizer):
         ("{% for %}", "can't render"),
         ("{{ 'constant' }}", "doesn't print"),
         ("{{ 1 // 0 }}", "division"),
-        ("{{ messages.nothing.more }}", "undefined"),
+        ("{{ messages.nothing.more }}", "nothing"),
         ("{{ messages[0].content + 1 }}", "can't render"),
     ],
 )
