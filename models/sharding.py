@@ -135,6 +135,28 @@ def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * leading, ("data", "fsdp")))
 
 
+def place(tree: Any, shardings: Any) -> Any:
+    """Returns ``tree`` on the devices of ``shardings``, which may be of many processes.
+
+    Args:
+      tree: arrays; those that lie in one process must be the same in every process.
+      shardings: a tree of the same structure, or one sharding for all.
+    """
+    if isinstance(shardings, NamedSharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, tree)
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        shared = isinstance(x, jax.Array) and not x.is_fully_addressable
+        if shared or sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        # device_put would compare the values of all processes, with a collective each.
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
+
+    return jax.tree.map(put, tree, shardings)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of values that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

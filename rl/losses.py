@@ -5,19 +5,22 @@ rows. Masked positions may hold anything, NaN included: they give 0, and no grad
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
+
+from models.errors import UserError
 
 # Bounds of a log-ratio before exp, and of the k3 estimate, as in the method: beyond
 # them the term is constant and gives no gradient.
 LOG_RATIO_BOUND = 20.0
 K3_BOUND = 10.0
 
-Aggregation = Literal["token_mean", "row_mean", "micro_batch_mean"]
+Aggregation = Literal["token_mean", "row_mean", "constant_length", "micro_batch_mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,29 @@ class LossConfig:
     """Estimator of the penalty; k3 is exp(d) - d - 1 with d = ref - policy log-prob."""
     aggregation: Aggregation = "token_mean"
     """How tokens weigh: the mean over all tokens of the optimizer batch, the mean over
-    rows of each row's token mean, or the mean over groups of group_rows rows of each
-    group's token mean."""
+    rows of each row's token mean, the mean over rows of each row's sum divided by
+    constant_length, or the mean over groups of group_rows rows of each group's token
+    mean (the reference's micro-batches)."""
     group_rows: int = 2
     """Rows a group under aggregation "micro_batch_mean"; otherwise unused."""
+    constant_length: int = 8192
+    """Divisor of each row's sum under aggregation "constant_length"; else unused."""
+    importance_cap: float = 0.0
+    """Sampled tokens' policy losses are weighed by the probability ratio of trainer to
+    sampler before the update, at most this (2 is usual); 0 is off."""
+
+    def __post_init__(self):
+        for name in ("clip_low", "clip_high", "kl_coefficient", "importance_cap"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        if not self.dual_clip > 1:
+            raise UserError(
+                f"dual_clip={self.dual_clip}: bounds the loss of tokens that did not "
+                "change as well: make it greater than 1"
+            )
+        for name in ("group_rows", "constant_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
 
 def policy_loss(
@@ -127,11 +149,34 @@ def kl_penalty(
     raise ValueError(f"kl kind {kind!r} is none of k1, k2, k3")
 
 
+def importance_weights(
+    old_logprobs: Float[Array, "rows T"],
+    sampler_logprobs: Float[Array, "rows T"],
+    sampled_mask: Float[Array, "rows T"] | Int[Array, "rows T"],
+    *,
+    cap: float,
+) -> Float[Array, "rows T"]:
+    """Returns the truncated weight of each token's policy loss, a constant.
+
+    The sampler runs another program than the trainer, and so another policy: its tokens
+    stand for the trainer's with weight ``min(exp(old - sampler), cap)``. Tokens that
+    were not sampled weigh 1.
+
+    References:
+      Ionides, Truncated Importance Sampling (2008).
+    """
+    log_ratio = jnp.where(sampled_mask != 0, old_logprobs - sampler_logprobs, 0.0)
+    log_ratio = jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(log_ratio), cap))
+
+
 def token_weights(
     tokens: Int[np.ndarray, " rows"],
     *,
     mode: Aggregation = "token_mean",
     group_rows: int = 2,
+    constant_length: int = 8192,
+    full_rows: int = 0,
 ) -> Float[np.ndarray, " rows"]:
     """Returns the weight of every loss token of each row; the loss is a weighted sum.
 
@@ -140,16 +185,31 @@ def token_weights(
 
     Args:
       tokens: number of loss tokens of each row of the optimizer batch, in data order.
-      mode: "token_mean"; "row_mean"; or "micro_batch_mean", the mean over groups of
+      mode: "token_mean"; "row_mean"; "constant_length", the mean over rows of the sum
+        divided by ``constant_length``; or "micro_batch_mean", the mean over groups of
         ``group_rows`` neighbouring rows of the token mean in each group.
       group_rows: see ``mode``.
+      constant_length: see ``mode``.
+      full_rows: rows of a full optimizer batch. "micro_batch_mean" divides by its
+        groups also where the last batch has fewer, as the reference does; 0: by those
+        that are there.
+
+    References:
+      Liu et al., Dr. GRPO (2025), for "constant_length".
     """
     tokens = np.asarray(tokens, np.float64)
-    if tokens.size == 0:
+    rows = tokens.size
+    if rows == 0:
         return tokens
-    group = np.arange(tokens.size) // _group_size(mode, tokens.size, group_rows)
+    if mode == "constant_length":
+        return np.full(rows, 1.0 / (rows * constant_length))
+    size = _group_size(mode, rows, group_rows)
+    group = np.arange(rows) // size
     in_group = np.bincount(group, weights=tokens)[group]
-    return 1.0 / (np.maximum(in_group, 1.0) * (group[-1] + 1))
+    groups = group[-1] + 1
+    if mode == "micro_batch_mean" and full_rows:
+        groups = -(-full_rows // size)
+    return 1.0 / (np.maximum(in_group, 1.0) * groups)
 
 
 def aggregate(
@@ -158,6 +218,7 @@ def aggregate(
     *,
     mode: Aggregation = "token_mean",
     group_rows: int = 2,
+    constant_length: int = 8192,
 ) -> Float[Array, ""]:
     """Returns the scalar loss of per-token losses ``x`` where ``mask`` is 1.
 
@@ -165,9 +226,11 @@ def aggregate(
       x: per-token values, one datum a row.
       mask: non-zero where the token counts.
       mode: see ``token_weights``.
-      group_rows: see ``token_weights``.
+      group_rows, constant_length: see ``token_weights``.
     """
     rows = x.shape[0]
+    if mode == "constant_length":
+        return jnp.where(mask != 0, x, 0.0).sum() / (rows * constant_length)
     group = np.arange(rows) // _group_size(mode, rows, group_rows)
     groups = int(group[-1]) + 1
     counts = jnp.asarray(mask != 0, jnp.float32).sum(axis=1)
@@ -181,7 +244,9 @@ def _group_size(mode: Aggregation, rows: int, group_rows: int) -> int:
     """Rows whose tokens are averaged together before the mean over groups."""
     sizes = {"token_mean": rows, "row_mean": 1, "micro_batch_mean": group_rows}
     if mode not in sizes:
-        raise ValueError(f"aggregation {mode!r} is none of {', '.join(sizes)}")
+        raise ValueError(
+            f"aggregation {mode!r} is none of {', '.join(get_args(Aggregation))}"
+        )
     return sizes[mode]
 
 

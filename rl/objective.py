@@ -107,7 +107,15 @@ class Objective:
             "dual_clip": self.loss.dual_clip,
         }
         surrogate = (logprobs, before, micro["advantages"], mask)
-        policy = jnp.sum(losses.policy_loss(*surrogate, **clips) * weights)
+        each = losses.policy_loss(*surrogate, **clips)
+        if self.loss.importance_cap:
+            each *= losses.importance_weights(
+                before,
+                micro["sampler_logprobs"],
+                micro["sampled_mask"],
+                cap=self.loss.importance_cap,
+            )
+        policy = jnp.sum(each * weights)
         clipped, dual = losses.clip_indicators(*surrogate, **clips)
         total, kl = policy, jnp.zeros_like(logprobs)
         if self.loss.kl_coefficient:

@@ -1,8 +1,22 @@
-"""AdamW on float32 master weights, with gradient clipping."""
+"""AdamW on float32 master weights: clipped, guarded, and without copies of its moments.
+
+``optax.adamw`` reads each moment twice, for the new moment and inside the update that
+XLA fuses with it, so that a donated moment is copied first: two more parameters' worth
+of memory at the peak. Here the moments come first and the parameters follow from them.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
+from jaxtyping import Bool, Float
+
+from models.errors import UserError
+
+Params = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,27 +38,69 @@ class OptimizerConfig:
     warmup_updates: int = 0
     """Updates over which the learning rate rises linearly to its value."""
 
+    def __post_init__(self):
+        if not self.clip_norm > 0:
+            raise UserError(f"clip_norm={self.clip_norm}: must be positive")
+        for name in ("learning_rate", "weight_decay", "warmup_updates"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Returns clipping by global norm followed by AdamW.
 
-    Non-finite gradients are the caller's to catch: clipping would spread them.
-    """
-    schedule: optax.ScalarOrSchedule = config.learning_rate
-    if config.warmup_updates:
-        schedule = optax.linear_schedule(
-            # The first update already moves: one at learning rate 0 is wasted.
-            init_value=config.learning_rate / (config.warmup_updates + 1),
-            end_value=config.learning_rate,
-            transition_steps=config.warmup_updates,
-        )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule,
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-        ),
+def init(params: Params) -> optax.ScaleByAdamState:
+    """Returns zero moments, float32, in the structure of ``params``."""
+    return optax.ScaleByAdamState(
+        count=jnp.zeros((), jnp.int32),
+        mu=jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params),
+        nu=jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params),
     )
+
+
+def learning_rate(config: OptimizerConfig, count: Array) -> Float[Array, ""]:
+    """Returns the learning rate of the update after ``count`` others."""
+    # The first update already moves: one at learning rate 0 is wasted.
+    share = jnp.minimum((count + 1.0) / (config.warmup_updates + 1.0), 1.0)
+    return config.learning_rate * share
+
+
+def apply(
+    config: OptimizerConfig,
+    grads: Params,
+    state: optax.ScaleByAdamState,
+    params: Params,
+) -> tuple[Params, optax.ScaleByAdamState, Float[Array, ""], Bool[Array, ""]]:
+    """Returns (parameters, state, gradient norm before clipping, whether it is finite).
+
+    Where the norm isn't finite, parameters, moments and count stay as they were.
+
+    References:
+      Loshchilov and Hutter, Decoupled weight decay regularization (2019), algorithm 2.
+    """
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(norm)
+    scale = jnp.where(norm < config.clip_norm, 1.0, config.clip_norm / norm)
+    b1, b2 = config.beta1, config.beta2
+
+    def guarded(new: Array, old: Array) -> Array:
+        return jnp.where(finite, new, old)
+
+    mu = jax.tree.map(
+        lambda m, g: guarded(b1 * m + (1 - b1) * (g * scale), m), state.mu, grads
+    )
+    nu = jax.tree.map(
+        lambda v, g: guarded(b2 * v + (1 - b2) * jnp.square(g * scale), v),
+        state.nu,
+        grads,
+    )
+    # The parameters must not be fused with what makes the moments: see above.
+    mu, nu, params = jax.lax.optimization_barrier((mu, nu, params))
+    count = state.count + 1
+    rate = learning_rate(config, state.count)
+    unbias1, unbias2 = (1 - b ** count.astype(jnp.float32) for b in (b1, b2))
+
+    def step(p: Array, m: Array, v: Array) -> Array:
+        direction = (m / unbias1) / (jnp.sqrt(v / unbias2) + config.epsilon)
+        return guarded(p - rate * (direction + config.weight_decay * p), p)
+
+    params = jax.tree.map(step, params, mu, nu)
+    state = optax.ScaleByAdamState(count=guarded(count, state.count), mu=mu, nu=nu)
+    return params, state, norm, finite

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl.losses import Aggregation, token_weights
+from rl.losses import LossConfig, token_weights
 from rl.records import Datum
+
+TOKEN_MEAN = LossConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,14 @@ def pack(
     length: int,
     capacity: int = 1,
     pad_id: int = 0,
-    aggregation: Aggregation = "token_mean",
-    group_rows: int = 2,
+    loss: LossConfig = TOKEN_MEAN,
+    full_rows: int = 0,
+    logit_cost: float = 0.0,
     one_per_row: bool = False,
 ) -> PackedBatch:
-    """Returns ``datums`` packed first-fit decreasing, whatever order they came in.
+    """Returns ``datums`` packed into few rows, the same whatever order they came in.
+
+    Rows of about one cost stand in one micro-batch: its devices wait for each other.
 
     Args:
       datums: the rows of one optimizer batch. One longer than ``length + 1`` ids is
@@ -66,9 +71,10 @@ def pack(
       capacity: M is the number of micro-batches needed, rounded up to a multiple of
         this, so that batches of about one size share a compiled program.
       pad_id: token id at padding.
-      aggregation: how tokens weigh, see ``rl.losses.token_weights``; dropped datums
+      loss: says how tokens weigh, see ``rl.losses.token_weights``; dropped datums
         count for nothing.
-      group_rows: see ``rl.losses.token_weights``.
+      full_rows: datums of a full optimizer batch, see ``rl.losses.token_weights``.
+      logit_cost: what a token in the loss costs, in pairs of tokens that attend.
       one_per_row: a row for each datum, for attention that knows no segments.
 
     Raises:
@@ -81,7 +87,9 @@ def pack(
     dropped = [d for d in ordered if len(d.ids) - 1 > length]
     bins = [[index] for index in range(len(kept))]
     if not one_per_row:
-        bins = _first_fit_decreasing([len(d.ids) - 1 for d in kept], length)
+        bins = _bins([len(d.ids) - 1 for d in kept], length)
+    costs = [len(d.ids) ** 2 / 2 + logit_cost * sum(d.loss_mask) for d in kept]
+    bins.sort(key=lambda members: -sum(costs[i] for i in members))
     num_micro = -(-len(bins) // rows)
     micro = max(-(-num_micro // capacity), 1) * capacity
 
@@ -93,8 +101,10 @@ def pack(
     arrays["tokens"][:] = pad_id
     weights = token_weights(
         np.array([sum(d.loss_mask) for d in kept]),
-        mode=aggregation,
-        group_rows=group_rows,
+        mode=loss.aggregation,
+        group_rows=loss.group_rows,
+        constant_length=loss.constant_length,
+        full_rows=full_rows,
     )
     for row, members in enumerate(bins):
         start = 0
@@ -122,8 +132,18 @@ def pack(
     )
 
 
+def _bins(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Indices of what goes into each row: the better of two ways to fill rows.
+
+    Filling each row as full as can be is best where a row holds many datums; where it
+    holds two or three it uses up the short ones, and first-fit decreasing is better.
+    """
+    both = (_filled(sizes, length), _first_fit_decreasing(sizes, length))
+    return min(both, key=len)
+
+
 def _first_fit_decreasing(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Bins of indices; longest first, ties in the given order, bins by first member."""
+    """Longest first, each into the first row with room, ties in the given order."""
     free = np.full(len(sizes), length)
     bins: list[list[int]] = []
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -132,7 +152,32 @@ def _first_fit_decreasing(sizes: Sequence[int], length: int) -> list[list[int]]:
             bins.append([])
         bins[where].append(index)
         free[where] -= sizes[index]
-    return sorted((sorted(members) for members in bins), key=lambda m: m[0])
+    return [sorted(members) for members in bins]
+
+
+def _filled(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Row by row: the longest that is left, and those that fill the rest best."""
+    left = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    bins = []
+    while left:
+        room = length - sizes[left[0]]
+        # sums[k] has bit n set where some of the first k others are n long together.
+        sums = [1]
+        for index in left[1:]:
+            more = sums[-1] | sums[-1] << sizes[index]
+            sums.append(more & ((1 << (room + 1)) - 1))
+            if sums[-1] >> room:
+                break
+        rest = sums[-1].bit_length() - 1
+        members = [left[0]]
+        for k in range(len(sums) - 1, 0, -1):
+            if not sums[k - 1] >> rest & 1:
+                members.append(left[k])
+                rest -= sizes[left[k]]
+        bins.append(sorted(members))
+        taken = set(members)
+        left = [index for index in left if index not in taken]
+    return bins
 
 
 def _check(datum: Datum) -> None:

@@ -21,10 +21,10 @@ from models import forward, sharding
 from models.attention import Backend, choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
-from rl import objective, packing
+from rl import objective, optimizer, packing
 from rl.losses import LossConfig
 from rl.objective import Params
-from rl.optimizer import OptimizerConfig, make_optimizer
+from rl.optimizer import OptimizerConfig
 from rl.records import Datum
 
 
@@ -52,8 +52,23 @@ class UpdateConfig:
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
     Master weights, moments and gradient sums are float32 always."""
+    max_skipped: int = 3
+    """Updates in a row with a gradient that is not finite, all of them skipped, after
+    which training stops."""
     temperature: float = 1.0
     """Temperature of the policy that is trained; the one it was sampled at."""
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """So many updates in a row were skipped that training can't go on.
+
+    Attributes:
+      datums: the batch of the last of them.
+    """
+
+    def __init__(self, updates: int, datums: Sequence[Datum]):
+        super().__init__(f"{updates} gradients in a row were not finite")
+        self.datums = tuple(datums)
 
 
 @struct.dataclass
@@ -62,13 +77,13 @@ class TrainState:
 
     Attributes:
       params: float32 master parameters.
-      opt_state: optax state; the moments are sharded like the parameters.
+      opt_state: Adam's moments, sharded like the parameters, and updates applied.
       step: int32, optimizer updates attempted.
       skipped: int32, updates skipped because the gradient was not finite.
     """
 
     params: Params
-    opt_state: optax.OptState
+    opt_state: optax.ScaleByAdamState
     step: Array
     skipped: Array
 
@@ -79,7 +94,7 @@ class Updater:
     Args:
       config: the decoder.
       loss: the loss.
-      optimizer: the optimizer.
+      optimizer_config: the optimizer.
       update: shapes and arithmetic.
       mesh: from ``models.sharding.make_mesh``.
       valid_vocab: number of ids that the tokenizer has; ids beyond it have no
@@ -97,7 +112,7 @@ class Updater:
         self,
         config: DecoderConfig,
         loss: LossConfig,
-        optimizer: OptimizerConfig,
+        optimizer_config: OptimizerConfig,
         update: UpdateConfig,
         mesh: Mesh,
         *,
@@ -134,7 +149,9 @@ class Updater:
             temperature=update.temperature,
             valid_vocab=valid_vocab,
         )
-        self.optimizer = make_optimizer(optimizer)
+        self.optimizer_config = optimizer_config
+        pairs = 2 * config.num_layers * config.num_heads * config.head_dim
+        self._logit_cost = config.hidden_size * config.vocab_size / pairs
         self.param_shardings = sharding.param_shardings(config, mesh)
         self.state_shardings = self._state_shardings()
         whole = sharding.replicated(mesh)
@@ -155,12 +172,13 @@ class Updater:
             "logprobs": jax.jit(self._logprobs_fn, out_shardings=rows),
         }
         self.programs: dict[tuple[str, int], Any] = {}
+        self._skipped_in_a_row = 0
 
     # ------------------------------------------------------------------ state
 
     def init(self, params: Params) -> TrainState:
         """Returns a fresh state from ``params``, which stay the caller's."""
-        return self._init(jax.device_put(params, self.param_shardings))
+        return self._init(sharding.place(params, self.param_shardings))
 
     def policy_params(self, state: TrainState) -> Params:
         """Returns a copy of the parameters in the compute dtype, for the sampler."""
@@ -168,7 +186,7 @@ class Updater:
 
     def reference_params(self, params: Params) -> Params:
         """Returns a copy of ``params`` in the compute dtype, placed on the mesh."""
-        return self._cast(jax.device_put(params, self.param_shardings))
+        return self._cast(sharding.place(params, self.param_shardings))
 
     def abstract_state(self) -> TrainState:
         """Returns shapes, dtypes and shardings of a state, for a restore."""
@@ -188,8 +206,9 @@ class Updater:
             rows=self.update_config.rows,
             length=self.update_config.length,
             capacity=self.update_config.capacity,
-            aggregation=self.loss.aggregation,
-            group_rows=self.loss.group_rows,
+            loss=self.loss,
+            full_rows=self.update_config.mini_batch_rows,
+            logit_cost=self._logit_cost,
             one_per_row=self.attention == "cudnn",
         )
 
@@ -201,6 +220,9 @@ class Updater:
         With one mini-batch, the log-probs before the update are those of its own
         forward pass; with several, a pass over all of them comes first. ``state`` is
         donated: use the one returned.
+
+        Raises:
+          NonFiniteGradientError: the last ``max_skipped`` updates were all skipped.
         """
         ordered = sorted(datums, key=packing.datum_order)
         size = self.update_config.mini_batch_rows or max(len(ordered), 1)
@@ -219,6 +241,10 @@ class Updater:
                 state, reference_params, batch, old_logprobs=old_logprobs
             )
             every.append(metrics)
+            skipped = self._skipped_in_a_row + 1 if metrics["loss/skipped"] else 0
+            self._skipped_in_a_row = skipped
+            if skipped >= self.update_config.max_skipped:
+                raise NonFiniteGradientError(skipped, datums)
         metrics = {k: float(np.mean([m[k] for m in every])) for k in every[0]}
         for total in ("loss/skipped", "loss/tokens", "perf/update_micro_batches"):
             metrics[total] = sum(m[total] for m in every)
@@ -305,15 +331,10 @@ class Updater:
         )
 
     def _state_shardings(self) -> TrainState:
-        abstract = jax.eval_shape(self._init_fn, self._abstract_params())
         whole = sharding.replicated(self.mesh)
         # Said outright: under jit alone the moments would come out replicated.
-        opt_state = optax.tree_map_params(
-            self.optimizer,
-            lambda _, s: s,
-            abstract.opt_state,
-            self.param_shardings,
-            transform_non_params=lambda _: whole,
+        opt_state = optax.ScaleByAdamState(
+            count=whole, mu=self.param_shardings, nu=self.param_shardings
         )
         return TrainState(
             params=self.param_shardings, opt_state=opt_state, step=whole, skipped=whole
@@ -325,7 +346,7 @@ class Updater:
         zero = jnp.zeros((), jnp.int32)
         return TrainState(
             params=params,
-            opt_state=self.optimizer.init(params),
+            opt_state=optimizer.init(params),
             step=zero,
             skipped=zero,
         )
@@ -338,11 +359,11 @@ class Updater:
     def _to_device(
         self, batch: packing.PackedBatch, old_logprobs: Array | None
     ) -> dict[str, Array]:
-        arrays = jax.device_put(batch.arrays, self._batch_sharding)
+        arrays = sharding.place(batch.arrays, self._batch_sharding)
         own = old_logprobs is None
         arrays["old_logprobs"] = arrays["sampler_logprobs"] if own else old_logprobs
         scalars = {"num_micro": np.int32(batch.num_micro), "use_old": np.bool_(not own)}
-        return arrays | jax.device_put(scalars, sharding.replicated(self.mesh))
+        return arrays | sharding.place(scalars, sharding.replicated(self.mesh))
 
     def _accumulate(
         self, params: Params, reference_params: Params, batch: dict[str, Array]
@@ -375,18 +396,14 @@ class Updater:
         self, state: TrainState, reference_params: Params, batch: dict[str, Array]
     ) -> tuple[TrainState, dict[str, Array]]:
         grads, sums = self._accumulate(state.params, reference_params, batch)
-        norm = optax.global_norm(grads)
-        finite = jnp.isfinite(norm)
         with jax.named_scope("optimizer"):
-            updates, opt_state = self.optimizer.update(
-                grads, state.opt_state, state.params
+            params, opt_state, norm, finite = optimizer.apply(
+                self.optimizer_config, grads, state.opt_state, state.params
             )
-            params = optax.apply_updates(state.params, updates)
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         skipped = 1 - finite.astype(jnp.int32)
         new_state = TrainState(
-            params=jax.tree.map(keep, params, state.params),
-            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            params=params,
+            opt_state=opt_state,
             step=state.step + 1,
             skipped=state.skipped + skipped,
         )

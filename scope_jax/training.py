@@ -9,15 +9,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.errors import UserError
 from rl import agreement, checkpoint
 from rl.advantages import group_advantages
 from rl.records import Datum, Trajectory
-from rl.update import TrainState
+from rl.update import NonFiniteGradientError, TrainState
 from scope_jax.compilation import return_memory
 from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
@@ -78,10 +80,15 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                     )
                 )
                 rolled = time.monotonic()
+                rollouts = session.folder.rollouts(iteration, role, step)
+                write_json_lines(rollouts, map(rollout_json, scored))
                 datums = advantaged(scored)
                 session.use_policy(None)
                 return_memory()
-                state, metrics = updater.update(state, session.reference, datums)
+                try:
+                    state, metrics = updater.update(state, session.reference, datums)
+                except NonFiniteGradientError as error:
+                    raise stopped(rollouts, error) from error
                 session.use_policy(updater.policy_params(state))
                 updated = time.monotonic()
             metrics |= step_metrics(scored)
@@ -93,8 +100,6 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                 "perf/compilations": float(session.compilations.count - compilations),
             }
             _warn(metrics, step - first, compiled=step > done + 1)
-            rollouts = session.folder.rollouts(iteration, role, step)
-            write_json_lines(rollouts, map(rollout_json, scored))
             session.tracker.log(metrics, iteration=iteration, stage=role, step=step)
             bar.advance(metrics)
             if step == last or _due(session, step):
@@ -128,6 +133,22 @@ def _begin(session: Session, iteration: int, role: str) -> tuple[TrainState, int
     before = session.folder.checkpoints(iteration - 1, role)
     state, _, step = checkpoint.restore(before, updater.abstract_state())
     return state, step
+
+
+def stopped(rollouts: Path, error: NonFiniteGradientError) -> UserError:
+    """What a user is told when training can't go on; the batch is beside its rollouts.
+
+    Args:
+      rollouts: file of the step's rollouts.
+      error: holds the batch.
+    """
+    batch = rollouts.with_suffix(".batch.jsonl")
+    write_json_lines(batch, map(asdict, error.datums))
+    return UserError(
+        f"{batch}: holds the batch at which training stopped ({error}): look at its "
+        "log-probs and advantages, lower optimizer.learning_rate, or go on from the "
+        "last checkpoint with the same command"
+    )
 
 
 def _due(session: Session, step: int) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from rl.advantages import group_advantages
 
 
+@pytest.mark.example(93)
 def test_worked_example_93():
     got = group_advantages([1.6, 1.1, 0.6, 0.6], [0] * 4)
     np.testing.assert_allclose(
@@ -13,6 +14,7 @@ def test_worked_example_93():
     )
 
 
+@pytest.mark.example(94)
 def test_worked_example_94():
     got = group_advantages([0.5, 2.0, 0.5, 0.5, 0.5], [0, 1, 0, 0, 0])
     np.testing.assert_allclose(got, [0, 1.999998, 0, 0, 0], atol=1e-7)

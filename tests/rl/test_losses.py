@@ -15,6 +15,7 @@ def numpy_policy_loss(logp, old, advantages, low, high, dual):
     return np.where(a < 0, np.minimum(-a * dual, p), p)
 
 
+@pytest.mark.example(95)
 def test_worked_example_95():
     old = jnp.array([[-1.0, -1.0, -1.0]])
     new = jnp.array([[-0.5, -1.5, -1.0]])
@@ -28,6 +29,7 @@ def test_worked_example_95():
     assert float(dual.sum()) == 0
 
 
+@pytest.mark.example(96)
 def test_worked_example_96():
     old, new = jnp.array([[-3.0, -1.0]]), jnp.array([[-1.0, -1.5]])
     mask = jnp.ones((1, 2))
@@ -39,11 +41,13 @@ def test_worked_example_96():
     assert float(losses.aggregate(dual, mask)) == 0.5
 
 
+@pytest.mark.example(97)
 def test_worked_example_97():
     got = losses.kl_penalty(jnp.array([[-1.0, -2.0]]), jnp.array([[-1.5, -1.0]]))
     np.testing.assert_allclose(got, [[0.106531, 0.718282]], atol=1e-6)
 
 
+@pytest.mark.example(98)
 def test_worked_example_98():
     x = jnp.array([[1.0, 2, 3], [4, 0, 0]])
     mask = jnp.array([[1, 1, 1], [1, 0, 0]])

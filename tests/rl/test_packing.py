@@ -1,10 +1,16 @@
 """Packing: every token once, nothing cut, the same rows in whatever order they came."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from rl.losses import LossConfig
 from rl.packing import datum_order, pack
 from rl.records import Datum
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def make_datum(index, ids=7, prompt=3, **fields):
@@ -80,7 +86,7 @@ def test_uids_are_ordered_by_their_numbers():
     assert got == [("1", 0), ("2", 0), ("2", 1), ("10", 0)]
 
 
-def test_first_fit_decreasing_fills_rows():
+def test_rows_are_filled():
     # Sizes 8, 6, 4, 2 of 10: {8, 2} and {6, 4}.
     datums = [make_datum(i, ids=n) for i, n in enumerate((7, 9, 5, 3))]
     for d, n in zip(datums, (7, 9, 5, 3), strict=True):
@@ -88,6 +94,43 @@ def test_first_fit_decreasing_fills_rows():
     batch = pack(datums, rows=1, length=10)
     assert batch.num_micro == 2
     assert batch.fill == 1.0
+
+
+@pytest.mark.parametrize("role", ["challenger", "solver"])
+def test_padding_of_a_recorded_trace_is_below_5_percent(role):
+    """Rows three times as long as the longest datum."""
+    trace = json.loads((DATA / "lengths.json").read_text())[role]
+    assert max(ids for ids, _ in trace) <= 1024 // 2.9
+    datums = [make_datum(i, ids=n, prompt=n - k) for i, (n, k) in enumerate(trace)]
+    batch = pack(datums, rows=1, length=1024)
+    assert batch.num_datums == len(trace) and not batch.dropped
+    assert batch.fill > 0.95
+
+
+def test_many_datums_a_row_leave_no_padding_but_the_last_rows():
+    rng = np.random.default_rng(0)
+    sizes = np.minimum(rng.lognormal(5.5, 0.7, 500).astype(int) + 4, 2000)
+    datums = [make_datum(i, ids=int(n)) for i, n in enumerate(sizes)]
+    assert pack(datums, rows=1, length=2048).fill > 0.98
+
+
+def test_rows_of_a_micro_batch_cost_about_the_same():
+    """Devices wait for the costliest row beside theirs."""
+    rng = np.random.default_rng(1)
+    datums = [make_datum(i, ids=int(rng.integers(20, 200))) for i in range(60)]
+    batch = pack(datums, rows=4, length=200)
+
+    def cost(row):
+        return sum(np.bincount(row)[1:] ** 2)
+
+    costs = [[cost(row) for row in micro] for micro in batch.arrays["segment_ids"]]
+    waited = sum(max(micro) for micro in costs) * 4
+    flat = sorted((cost for micro in costs for cost in micro), reverse=True)
+    best = 4 * sum(flat[::4])
+    assert waited <= 1.02 * best
+    spread = [costs[i // 4][i % 4] for i in rng.permutation(len(flat))]
+    unsorted = 4 * sum(max(spread[i : i + 4]) for i in range(0, len(spread), 4))
+    assert waited < 0.9 * unsorted
 
 
 def test_a_datum_longer_than_a_row_is_reported_and_not_cut():
@@ -100,7 +143,9 @@ def test_a_datum_longer_than_a_row_is_reported_and_not_cut():
 
 
 def test_row_mean_gives_every_datum_the_same_weight():
-    batch = pack(make_datums(), rows=2, length=24, aggregation="row_mean")
+    batch = pack(
+        make_datums(), rows=2, length=24, loss=LossConfig(aggregation="row_mean")
+    )
     sums = [f["weights"].sum() for f in unpacked(batch).values()]
     np.testing.assert_allclose(sums, 1 / 13, rtol=1e-6)
 

@@ -1,12 +1,14 @@
 """From rewarded rollouts to training rows and a step's numbers."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
 from rl.records import Datum, Trajectory
-from scope_jax.training import Scored, advantaged, step_metrics
+from rl.update import NonFiniteGradientError
+from scope_jax.training import Scored, advantaged, step_metrics, stopped
 
 
 def scored(group, reward, *, rows=1, metrics=None, finish="done"):
@@ -79,3 +81,15 @@ def test_errors_are_counted_by_class():
     assert found["errors/unclosed_task"] == 1
     assert found["errors/empty_query"] == 3
     assert not [name for name in step_metrics([scored(0, 0.0)]) if "errors" in name]
+
+
+def test_the_batch_of_a_stop_is_saved_beside_its_rollouts(tmp_path):
+    datums = advantaged([scored(0, 1.0), scored(0, 0.0)])
+    error = NonFiniteGradientError(3, datums)
+    told = str(stopped(tmp_path / "step_0007.jsonl", error))
+    batch = tmp_path / "step_0007.batch.jsonl"
+    assert told.startswith(str(batch)) and "3 gradients in a row" in told
+    lines = [json.loads(line) for line in batch.read_text().splitlines()]
+    assert [line["uid"] for line in lines] == [d.uid for d in datums]
+    assert lines[0]["advantage"] == datums[0].advantage
+    assert lines[0]["logprobs"] == [None, -1.0]
