@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from models.errors import UserError
@@ -50,6 +51,8 @@ def save(
 ) -> Path:
     """Writes ``state`` as the checkpoint of ``step``, then removes old ones.
 
+    Where a run has several processes, all of them call this, with one shared folder.
+
     Args:
       folder: where the checkpoints of one training live; made if it isn't there.
       step: training steps done, which is also the data position.
@@ -62,14 +65,17 @@ def save(
       The checkpoint's folder.
     """
     folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_partial(folder)
+    if leads := jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+    # Or another process's save would begin before what is there is looked through.
+    multihost_utils.sync_global_devices("checkpoint folder")
     path = folder / str(step)
     # Through JSON and back: refused here, before the write, if it isn't JSON.
     meta = json.loads(json.dumps(meta or {}))
     with _sparing():
         ocp.save(path, state, custom_metadata=meta, overwrite=True)
-    for old in steps(folder)[: -max(keep, 1)]:
+    for old in steps(folder)[: -max(keep, 1)] if leads else ():
         if not keep_every or old % keep_every:
             shutil.rmtree(folder / str(old))
     return path
