@@ -30,6 +30,6 @@ def config() -> Config:
         challenger=ChallengerConfig(style="chain2_xml"),
         engine=replace(base.engine, slots=4),
         inference=replace(
-            base.inference, engine=replace(base.inference.engine, slots=1)
+            base.inference, engine=replace(base.inference.engine, slots=2)
         ),
     )

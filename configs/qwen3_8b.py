@@ -6,7 +6,7 @@ itself, so its prompts ask for plain reasoning and its gates get more tokens.
 
 Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train. Five:
 `--placement.inference.devices 0 --placement.inference.replicas 1
---placement.trainer.devices 1,2,3,4`.
+--inference.engine.slots 4 --placement.trainer.devices 1,2,3,4`.
 Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
 Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages
 wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
@@ -37,7 +37,7 @@ def config() -> Config:
         solver_train=_rows_of_turns(base.solver_train),
         engine=replace(base.engine, slots=16),
         inference=replace(
-            base.inference, engine=replace(base.inference.engine, slots=5)
+            base.inference, engine=replace(base.inference.engine, slots=8)
         ),
     )
 

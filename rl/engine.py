@@ -175,8 +175,8 @@ class Engine:
         """Swap the weights; same shapes, no compilation. Forgets all shared prefixes.
 
         Args:
-          params: stacked parameters, or None: only give up the memory of the old ones,
-            until the next call; there must be no request in between.
+          params: stacked parameters, or None: only give up the memory of the old ones
+            and of the cache, until the next call; there must be no request in between.
 
         Raises:
           RuntimeError: while requests are unfinished: they would mix two models.

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from rl.sampler import Sampler
+from rl.sampler import Sampler, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,24 @@ class Programs:
     """Runs ``sampler``'s programs: they compile once, the state never leaves here."""
 
     def __init__(self, sampler: Sampler, dtype: Any):
-        self.sampler = sampler
-        self.state = sampler.new_state(dtype)
+        self.sampler, self.dtype = sampler, dtype
+        self.state: State | None = sampler.new_state(dtype)
         self._place = sampler.place_params()
         self._params = None
         self._compiled: dict[str, Any] = {}
 
     def set_params(self, params: Any) -> None:
-        """Place stacked parameters on every device; None only gives up the old ones."""
+        """Place stacked parameters on every device.
+
+        None only gives up the memory of the old ones, and of the cache.
+        """
         self._params = None  # before the new ones are made: not both in memory
-        if params is not None:
-            self._params = self._place(params)
+        if params is None:
+            self.state = None
+            return
+        self._params = self._place(params)
+        if self.state is None:
+            self.state = self.sampler.new_state(self.dtype)
 
     def compile(self) -> None:
         """Compile every program, unless that has been done."""

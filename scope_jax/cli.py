@@ -37,6 +37,10 @@ class RunOptions:
     """Steps of each training stage, from its second step on, whose JAX profiler trace
     is written to `profile/` of the run folder."""
 
+    plan: bool = False
+    """Say what each program needs on each device, by kind, and stop; an error where it
+    is more than there is. Needs no GPU and no weights."""
+
     def folder(self, config: Config) -> Path:
         """The run folder of this invocation."""
         return self.run if self.run is not None else Path("runs") / config.name

@@ -133,6 +133,9 @@ class ProcessConfig:
     """Share of each visible GPU's memory that JAX may take. None: JAX's default, 0.75.
     Two processes on one GPU need a sum below 1."""
 
+    memory_gb: float = 80.0
+    """Memory of each of these devices, in 10^9 bytes; only `--plan` asks."""
+
     def environment(self) -> dict[str, str]:
         """Environment variables to set before the process starts its JAX backend."""
         variables = {}

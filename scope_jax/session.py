@@ -17,7 +17,7 @@ import jax
 from models import hf
 from models.chat import ChatRenderer
 from models.errors import UserError
-from models.sharding import make_mesh, replicated
+from models.sharding import make_mesh
 from retrieval.search import format_passages, open_passages
 from rl.engine import Engine
 from rl.engine_thread import EngineThread
@@ -139,7 +139,7 @@ class Session:
         )
         self.reference = updater.reference_params(base)
         engine = Engine(
-            self._replicated(self.reference),
+            self.reference,
             self.decoder,
             self.tokenizer,
             self.config.engine,
@@ -187,14 +187,11 @@ class Session:
     def use_policy(self, params: Params | None) -> None:
         """Gives the trainer's own engine new weights (in the compute dtype).
 
-        None takes them away: while an update runs, their memory is needed elsewhere.
+        None takes them and the cache away: while an update runs, their memory is needed
+        elsewhere.
         """
-        whole = None if params is None else self._replicated(params)
-        swapped = self._engine.call(lambda e: e.set_params(whole), when_idle=True)
+        swapped = self._engine.call(lambda e: e.set_params(params), when_idle=True)
         swapped.result()
-
-    def _replicated(self, params: Params) -> Params:
-        return jax.device_put(params, replicated(self.mesh))
 
     def export(self, iteration: int, role: str, params: Params) -> None:
         """Writes weights as a Hugging Face folder, which other programs read too."""

@@ -4,6 +4,7 @@
 
 The run folder is ``runs/NAME`` unless ``--run`` names another. The same command goes on
 where it stopped; any field of the configuration can be set (``--help`` lists them).
+``--plan`` says what memory each program needs, and whether it is there.
 """
 
 import os
@@ -18,6 +19,16 @@ def main(argv: Sequence[str]) -> int:
     # Before JAX looks for devices.
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
+    if options.plan:
+        import jax
+
+        from scope_jax.plan import plan
+
+        jax.config.update("jax_platforms", "cpu")  # takes no memory of a GPU
+        found = plan(config)
+        print(found.text())
+        found.check()
+        return 0
     from scope_jax import pipeline
 
     pipeline.run(

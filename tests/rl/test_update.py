@@ -190,9 +190,10 @@ def test_training_stops_after_so_many_gradients_that_are_not_finite(
     assert metrics["loss/skipped"] == 2.0
     whole, _ = updater.update(updater.init(tiny_params), placed, make_datums(6))
     state, _ = updater.update(state, placed, make_datums(12))
+    last = make_datums(12, seed=4)
     with pytest.raises(NonFiniteGradientError, match="3 gradients in a row") as caught:
-        updater.update(state, placed, make_datums(12, seed=4))
-    assert caught.value.datums == tuple(make_datums(12, seed=4))
+        updater.update(state, placed, last)
+    assert caught.value.datums == tuple(last)
     updater.update(whole, placed, make_datums(6))  # and another starts from none
 
 

@@ -1,0 +1,76 @@
+"""Plans: the three large configurations fit, and what doesn't fit says what to do."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from models.errors import UserError
+from scope_jax.plan import plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def with_memory(config, gigabytes):
+    trainer = dataclasses.replace(config.placement.trainer, memory_gb=gigabytes)
+    placement = dataclasses.replace(config.placement, trainer=trainer)
+    return dataclasses.replace(config, placement=placement)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "tokens"),
+    [
+        ("qwen3_8b", 8.19, 150_000),
+        ("qwen25_7b", 7.62, 450_000),
+        ("olmo3_7b", 7.30, 50_000),
+    ],
+)
+def test_large_configurations_fit_on_four_gpus_of_80_gb(name, billions, tokens):
+    config = configs.load(name)
+    assert config.solver_train.max_response_tokens == 8192
+    found = plan(config)
+    found.check()
+    by_name = {f"{p.process} {p.name}": p for p in found.programs}
+    update = by_name["trainer solver update"]
+    # float32 masters over four devices: a byte a parameter, in all.
+    assert update.kinds["weights"] / 1e9 == pytest.approx(billions, rel=0.005)
+    assert update.kinds["optimizer"] == 2 * update.kinds["weights"]
+    assert by_name["trainer rollouts"].cache_tokens >= tokens
+    text = found.text()
+    assert "as published" in text and "tokens of cache on each device" in text
+
+
+def test_what_does_not_fit_is_one_line_with_a_remedy():
+    small = with_memory(configs.load("qwen3_8b"), 40.0)
+    with pytest.raises(UserError, match=r"needs [\d.]+ GB of the 36.0 GB .*lower"):
+        plan(small).check()
+
+
+def test_slots_that_cannot_be_split_are_found_before_anything_runs():
+    config = configs.load("qwen3_8b")
+    engine = dataclasses.replace(config.inference.engine, slots=5)
+    inference = dataclasses.replace(config.inference, engine=engine)
+    with pytest.raises(UserError, match=r"engine.slots=5: not a multiple"):
+        plan(dataclasses.replace(config, inference=inference))
+
+
+def test_a_model_of_unknown_shape_is_named():
+    config = configs.load("qwen3_8b")
+    model = dataclasses.replace(config.model, path="somebody/else")
+    with pytest.raises(UserError, match=r"path=somebody/else: .* give a folder"):
+        plan(dataclasses.replace(config, model=model))
+
+
+def test_the_command_prints_the_plan_and_ends_with_2_where_it_does_not_fit(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "--config", "tiny"]
+    command += ["--plan", "--run", str(tmp_path / "run")]
+    good = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert good.returncode == 0, good.stderr
+    assert "trainer: rollouts" in good.stdout and not (tmp_path / "run").exists()
+    command += ["--placement.trainer.memory_gb", "0.01"]
+    bad = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("error: trainer: ") and bad.stderr.count("\n") == 1
