@@ -31,6 +31,8 @@ def found(tiny_config, tmp_path_factory):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        # Two processes that read kept CPU programs wait for one another for ever.
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
         "MODEL": json.dumps(tiny_config.to_hf()),
     }
     address = f"127.0.0.1:{free_port()}"
