@@ -88,10 +88,14 @@ INDEX = "model.safetensors.index.json"
         (without(QUERY), f"lacks tensor {QUERY}, which"),
         (without(NORM), f"lacks tensor {NORM}"),
         (
-            config_says(num_hidden_layers=4),
+            config_says(num_hidden_layers=4, layer_types=None),
             r"lacks tensor model.layers.2.* and 21 more",
         ),
-        (config_says(num_hidden_layers=1), "has tensor model.layers.1"),
+        (
+            config_says(num_hidden_layers=1, layer_types=None),
+            "has tensor model.layers.1",
+        ),
+        (config_says(num_hidden_layers=1), "layer_types: 2 of them for 1 layers"),
         (tensors(lambda t: t | {"extra": np.ones(2)}), "has tensor extra, which model"),
         (
             config_says(intermediate_size=40),

@@ -120,7 +120,7 @@ def test_q20_the_loss_may_be_a_mean_of_each_micro_batch(on, monkeypatch):
         stage_config=lambda role: config.solver_train,
         decoder=None,
         mesh=None,
-        tokenizer=(),
+        tokenizer=SimpleNamespace(get_vocab=lambda: {"a": 0}),
         _updaters={},
     )
     loss = session.Session.updater(fake, "solver")
