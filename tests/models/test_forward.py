@@ -12,6 +12,7 @@ from models.config import DecoderConfig
 from models.decoder import Block
 from models.errors import UserError
 from models.layers import rms_norm
+from models.published import PUBLISHED
 from models.rope import rope_table
 from tests.models.oracle import pair
 
@@ -155,51 +156,15 @@ def test_remat_policies_keep_less_and_less_and_leave_the_gradient_alone():
 
 
 @pytest.mark.parametrize(
-    ("fields", "count"),
+    ("name", "count"),
     [
-        # Qwen3-8B, Qwen2.5-7B-Instruct and Olmo-3-7B-Instruct, as published.
-        (
-            dict(
-                model_type="qwen3",
-                vocab_size=151_936,
-                hidden_size=4096,
-                intermediate_size=12_288,
-                num_hidden_layers=36,
-                num_attention_heads=32,
-                num_key_value_heads=8,
-                head_dim=128,
-            ),
-            8_190_735_360,
-        ),
-        (
-            dict(
-                model_type="qwen2",
-                vocab_size=152_064,
-                hidden_size=3584,
-                intermediate_size=18_944,
-                num_hidden_layers=28,
-                num_attention_heads=28,
-                num_key_value_heads=4,
-            ),
-            7_615_616_512,
-        ),
-        (
-            dict(
-                model_type="olmo3",
-                vocab_size=100_278,
-                hidden_size=4096,
-                intermediate_size=11_008,
-                num_hidden_layers=32,
-                num_attention_heads=32,
-                num_key_value_heads=32,
-                sliding_window=4096,
-            ),
-            7_298_011_136,
-        ),
+        ("Qwen/Qwen3-8B", 8_190_735_360),
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("allenai/Olmo-3-7B-Instruct", 7_298_011_136),
     ],
 )
-def test_parameter_counts_are_the_published_ones(fields, count):
-    config = DecoderConfig.from_hf(fields)
+def test_parameter_counts_are_the_published_ones(name, count):
+    config = DecoderConfig.from_hf(PUBLISHED[name])
     shapes = jax.eval_shape(lambda: forward.init(config, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
