@@ -18,7 +18,8 @@ from rl.records import Request, SamplingParams
 from rl.sampling import seed64
 from scope_jax import challenger, conversation, judge, prompts, solver
 from scope_jax.conversation import ConversationSpec, Finish, Generate, Search, State
-from scope_jax.demo.transcripts import JOBS, MAX_SEARCHES, Script, passages_text
+from scope_jax.demo.transcripts import JOBS, MAX_SEARCHES, Script
+from scope_jax.demo.wording import passages_text
 from scope_jax.demo.world import RELATIONS, World, heldout_tasks, wanted_facts_stated
 from scope_jax.types import TOOL_FORMATS, ToolFormat
 

@@ -12,38 +12,30 @@ name, and leaves facts out. Its samples then differ inside a group and leave roo
 reinforcement learning to improve on.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from scope_jax import prompts
-from scope_jax.demo.world import RELATIONS, Entity, Fact, World, task_text
+from scope_jax.demo.scenes import LEVELS, Level, Scenes
+from scope_jax.demo.wording import (
+    DONT_KNOW,
+    Transcript,
+    document_text,
+    give_answer,
+    look_up,
+    passages_text,
+    result_messages,
+    rubric_text,
+    verdict,
+    write_rubrics,
+    write_task,
+)
+from scope_jax.demo.world import RELATIONS, Fact, World
 from scope_jax.types import TOOL_FORMATS, ToolFormat
 
-Message = dict[str, str]
-
 MAX_SEARCHES = 4
-_TYPES = ("long_form_qa", "planning", "summarization", "writing")
-DONT_KNOW = "I do not know."
-
-
-@dataclass(frozen=True)
-class Level:
-    """How much a context holds; the curriculum raises it step by step."""
-
-    facts: int
-    passages: int
-    searches: int
-
-
-LEVELS = (
-    Level(facts=2, passages=1, searches=1),
-    Level(facts=3, passages=2, searches=1),
-    Level(facts=4, passages=2, searches=2),
-    Level(facts=4, passages=3, searches=3),
-)
 
 
 @dataclass(frozen=True)
@@ -55,126 +47,7 @@ class Carelessness:
     gives_up: float = 0.03
 
 
-@dataclass
-class Transcript:
-    """One conversation; the assistant turns listed in ``trained`` are in the loss."""
-
-    job: str
-    tool_format: ToolFormat
-    messages: list[Message]
-    trained: list[int] = field(default_factory=list)
-
-    def say(self, content: str, *, trained: bool = True) -> None:
-        """Append an assistant turn."""
-        if trained:
-            self.trained.append(len(self.messages))
-        self.messages.append({"role": "assistant", "content": content})
-
-    def hear(self, *messages: Message) -> None:
-        """Append user or tool turns."""
-        self.messages += messages
-
-
-def document_text(title: str, text: str) -> str:
-    """A document as a Challenger reads it (spec 11.1)."""
-    return f"(Title: {title})\n{text}\n"
-
-
-def passages_text(passages: Sequence[tuple[str, str]]) -> str:
-    """Search results as (title, text) pairs are shown (spec 2.4)."""
-    shown = (
-        f"Doc {i} (Title: {title})\n{text}\n"
-        for i, (title, text) in enumerate(passages, start=1)
-    )
-    return "\n".join(shown).strip()
-
-
-def search_call(tool_format: ToolFormat, query: str) -> str:
-    """A search call in the words of ``tool_format`` (spec 3.1)."""
-    if tool_format == "search_r1":
-        return f"<search>{query}</search>"
-    if tool_format == "tool_call":
-        call = {"name": "search", "arguments": {"query_list": [query]}}
-        return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
-    return f'<function_calls>search(query="{query}")</function_calls>'
-
-
-def result_block(tool_format: ToolFormat, text: str) -> str:
-    """A search result as the conversation holds it (spec 2.5)."""
-    if tool_format == "tool_call":
-        return json.dumps({"result": text})
-    return f"<information>{text}</information>"
-
-
-def result_messages(
-    tool_format: ToolFormat, text: str, guidance: str = ""
-) -> list[Message]:
-    """The environment's turns after a search (spec 3.7)."""
-    block = result_block(tool_format, text)
-    if tool_format == "tool_call":
-        messages = [{"role": "tool", "content": block}]
-        if guidance:
-            messages.append({"role": "user", "content": guidance})
-        return messages
-    content = f"{block}\n\n{guidance}" if guidance else block
-    return [{"role": "user", "content": content}]
-
-
-def look_up(tool_format: ToolFormat, name: str) -> str:
-    """An assistant turn that searches ``name``."""
-    return f"<think>Look up {name}.</think>\n{search_call(tool_format, name)}"
-
-
-def write_task(text: str) -> str:
-    """The Challenger's last turn."""
-    return f"<think>All found.</think>\n<task>{text}</task>"
-
-
-def give_answer(text: str) -> str:
-    """The Solver's last turn."""
-    return f"<think>Enough.</think>\n<answer>{text}</answer>"
-
-
-def write_rubrics(facts: Sequence[Fact]) -> str:
-    """The judge's rubrics for ``facts``."""
-    lines = "".join(
-        f'<rubric priority="critical">{rubric_text(fact)}</rubric>\n' for fact in facts
-    )
-    return f"<rubrics>\n{lines}</rubrics>"
-
-
-def rubric_text(fact: Fact) -> str:
-    """One rubric."""
-    return f"Identifies that {fact.sentence()}"
-
-
-def verdict(fact: Fact, found: str | None) -> str:
-    """The grader's output: the response's value beside the wanted one, then a score."""
-    met = found == fact.value
-    quote = f"{fact.entity}'s {fact.relation} is {found or 'nothing'}"
-    word = "yes" if met else "no"
-    return (
-        f"<think>{quote}, wanted {fact.value}: {word}.</think>\n<score>{met:d}</score>"
-    )
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A Challenger's way through the world: what it read, searched and then asked."""
-
-    source: Entity
-    searched: tuple[str, ...]
-    results: tuple[tuple[tuple[str, str], ...], ...]
-    wanted: tuple[Fact, ...]
-    task_type: str
-
-    @property
-    def task(self) -> str:
-        """The task's text."""
-        return task_text(self.wanted, self.task_type)
-
-
-class Script:
+class Script(Scenes):
     """Plays conversations of every job in ``world`` at one curriculum ``level``."""
 
     def __init__(
@@ -184,9 +57,7 @@ class Script:
         level: Level = LEVELS[-1],
         carelessness: Carelessness = Carelessness(),
     ):
-        self.world = world
-        self.rng = rng
-        self.level = level
+        super().__init__(world, rng, level)
         self.carelessness = carelessness
 
     def play(self, job: str, tool_format: ToolFormat | None = None) -> Transcript:
@@ -194,96 +65,6 @@ class Script:
         if tool_format is None:
             tool_format = TOOL_FORMATS[self.rng.integers(len(TOOL_FORMATS))]
         return JOBS[job](self, tool_format)
-
-    def chance(self, probability: float) -> bool:
-        """True with ``probability``."""
-        return self.rng.random() < probability
-
-    def pick(self, items: Sequence):
-        """One of ``items``, uniformly."""
-        return items[self.rng.integers(len(items))]
-
-    def facts(self, name: str) -> tuple[Fact, ...]:
-        """The facts of ``name`` that documents show at this level."""
-        return self.world.by_name[name].facts[: self.level.facts]
-
-    def document(self, name: str) -> tuple[str, str]:
-        """Title and text of ``name``'s document at this level."""
-        return name, " ".join(fact.sentence() for fact in self.facts(name))
-
-    def retrieve(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Results for ``name``: its own document, then such as mention it, or any."""
-        others = [other for other in self.world.mentions[name] if self.chance(0.5)]
-        self.rng.shuffle(others)
-        names = [name, *others[: self.level.passages - 1]]
-        while len(names) < self.level.passages:
-            other = self.pick(self.world.entities).name
-            if other not in names:
-                names.append(other)
-        return tuple(self.document(found) for found in names)
-
-    def chain(self, *, heldout: bool = False) -> Chain:
-        """A way through the world; tasks never ask about held-out entities."""
-        entities = self.world.by_name
-        while True:
-            source = self.pick(self.world.entities)
-            if source.heldout == heldout:
-                break
-        count = int(self.rng.choice(3, p=(4 / 9, 3 / 9, 2 / 9))) + 1
-        count = min(count, self.level.searches)
-        searched: list[str] = []
-        results = []
-        here = source.name
-        while len(searched) < count:
-            onward = [
-                fact.value
-                for fact in self.facts(here)
-                if fact.value not in searched
-                and fact.value != source.name
-                and entities[fact.value].heldout == heldout
-            ]
-            if not onward:
-                onward = [
-                    entity.name
-                    for entity in (self.pick(self.world.entities),)
-                    if entity.heldout == heldout and entity.name not in searched
-                ]
-                if not onward:
-                    continue
-            here = self.pick(onward)
-            searched.append(here)
-            results.append(self.retrieve(here))
-        return Chain(
-            source,
-            tuple(searched),
-            tuple(results),
-            self._wanted(source, searched, results, heldout),
-            self.pick(_TYPES),
-        )
-
-    def _wanted(self, source, searched, results, heldout) -> tuple[Fact, ...]:
-        about = list(searched)
-        if self.chance(0.6):
-            about.insert(0, source.name)
-        if self.chance(0.15):
-            about.append(self.pick(self.pick(results))[0])
-        about = [
-            name
-            for name in dict.fromkeys(about)
-            if self.world.by_name[name].heldout == heldout
-        ]
-        count = 4 if self.chance(0.2) else 3
-        about = about[:count]
-        wanted: list[Fact] = []
-        # Facts are dealt out as evenly as chance has it, at least one per entity.
-        shares = np.ones(len(about), int)
-        for _ in range(count - len(about)):
-            shares[self.rng.integers(len(about))] += 1
-        for name, share in zip(about, shares, strict=True):
-            facts = self.facts(name)
-            picked = sorted(self.rng.permutation(len(facts))[:share])
-            wanted += [facts[i] for i in picked]
-        return tuple(wanted)
 
     def challenger(self, tool_format: ToolFormat) -> Transcript:
         """Searches with guidance, then a task."""

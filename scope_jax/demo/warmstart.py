@@ -2,7 +2,7 @@
 
 A Qwen3-shaped decoder of about a million parameters learns all jobs of the method at
 once, from transcripts that are made anew for every step. A curriculum (``LEVELS`` of
-``transcripts``) raises the facts per context whenever the model copies nine of ten
+``scenes``) raises the facts per context whenever the model copies nine of ten
 right: given whole contexts from the start it does not find the copying circuit in time.
 Conversations are packed, several to a row, so that no time goes into padding.
 """
@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from models import forward
 from models.config import DecoderConfig
 from scope_jax import prompts
 from scope_jax.demo import tokenizer as small_tokenizer
-from scope_jax.demo.transcripts import JOBS, LEVELS, Script, Transcript
-from scope_jax.demo.world import RELATIONS, World
+from scope_jax.demo.examples import Batch, Example, ExampleEncoder, pack
+from scope_jax.demo.scenes import LEVELS
+from scope_jax.demo.transcripts import JOBS, Script
+from scope_jax.demo.world import World
 from scope_jax.types import TOOL_FORMATS
 
 LOOKAHEAD = 2
@@ -115,170 +117,6 @@ def decoder_config(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One encoded transcript: what is trained, and which tokens follow for sure."""
-
-    job: int
-    ids: np.ndarray
-    weight: np.ndarray
-    key: np.ndarray
-
-
-class ExampleEncoder:
-    """Turns transcripts into token ids, loss weights and key positions."""
-
-    def __init__(
-        self,
-        world: World,
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        verdict_weight: float = 1.0,
-        value_weight: float = 1.0,
-    ):
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._tokenizer.encode_special_tokens = True
-        token_id = tokenizer.convert_tokens_to_ids
-        self._start = token_id(small_tokenizer.START)
-        self._end = token_id(small_tokenizer.END)
-        self._names = {token_id(entity.name) for entity in world.entities}
-        self._phrases = {
-            token_id(f"'s {name} is ") for found in RELATIONS.values() for name in found
-        }
-        self._verdict_weight = verdict_weight
-        self._value_weight = value_weight
-        self._encode = functools.lru_cache(maxsize=4096)(self._encode_fresh)
-        self._verdicts = set()
-        for pair in (("A: yes.</think>\n", "A: no.</think>\n"), ("1", "0")):
-            one, other = (
-                set(self._ids(text if len(text) > 1 else f"<score>{text}</score>"))
-                for text in pair
-            )
-            self._verdicts |= one ^ other
-
-    def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _encode_fresh(self, text: str) -> tuple[int, ...]:
-        return tuple(self._ids(text))
-
-    def __call__(self, transcript: Transcript) -> Example:
-        """Encodes ``transcript``; ids equal the chat template's."""
-        ids: list[int] = []
-        loss: list[bool] = []
-        for index, message in enumerate(transcript.messages):
-            role, content = message["role"], message["content"]
-            if role == "tool":
-                role = "user"
-                content = f"<tool_response>\n{content}\n</tool_response>"
-            trained = index in transcript.trained
-            head = [self._start, *self._encode(f"{role}\n")]
-            body = [*self._ids(content), self._end]
-            tail = self._encode("\n")
-            ids += [*head, *body, *tail]
-            loss += [False] * len(head) + [trained] * len(body) + [False] * len(tail)
-        key = [
-            trained and self._is_key(transcript.job, ids, at)
-            for at, trained in enumerate(loss)
-        ]
-        weight = np.asarray(loss, np.float32)
-        if transcript.job == "recite":
-            weight = weight * key
-        else:
-            weight = weight * np.where(key, self._value_weight, 1.0)
-        if transcript.job in ("grader", "gate_entity", "gate_source"):
-            verdict = [
-                loss[i]
-                and (ids[i] in self._verdicts or self._opens(transcript.job, ids, i))
-                for i in range(len(ids))
-            ]
-            weight = weight * np.where(verdict, self._verdict_weight, 1.0)
-        return Example(
-            list(JOBS).index(transcript.job),
-            np.asarray(ids, np.int32),
-            weight.astype(np.float32),
-            np.asarray(key),
-        )
-
-    def _opens(self, job: str, ids: Sequence[int], at: int) -> bool:
-        """Whether the token decides the entity gate: a name opens it, or nothing."""
-        return job == "gate_entity" and at >= 2 and ids[at - 2] == self._start
-
-    def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
-        """Whether the token follows from context and script, not from chance."""
-        if job == "challenger":
-            return False
-        if ids[at - 1] in self._phrases:  # the value, or that there is none
-            return True
-        if job in ("solver", "recite"):
-            return False
-        if self._opens(job, ids, at):
-            return True
-        return ids[at] in self._names or ids[at] in self._verdicts
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Packed rows [B, T] and, flat and padded to a number, the trained tokens [P]."""
-
-    tokens: np.ndarray
-    positions: np.ndarray
-    segments: np.ndarray
-    index: np.ndarray
-    target: np.ndarray
-    weight: np.ndarray
-    key: np.ndarray
-    job: np.ndarray
-
-
-def pack(examples: Callable[[], Example], rows: int, length: int) -> Batch:
-    """Fills ``rows`` of ``length`` with examples, first fit, until several fail to."""
-    shape = (rows, length)
-    tokens = np.zeros(shape, np.int32)
-    positions = np.zeros(shape, np.int32)
-    segments = np.zeros(shape, np.int32)
-    fill = np.zeros(rows, int)
-    index, target, weight, key, job = [], [], [], [], []
-    capacity = rows * length // 4
-    misses = 0
-    while misses < 4:
-        example = examples()
-        size = len(example.ids)
-        fitting = np.flatnonzero(fill + size <= length)
-        trained = np.flatnonzero(example.weight[1:]) + 1
-        if not len(fitting) or len(index) + len(trained) > capacity:
-            misses += 1
-            continue
-        row = fitting[0]
-        start = fill[row]
-        span = slice(start, start + size)
-        tokens[row, span] = example.ids
-        positions[row, span] = np.arange(size)
-        segments[row, span] = segments[row].max() + 1
-        fill[row] += size
-        index += list(row * length + start + trained - 1)
-        target += list(example.ids[trained])
-        weight += list(example.weight[trained])
-        key += list(example.key[trained])
-        job += [example.job] * len(trained)
-
-    def padded(values, dtype) -> np.ndarray:
-        out = np.zeros(capacity, dtype)
-        out[: len(values)] = values
-        return out
-
-    return Batch(
-        tokens,
-        positions,
-        segments,
-        padded(index, np.int32),
-        padded(target, np.int32),
-        padded(weight, np.float32),
-        padded(key, bool),
-        padded(job, np.int32),
-    )
-
-
 class Batches:
     """Batches by step, a function of (seed, step, level) alone."""
 
@@ -290,12 +128,8 @@ class Batches:
         *,
         seed: int,
     ):
-        self._world, self._encode, self._config, self._seed = (
-            world,
-            encode,
-            config,
-            seed,
-        )
+        self._world, self._encode = world, encode
+        self._config, self._seed = config, seed
         self._jobs = [job for job, _ in config.job_weights]
 
     def __call__(self, step: int, level: int) -> Batch:
@@ -362,13 +196,6 @@ def train_step(config, warm: WarmstartConfig, params, opt_state, batch: Batch):
     )
     updates, opt_state = optimizer(warm).update(gradients, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, loss, right
-
-
-jax.tree_util.register_dataclass(
-    Batch,
-    data_fields=[field.name for field in dataclasses.fields(Batch)],
-    meta_fields=[],
-)
 
 
 def accuracies(batch: Batch, right: np.ndarray) -> dict[str, tuple[float, float]]:

@@ -10,9 +10,10 @@ from retrieval.passages import Passage
 from scope_jax import challenger, conversation, documents, formats, judge, solver
 from scope_jax import prompts as prompt_sets
 from scope_jax.conversation import ConversationSpec, Finish, Search
+from scope_jax.demo import examples, warmstart, wording, world
 from scope_jax.demo import tokenizer as small_tokenizer
-from scope_jax.demo import transcripts, warmstart, world
-from scope_jax.demo.transcripts import JOBS, LEVELS, Script
+from scope_jax.demo.scenes import LEVELS
+from scope_jax.demo.transcripts import JOBS, Script
 from scope_jax.types import TOOL_FORMATS
 
 ROWS = 60
@@ -43,7 +44,7 @@ def test_every_name_is_one_token_wherever_it_stands(small_world, renderer):
     ids = {name: renderer.encode_text(name) for name in names}
     assert all(len(found) == 1 for found in ids.values())
     for name in names[:50]:
-        call = transcripts.search_call("tool_call", name)
+        call = wording.search_call("tool_call", name)
         escaped = json.dumps({"result": f"Doc 1 (Title: {name})\n{name}'s river"})
         for text in (call, escaped, f"x{name}s", f"<search>{name}</search>"):
             encoded = renderer.encode_text(text)
@@ -81,7 +82,7 @@ def test_tokenizer_survives_saving(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("job", JOBS)
 def test_encoded_ids_are_the_chat_templates(job, small_world, tokenizer, renderer):
-    encode = warmstart.ExampleEncoder(small_world, tokenizer)
+    encode = examples.ExampleEncoder(small_world, tokenizer)
     opening = len(renderer.encode_text("assistant\n")) + 1
     for transcript in played(small_world, job):
         example = encode(transcript)
@@ -210,15 +211,13 @@ def test_document_and_results_are_written_as_the_pipeline_writes_them(small_worl
     from retrieval.search import format_passages
 
     title, text = "Bakorn", "Bakorn's river is Olela."
-    assert transcripts.document_text(title, text) == documents.document_text(
-        title, text
-    )
+    assert wording.document_text(title, text) == documents.document_text(title, text)
     shown = [
         Passage("a", title, text),
         Passage("b", "Olela", "Olela's mouth is Bakorn."),
     ]
     pairs = [(passage.title, passage.text) for passage in shown]
-    assert transcripts.passages_text(pairs) == format_passages(shown)
+    assert wording.passages_text(pairs) == format_passages(shown)
 
 
 def test_guidance_differs_between_prompt_sets_formats():

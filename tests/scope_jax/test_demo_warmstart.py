@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import hf
-from scope_jax.demo import assets, transcripts, warmstart, world
+from scope_jax.demo import assets, examples, transcripts, warmstart, world
 from scope_jax.demo import tokenizer as small_tokenizer
 
 TINY = warmstart.WarmstartConfig(
@@ -72,9 +72,9 @@ def test_interrupted_run_ends_where_an_uninterrupted_one_does(
 
 
 def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokenizer):
-    encode = warmstart.ExampleEncoder(small_world, tokenizer, verdict_weight=3.0)
+    encode = examples.ExampleEncoder(small_world, tokenizer, verdict_weight=3.0)
     script = transcripts.Script(small_world, np.random.default_rng(0))
-    examples = [encode(script.play("grader")) for _ in range(5)]
+    found = [encode(script.play("grader")) for _ in range(5)]
     decoder = warmstart.decoder_config(TINY, tokenizer)
     params = warmstart.forward.init(decoder, jax.random.key(0))
 
@@ -82,21 +82,21 @@ def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokeni
         left = iter(items)
         return lambda: next(left, dataclasses.replace(items[0], ids=np.zeros(10**6)))
 
-    packed = warmstart.pack(source(examples), 2, 160)
+    packed = examples.pack(source(found), 2, 160)
     assert packed.segments.max() > 1
     total, weights = 0.0, 0.0
-    for example in examples:
-        single = warmstart.pack(source([example]), 1, 160)
+    for example in found:
+        single = examples.pack(source([example]), 1, 160)
         weight = float(single.weight.sum())
         total += float(warmstart._loss(params, decoder, single)[0]) * weight
         weights += weight
-    found = float(warmstart._loss(params, decoder, packed)[0])
-    np.testing.assert_allclose(found, total / weights, rtol=1e-5)
+    whole = float(warmstart._loss(params, decoder, packed)[0])
+    np.testing.assert_allclose(whole, total / weights, rtol=1e-5)
 
 
 def test_batches_are_a_function_of_seed_and_step(small_world, tokenizer):
     def batch(seed, step):
-        encode = warmstart.ExampleEncoder(small_world, tokenizer)
+        encode = examples.ExampleEncoder(small_world, tokenizer)
         return warmstart.Batches(small_world, encode, TINY, seed=seed)(step, 3).tokens
 
     np.testing.assert_array_equal(batch(0, 5), batch(0, 5))
@@ -119,7 +119,7 @@ def test_shipped_model_fits_its_tokenizer_and_the_world(small_world, tokenizer):
 
 def test_shipped_model_grades(small_world, tokenizer):
     config, params = hf.load(assets.model_path())
-    encode = warmstart.ExampleEncoder(small_world, tokenizer)
+    encode = examples.ExampleEncoder(small_world, tokenizer)
     only = dataclasses.replace(
         TINY, batch_tokens=3520, job_weights=(("grader", 1.0),), seed=99
     )
