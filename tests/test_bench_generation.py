@@ -2,7 +2,11 @@
 
 import argparse
 
-from scope_jax.benchmarks import generation, workloads
+import jax
+import jax.numpy as jnp
+import pytest
+
+from scope_jax.benchmarks import generation, trace, workloads
 
 
 def test_the_work_is_what_its_description_says():
@@ -30,3 +34,22 @@ def test_a_judge_computes_less_than_a_third_of_its_prompts(tiny_config, tiny_par
         assert done["perf/prefill_tokens"] + done["perf/cached_tokens"] == whole
     assert prefilled[False] == 40 * 596
     assert prefilled[True] <= 0.3 * prefilled[False]
+
+
+def test_the_idle_share_is_what_no_event_covers():
+    assert trace.idle_share([(20, 30), (2, 5), (0, 10)]) == pytest.approx(10 / 30)
+    assert trace.idle_share([(0, 4), (4, 9)]) == 0
+    assert trace.idle_share([]) is None
+
+
+def test_a_device_that_waits_for_the_host_shows_gaps():
+    work = jax.jit(lambda x: x @ x)
+    x = jnp.ones((64, 64))
+    work(x).block_until_ready()
+
+    def now_and_then():
+        for _ in range(3):
+            work(x).block_until_ready()
+            sum(range(1_000_000))  # the host is busy, the device is not
+
+    assert 0.5 < trace.host_gaps(now_and_then) < 1

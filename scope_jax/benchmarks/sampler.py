@@ -1,8 +1,9 @@
 """Generation: useful tokens a second, and bytes a second of one accelerator.
 
-`--shape qwen3_31m` (the default) plays the multi-turn or the plain work, beside peers.
-`--shape qwen3_8b` is for one accelerator: rows of equal length, bytes read a second by
-decoding against a measured copy and against the data sheet.
+`--work multiturn` and `--work plain` are played beside peers. `--work steady` (what
+`--shape qwen3_8b` plays) is for one accelerator: rows of equal length; bytes read a
+second by decoding, against a measured copy and against the data sheet; prefill's share
+of the FLOP/s; the share of the time in which the device waits for the host.
 """
 
 import argparse
@@ -14,22 +15,25 @@ import jax
 import jax.numpy as jnp
 
 from models.config import DecoderConfig
-from scope_jax.benchmarks import generation, harness, shapes, workloads
+from rl.programs import describe
+from scope_jax.benchmarks import generation, harness, shapes, trace, workloads
 
 # Bytes a second that the data sheets promise.
 DATA_SHEETS = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
+# And FLOP/s in 16 bits, without sparsity: the same chip in both.
+FLOPS = 989e12
 NEW = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--shape", choices=tuple(shapes.SHAPES), default="qwen3_31m")
-    parser.add_argument("--work", choices=("multiturn", "plain"), default="multiturn")
+    parser.add_argument("--work", choices=("multiturn", "plain", "steady"))
     parser.add_argument(
         "--slots", default="8", help="several with commas: ours at each of them"
     )
     parser.add_argument("--groups", type=int, default=4, help="of 8 conversations")
-    parser.add_argument("--lengths", default="1024,2048", help="with qwen3_8b")
+    parser.add_argument("--lengths", default="1024,2048", help="of steady rows")
     generation.add_arguments(parser)
 
 
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> harness.Result:
     """Useful tokens a second at the first number of slots; the others in notes."""
     config = shapes.SHAPES[args.shape]
     slots = [int(x) for x in args.slots.split(",")]
-    if args.shape == "qwen3_8b":
+    if args.work == "steady" or (args.work is None and args.shape == "qwen3_8b"):
         return bus(config, slots, [int(x) for x in args.lengths.split(",")], args)
     params = shapes.random_params(config, jnp.float32)
     if args.work == "plain":
@@ -56,8 +60,8 @@ def run(args: argparse.Namespace) -> harness.Result:
         spread = f"{statistics.median(rates)} ({min(rates)} to {max(rates)})"
         notes[f"tokens/s with {count} slots"] = spread
     return harness.Result(
-        what=f"sampler: {args.work}, {len(work)} conversations, {slots[0]} slots, "
-        "31 M parameters, float32, useful tokens",
+        what=f"sampler: {args.work or 'multiturn'}, {len(work)} conversations, "
+        f"{slots[0]} slots, 31 M parameters, float32, useful tokens",
         unit="tokens",
         amount=tokens,
         seconds=seconds,
@@ -72,12 +76,18 @@ def bus(
     args: argparse.Namespace,
 ) -> harness.Result:
     """Tokens a second at the last number of slots and length; bytes a second of all."""
-    params = shapes.random_params(config, jnp.bfloat16)
+    on_cpu = jax.default_backend() == "cpu"  # where 16 bits are emulated
+    dtype = jnp.dtype(jnp.float32 if on_cpu else jnp.bfloat16)
+    params = shapes.random_params(config, dtype)
     sheet = DATA_SHEETS.get(jax.devices()[0].device_kind)
     copied = copy_speed()
     # Each step reads all weights but the table that tokens are looked up in.
-    weights = sum(x.nbytes for x in jax.tree.leaves(params)) - params["embed"].nbytes
-    token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * 2
+    weights = sum(x.nbytes for x in jax.tree.leaves(params))
+    if not config.tie_embeddings:
+        weights -= params["embed"].nbytes
+    blocks = sum(x.size for x in jax.tree.leaves(params["blocks"]))
+    heads = config.num_layers * config.num_kv_heads * config.head_dim
+    token = 2 * heads * dtype.itemsize
     notes: dict[str, Any] = {"measured copy, bytes/s": copied}
     for count in slots:
         for length in lengths:
@@ -94,19 +104,28 @@ def bus(
             best = min(turns, key=lambda turn: turn["perf/decode_seconds"])
             read = best["perf/decode_steps"] * (weights + count * length * token)
             speed = read / best["perf/decode_seconds"]
-            blocks = sum(x.size for x in jax.tree.leaves(params["blocks"]))
             prefilled = best["perf/prefill_tokens"] / best["perf/prefill_seconds"]
+            # A token sees half of its prompt on average.
+            seen = 2 * config.num_layers * config.num_heads * config.head_dim * length
+            flops = prefilled * (2 * blocks + seen)
+            # Only decoding: the prompts are in the cache already.
+            gaps = trace.host_gaps(lambda e=engine, w=work: generation.play(e, w))
+            reading = "copied" if engine.sampler.copy_cache else "in_place"
             notes[f"{count} slots, length {length}"] = {
                 "tokens/s": count * NEW / best["perf/decode_seconds"],
                 "bytes/s": speed,
                 "of measured copy": speed / copied,
                 "of data sheet": speed / sheet if sheet else None,
-                "prefill FLOP/s": 2 * blocks * prefilled,
+                "prefill FLOP/s": flops,
+                "prefill MFU": flops / FLOPS if sheet else None,
+                "host gaps": gaps,
+                "attention": f"XLA, cache {reading}",
+                "memory": describe(engine.compile()),
             }
             del engine
     return harness.Result(
         what=f"sampler: decoding, {slots[-1]} slots of length {lengths[-1]}, "
-        "Qwen3-8B's shape, bfloat16",
+        f"{args.shape}, {dtype}",
         unit="tokens",
         amount=slots[-1] * NEW,
         seconds=seconds,
