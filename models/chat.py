@@ -28,6 +28,8 @@ MASK = "\ufdd0"
 # Added tokens of this form are control tokens even where a tokenizer doesn't say
 # "special" (Qwen3's <|fim_prefix|>); <think> or <tool_call> are not of this form.
 CONTROL_FORM = re.compile(r"<\|.*\|>|<｜.*｜>", re.DOTALL)
+# Ends of a text or a message that families have beside their end of turn.
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
 PROBE_REPLIES = ("plain words", "<think>\nsome thought\n</think>\n\nplain words")
 
 
@@ -77,8 +79,7 @@ class ChatRenderer:
         ends = [self._control[c] for c in self._controls_of.findall(self._turn_end)[:1]]
         if tokenizer.eos_token_id is not None:
             ends.append(tokenizer.eos_token_id)
-        if "<|endoftext|>" in self._control:
-            ends.append(self._control["<|endoftext|>"])
+        ends += [self._control[text] for text in ENDS if text in self._control]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(ends))
         self.append_only: bool = self._probe_append_only()
 

@@ -139,7 +139,7 @@ class DecoderConfig:
             decoders do not compute, or fields that don't fit together.
         """
         model_type = config.get("model_type")
-        if model_type not in FAMILIES:
+        if not isinstance(model_type, str) or model_type not in FAMILIES:
             known = ", ".join(sorted(FAMILIES))
             raise UserError(
                 f"model_type={model_type!r}: not supported: use one of {known}"
@@ -147,6 +147,7 @@ class DecoderConfig:
         family = FAMILIES[model_type]
         if (act := config.get("hidden_act", "silu")) != "silu":
             raise UserError(f"hidden_act={act!r}: not supported: use a model with silu")
+        _check_kinds(config)
         try:
             heads = config["num_attention_heads"]
             window, window_layers = _windows(config, family)
@@ -162,7 +163,7 @@ class DecoderConfig:
                 head_dim=config.get("head_dim") or config["hidden_size"] // heads,
                 rope=rope,
                 window_rope=window_rope,
-                rms_norm_eps=float(config.get("rms_norm_eps", _default_eps(family))),
+                rms_norm_eps=float(config.get("rms_norm_eps") or _default_eps(family)),
                 tie_embeddings=bool(config.get("tie_word_embeddings", False)),
                 attention_bias=not family.qkv_bias
                 and bool(config.get("attention_bias", False)),
@@ -217,6 +218,35 @@ class DecoderConfig:
         return made
 
 
+# Fields that are counts; those that a file must have, and those that it may.
+NEEDED = ("vocab_size", "hidden_size", "intermediate_size")
+NEEDED += ("num_hidden_layers", "num_attention_heads")
+COUNTS = (*NEEDED, "num_key_value_heads", "head_dim", "max_position_embeddings")
+
+
+def _check_kinds(config: dict[str, Any]) -> None:
+    """Raises ``UserError`` for a field that isn't what its name says."""
+    kinds: dict[str, tuple[str, Any]] = {
+        **dict.fromkeys(COUNTS, ("a whole number above 0", int)),
+        **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("above 0", int | float)),
+        "sliding_window": ("a whole number", int),
+        "layer_types": ("a list of names", list),
+        "rope_scaling": ("an object", dict),
+        "rope_parameters": ("an object", dict),
+    }
+    for name, (words, kind) in kinds.items():
+        value = config.get(name)
+        if value is None and not (name in NEEDED and name in config):
+            continue
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if right and "above" in words:
+            right = value > 0
+        if not right:
+            raise UserError(
+                f"{name}={value!r}: must be {words}: use the model's own config.json"
+            )
+
+
 def _default_eps(family: Family) -> float:
     """What a file means that doesn't say it: the family's class has the number."""
     return 1e-5 if family.architecture == "Olmo3" else 1e-6
@@ -237,9 +267,9 @@ def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, .
     else:
         slides = [(layer + 1) % 4 != 0 for layer in range(layers)]
     if types is not None:
-        if unknown := set(types) - set(LAYER_TYPES):
+        if unknown := [name for name in types if name not in LAYER_TYPES]:
             raise UserError(
-                f"layer_types: {min(unknown)!r} is not supported: use a model with "
+                f"layer_types: {unknown[0]!r} is not supported: use a model with "
                 f"{' and '.join(LAYER_TYPES)}"
             )
         if len(types) != layers:
@@ -265,12 +295,17 @@ def _ropes(config: dict[str, Any], family: Family) -> tuple[Rope, Rope | None]:
     found = config.get("rope_parameters") or {}
     if family.windows != "pattern":
         return read(config.get("rope_scaling") or found), None
-    full, sliding = (dict(found.get(name) or {}) for name in LAYER_TYPES)
+    full, sliding = (found.get(name) or {} for name in LAYER_TYPES)
+    if not (isinstance(full, dict) and isinstance(sliding, dict)):
+        raise UserError(
+            f"rope_parameters={found!r}: must have an object for each kind of layer: "
+            "use the model's own config.json"
+        )
     if found and not (full or sliding):
         raise UserError(
             f"rope_parameters: names neither {' nor '.join(LAYER_TYPES)}, which differ "
             "in this family: use the model's own config.json"
         )
     # In older files the scaling is meant for the layers without a window.
-    full |= config.get("rope_scaling") or {}
+    full = full | (config.get("rope_scaling") or {})
     return read(full), read(sliding)

@@ -87,7 +87,9 @@ def content_hash(path: str | Path) -> str:
     """
     folder = resolve(path)
     digest = hashlib.sha256()
-    kept = ("config.json", "tokenizer.json", "chat_template.jinja")
+    # Many folders have their template in tokenizer_config.json.
+    kept = ("config.json", "tokenizer.json", "tokenizer_config.json")
+    kept += ("chat_template.jinja",)
     files = [folder / name for name in kept] + list(folder.glob("*.safetensors"))
     for file in sorted(file for file in files if file.is_file()):
         with file.open("rb") as stream:

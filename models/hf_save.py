@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from models.config import DecoderConfig
 from models.errors import UserError
+from models.hf_folder import read_json
 from models.hf_layout import Leaf, flatten, layout
 from models.hf_tokenizer import save_tokenizer
 from models.tensor_files import Planned, plan_files, write_file, write_index
@@ -31,6 +32,7 @@ def save(
     tokenizer: Any = None,
     dtype: Any = None,
     template: str | None = None,
+    stop_ids: Sequence[int] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a Hugging Face folder that transformers, vLLM and ``load`` can read.
@@ -47,6 +49,8 @@ def save(
       dtype: of the tensors; None keeps that of the parameters.
       template: Jinja source of the chat template that the model was trained with; None
         means the tokenizer's own.
+      stop_ids: what ends a turn of that template; generation_config.json names those
+        that it lacks too, or servers would talk on (a base model has no end of turn).
       shard_bytes: no file gets larger than this, unless a single tensor is.
 
     Raises:
@@ -64,7 +68,7 @@ def save(
             _write_json(draft / "config.json", fields)
             if tokenizer is not None:
                 save_tokenizer(draft, tokenizer, template)
-            _write_generation_config(draft, fields, tokenizer)
+            _write_generation_config(draft, fields, tokenizer, stop_ids)
     except OSError as error:
         raise UserError(
             f"{path}: can't be written ({error.strerror or error}): choose another "
@@ -84,18 +88,28 @@ def _config_fields(config: DecoderConfig, dtype: str) -> dict[str, Any]:
 
 
 def _write_generation_config(
-    folder: Path, config: dict[str, Any], tokenizer: Any
+    folder: Path, config: dict[str, Any], tokenizer: Any, stop_ids: Sequence[int]
 ) -> None:
-    """Copies that of the tokenizer's folder, else writes what config.json implies."""
+    """Copies that of the tokenizer's folder, else writes what config.json implies.
+
+    To either it adds the ``stop_ids`` that are missing.
+    """
     file = folder / "generation_config.json"
     source = Path(getattr(tokenizer, "name_or_path", "") or "") / file.name
     if source.is_file():
         shutil.copyfile(source, file)
-        return
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    ids = {name: config.get(name, getattr(tokenizer, name, None)) for name in names}
-    ids = {name: value for name, value in ids.items() if value is not None}
-    _write_json(file, {"_from_model_config": True, **ids})
+        fields = read_json(file)
+    else:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        ids = {name: config.get(name, getattr(tokenizer, name, None)) for name in names}
+        ids = {name: value for name, value in ids.items() if value is not None}
+        fields = {"_from_model_config": True, **ids}
+        _write_json(file, fields)
+    ends = fields.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    missing = [stop for stop in stop_ids if stop not in ends]
+    if missing:
+        _write_json(file, fields | {"eos_token_id": ends + missing})
 
 
 def _write_json(file: Path, fields: dict[str, Any]) -> None:

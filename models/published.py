@@ -4,11 +4,11 @@ The numbers are those of each model's ``config.json`` on the Hugging Face hub; w
 model's folder is at hand, its own file is read instead.
 """
 
-import json
 from pathlib import Path
 
 from models.config import DecoderConfig
 from models.errors import UserError
+from models.hf_folder import load_config
 
 PUBLISHED: dict[str, dict] = {
     "Qwen/Qwen3-8B": {
@@ -57,7 +57,7 @@ def shape_of(path: str) -> tuple[DecoderConfig, str]:
     """
     file = Path(path) / "config.json"
     if file.is_file():
-        return DecoderConfig.from_hf(json.loads(file.read_text())), str(file)
+        return load_config(path), str(file)
     if path in PUBLISHED:
         return DecoderConfig.from_hf(PUBLISHED[path]), f"{path} as published"
     raise UserError(

@@ -62,7 +62,7 @@ class Rope:
         """
         kind = found.get("rope_type", found.get("type", "default"))
         known = get_args(Kind)
-        if kind not in known or found.get("partial_rotary_factor", 1.0) != 1.0:
+        if kind not in known or found.get("partial_rotary_factor") not in (None, 1.0):
             name = "rope_type" if kind not in known else "partial_rotary_factor"
             raise UserError(
                 f"{name}={found.get(name, kind)!r}: not supported: use a model with "
@@ -73,6 +73,15 @@ class Rope:
             for field in fields(cls)
             if found.get(field.name) is not None
         }
+        for name, value in given.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            # An extra factor of 0 says that there is none.
+            right = number and (value > 0 or name.startswith("mscale"))
+            if name not in ("rope_type", "truncate") and not right:
+                raise UserError(
+                    f"{name}={value!r}: must be a number above 0: use the model's own "
+                    "config.json"
+                )
         given |= {
             "rope_type": kind,
             "rope_theta": float(given.get("rope_theta", theta)),

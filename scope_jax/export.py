@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from models import hf
-from models.chat import load_template
+from models.chat import ChatRenderer
 from models.errors import UserError
 from models.hf_layout import layout, unflatten
 from rl import checkpoint
@@ -90,8 +90,16 @@ def export(
         )
         words = f"the checkpoint of step {found}"
     tokenizer = hf.load_tokenizer(config.model.path)
-    template = load_template(tokenizer, config.model.template)
-    hf.save(out, decoder, params, tokenizer=tokenizer, dtype=dtype, template=template)
+    chat = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
+    hf.save(
+        out,
+        decoder,
+        params,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        template=chat.template,
+        stop_ids=chat.stop_ids,
+    )
     return out, words
 
 

@@ -201,6 +201,7 @@ class Session:
             params,
             tokenizer=self.tokenizer,
             template=self.renderer.template,
+            stop_ids=self.renderer.stop_ids,
         )
 
     def serve_solver(self, iteration: int) -> None:

@@ -55,7 +55,7 @@ REAL = {
 }
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LLAMA = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"]
-LLAMA += ["<|end_header_id|>", "<|eot_id|>"]
+LLAMA += ["<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"]
 # As Qwen's and Llama-3's tokenizers cut: line breaks stay together, whatever follows.
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
 TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
@@ -311,6 +311,13 @@ def test_ids_are_those_of_transformers(tokenizer, made):
 
 def test_content_never_becomes_control(tokenizer, made):
     check_content(tokenizer, made[1])
+
+
+def test_every_end_that_llama_3_may_write_stops_it(tokenizer):
+    renderer = ChatRenderer.from_tokenizer(tokenizer, template="llama3")
+    ends = {"<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"}
+    assert renderer.stop_ids[0] == tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    assert set(renderer.stop_ids) >= set(tokenizer.convert_tokens_to_ids(list(ends)))
 
 
 def test_conversations_grow_without_being_encoded_again(made):

@@ -285,3 +285,12 @@ def test_content_hash_depends_on_contents_not_on_place(tmp_path):
     file = tmp_path / "copy/config.json"
     file.write_text(file.read_text().replace("1e-06", "1e-05"))
     assert hf.content_hash(tmp_path / "good") != hf.content_hash(tmp_path / "copy")
+
+
+def test_content_hash_depends_on_a_template_inside_tokenizer_config(tmp_path):
+    saved("qwen2", tmp_path / "good")
+    file = tmp_path / "good/tokenizer_config.json"
+    file.write_text('{"chat_template": "one"}')
+    one = hf.content_hash(tmp_path / "good")
+    file.write_text('{"chat_template": "two"}')
+    assert hf.content_hash(tmp_path / "good") != one

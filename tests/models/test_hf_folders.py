@@ -70,7 +70,19 @@ INDEX = "model.safetensors.index.json"
         (write("config.json", "{"), "not valid JSON"),
         (write("config.json", "[]"), "not a JSON object"),
         (config_says(model_type="mamba"), "model_type='mamba'"),
+        (config_says(model_type=[]), r"model_type=\[\]"),
         (config_says(hidden_act="relu"), "hidden_act"),
+        (config_says(num_attention_heads=0), "num_attention_heads=0: must"),
+        (config_says(hidden_size=None), "hidden_size=None: must"),
+        (config_says(num_hidden_layers="2"), "num_hidden_layers='2': must"),
+        (config_says(rms_norm_eps="x"), "rms_norm_eps='x': must"),
+        (config_says(layer_types=3), "layer_types=3: must"),
+        (config_says(layer_types=[[], 1]), r"layer_types: \[\] is not"),
+        (config_says(rope_parameters="yarn"), "rope_parameters='yarn': must"),
+        (
+            config_says(rope_parameters={"rope_type": "yarn", "factor": "4"}),
+            "factor='4': must",
+        ),
         (
             config_says(quantization_config={"quant_method": "fp8"}),
             r"quantised .*\(fp8\)",
@@ -279,6 +291,22 @@ def test_a_tokenizer_made_in_memory_loads_in_older_programs_too(
     assert again.get_vocab() == make_tokenizer().get_vocab()
     generation = json.loads((tmp_path / "out/generation_config.json").read_text())
     assert generation == {"_from_model_config": True, "eos_token_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "ends"), [("[2, 1]", [2, 1, 7]), ("2", [2, 7]), ("null", [7, 2])]
+)
+def test_every_end_of_a_turn_is_in_the_generation_config(
+    source, tiny_config, tiny_params, tmp_path, given, ends
+):
+    (source / "generation_config.json").write_text(
+        f'{{"eos_token_id": {given}, "top_p": 0.8}}'
+    )
+    tokenizer = hf.load_tokenizer(source)
+    options = dict(tokenizer=tokenizer, stop_ids=(7, 2))
+    hf.save(tmp_path / "out", tiny_config, tiny_params, **options)
+    fields = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert fields == {"eos_token_id": ends, "top_p": 0.8}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 import configs
 from models.errors import UserError
+from models.published import shape_of
 from scope_jax.plan import plan
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,12 @@ def test_large_configurations_fit_on_four_gpus_of_80_gb(name, billions, tokens):
     assert by_name["trainer rollouts"].cache_tokens >= tokens
     text = found.text()
     assert "as published" in text and "tokens of cache on each device" in text
+
+
+def test_a_damaged_configuration_of_a_model_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json: not valid JSON"):
+        shape_of(str(tmp_path))
 
 
 def test_what_does_not_fit_is_one_line_with_a_remedy():
