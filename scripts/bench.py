@@ -9,9 +9,15 @@ import argparse
 from collections.abc import Sequence
 
 from scope_jax import cli
-from scope_jax.benchmarks import forward, harness, judge, load, sampler
+from scope_jax.benchmarks import forward, harness, judge, load, sampler, update
 
-BENCHMARKS = {"forward": forward, "load": load, "sampler": sampler, "judge": judge}
+BENCHMARKS = {
+    "forward": forward,
+    "load": load,
+    "sampler": sampler,
+    "judge": judge,
+    "update": update,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Generation: useful tokens a second, and bytes a second of one accelerator.
 
 `--work multiturn` and `--work plain` are played beside peers. `--work steady` (what
-`--shape qwen3_8b` plays) is for one accelerator: rows of equal length; bytes read a
+larger shapes play) is for one accelerator: rows of equal length; bytes read a
 second by decoding, against a measured copy and against the data sheet; prefill's share
 of the FLOP/s; the share of the time in which the device waits for the host.
 """
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> harness.Result:
     """Useful tokens a second at the first number of slots; the others in notes."""
     config = shapes.SHAPES[args.shape]
     slots = [int(x) for x in args.slots.split(",")]
-    if args.work == "steady" or (args.work is None and args.shape == "qwen3_8b"):
+    if args.work == "steady" or (args.work is None and args.shape != "qwen3_31m"):
         return bus(config, slots, [int(x) for x in args.lengths.split(",")], args)
     params = shapes.random_params(config, jnp.float32)
     if args.work == "plain":

@@ -1,4 +1,4 @@
-"""The work that generation is timed on: conversations of random tokens, from a seed.
+"""The work that benchmarks do: conversations and rollouts of random tokens, seeded.
 
 A conversation is a prompt and turns; in each turn a fixed number of tokens is sampled
 and a result of the environment is appended. Nothing here needs a library: peers read
@@ -6,6 +6,7 @@ the same conversations as JSON, in their own interpreters.
 """
 
 import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -89,6 +90,61 @@ def steady(
         Conversation(_tokens(source, vocab, prompt), (Turn(new, ()),))
         for _ in range(rows)
     ]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A finished rollout as an update sees it.
+
+    Attributes:
+      group: rollouts of one prompt have one group.
+      prompt: length of the prompt, which all of a group share.
+      ids: prompt, then turns: sampled tokens, and results of the environment.
+      loss_mask: 1 where a token was sampled.
+      advantage: of all its tokens.
+      logprobs: of the tokens when they were sampled; empty until somebody knows.
+    """
+
+    group: int
+    prompt: int
+    ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    advantage: float
+    logprobs: tuple[float, ...] = ()
+
+
+def rollouts(vocab: int, *, groups: int, seed: int = 0) -> list[Rollout]:
+    """Groups of 8 rollouts of one prompt, as long and as ragged as agents' are.
+
+    Prompts of 128 to 256 tokens; 1 to 4 turns, mostly 2, of 24 to 128 sampled tokens;
+    a result of 90 to 110 tokens after each but the last. 0.5 to 0.7 of the positions of
+    16 rows padded to the longest hold a token, as in what the small world recorded.
+    """
+    source = random.Random(seed)
+    found = []
+    for group in range(groups):
+        prompt = _tokens(source, vocab, source.randint(128, 256))
+        rewards = [source.random() for _ in range(8)]
+        mean = statistics.fmean(rewards)
+        spread = statistics.stdev(rewards)
+        for reward in rewards:
+            ids, mask = list(prompt), [0] * len(prompt)
+            turns = source.choices(range(1, 5), weights=(3, 4, 2, 1))[0]
+            for turn in range(turns):
+                new = source.randint(24, 128)
+                result = source.randint(90, 110) if turn + 1 < turns else 0
+                ids += _tokens(source, vocab, new + result)
+                mask += [1] * new + [0] * result
+            found.append(
+                Rollout(
+                    group=group,
+                    prompt=len(prompt),
+                    ids=tuple(ids),
+                    loss_mask=tuple(mask),
+                    advantage=(reward - mean) / spread,
+                )
+            )
+    return found
 
 
 def first_turns(conversations: Sequence[Conversation]) -> list[Conversation]:
