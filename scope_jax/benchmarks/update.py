@@ -1,7 +1,7 @@
 """The update: useful tokens a second beside peers, or FLOP/s of one accelerator.
 
 `--shape qwen3_31m` (the default) trains on stored rollouts, beside peers, in float32.
-`--shape qwen3_1_7b` and the larger ones are for one accelerator: whole rows in bfloat16,
+`--shape qwen3_1_7b` and larger ones are for one accelerator: whole rows in bfloat16,
 model FLOP/s against the data sheet, and the memory plan against what was allocated.
 """
 
@@ -214,8 +214,8 @@ def on_an_accelerator(
     taken = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
     tokens = args.micro * args.rows * length
     return harness.Result(
-        what=f"update: {args.micro} micro-batches of {args.rows} x {length} tokens, all "
-        f"in the loss, {args.shape}, bfloat16, recomputation not counted",
+        what=f"update: {args.micro} micro-batches of {args.rows} x {length} tokens, "
+        f"all in the loss, {args.shape}, bfloat16, recomputation not counted",
         unit="tokens",
         amount=tokens,
         seconds=seconds,
