@@ -41,10 +41,14 @@ class PackedBatch:
         return float((used > 0).mean()) if used.size else 0.0
 
 
+def uid_order(uid: str) -> tuple:
+    """Sorting key: the uid with its numbers compared as numbers."""
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in uid.split("/"))
+
+
 def datum_order(datum: Datum) -> tuple:
-    """Sorting key: uid with its numbers compared as numbers, then turn."""
-    parts = datum.uid.split("/")
-    return (*((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts), datum.turn)
+    """Sorting key: uid, then turn."""
+    return (*uid_order(datum.uid), datum.turn)
 
 
 def pack(

@@ -27,6 +27,9 @@ from rl.objective import Params
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum
 
+# Kind of memory in which an optimizer waits.
+PARKED = "pinned_host"
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateConfig:
@@ -57,6 +60,9 @@ class UpdateConfig:
     which training stops."""
     temperature: float = 1.0
     """Temperature of the policy that is trained; the one it was sampled at."""
+    offload_optimizer: bool = False
+    """Keep Adam's moments in the host's pinned memory while rollouts are played; they
+    come back for each update."""
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -105,7 +111,8 @@ class Updater:
       attention: the backend that was chosen.
 
     Raises:
-      UserError: if the rows of a micro-batch can't be spread over the mesh.
+      UserError: if the rows of a micro-batch can't be spread over the mesh, or the
+        devices have no memory that the optimizer could be kept in.
     """
 
     def __init__(
@@ -126,6 +133,12 @@ class Updater:
             )
         self.config, self.loss, self.update_config = config, loss, update
         self.mesh = mesh
+        kinds = [m.kind for m in mesh.devices.flat[0].addressable_memories()]
+        if update.offload_optimizer and PARKED not in kinds:
+            raise UserError(
+                f"update.offload_optimizer=True: these devices have no {PARKED} memory "
+                f"(but {', '.join(kinds)}): leave it off"
+            )
         dtype = update.compute_dtype
         if dtype == "auto":
             on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -179,6 +192,25 @@ class Updater:
     def init(self, params: Params) -> TrainState:
         """Returns a fresh state from ``params``, which stay the caller's."""
         return self._init(sharding.place(params, self.param_shardings))
+
+    def park(self, state: TrainState) -> TrainState:
+        """Returns ``state`` as it waits for the next update; forget the old one.
+
+        With ``offload_optimizer`` its moments are in host memory, else nothing changes.
+        """
+        return self._moments(state, PARKED)
+
+    def _moments(self, state: TrainState, kind: str | None) -> TrainState:
+        """``state`` with its moments in memory of this kind; None: the devices'."""
+        if not self.update_config.offload_optimizer:
+            return state
+        wanted = self.state_shardings.opt_state
+        if kind is not None:
+            wanted = wanted._replace(
+                mu=_in_memory(wanted.mu, kind), nu=_in_memory(wanted.nu, kind)
+            )
+        moved = jax.device_put(state.opt_state, wanted)
+        return state.replace(opt_state=jax.block_until_ready(moved))
 
     def policy_params(self, state: TrainState) -> Params:
         """Returns a copy of the parameters in the compute dtype, for the sampler."""
@@ -235,6 +267,7 @@ class Updater:
         old: list[Array | None] = [None] * len(batches)
         if len(batches) > 1:
             old = [self.logprobs(state.params, batch) for batch in batches]
+        state = self._moments(state, None)
         every = []
         for batch, old_logprobs in zip(batches, old, strict=True):
             state, metrics = self.step(
@@ -420,3 +453,7 @@ class Updater:
         batch.pop("use_old")
         out = jnp.zeros(batch["tokens"].shape, jnp.float32)
         return jax.lax.fori_loop(0, num_micro, body, out)
+
+
+def _in_memory(shardings: Any, kind: str) -> Any:
+    return jax.tree.map(lambda s: s.with_memory_kind(kind), shardings)

@@ -20,7 +20,13 @@ def keep_programs() -> None:
     The folder is this kind of processor's own: XLA's CPU programs hold its
     instructions. What the user has set in the environment stays. Processes that are
     started from here do the same.
+
+    Not where CPU devices are simulated: kept programs of several of them may wait for
+    one another for ever.
     """
+    if jax.default_backend() == "cpu" and jax.device_count() > 1:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
     settings = {
         "jax_compilation_cache_dir": str(cache_dir() / "xla" / _processor()),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

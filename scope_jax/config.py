@@ -163,6 +163,37 @@ class InferenceProcess(ProcessConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """The processes of the trainer, one a host, which share one mesh."""
+
+    count: int = 1
+    """Trainer processes. Each is started by the same command, on a host with the same
+    run folder; all their devices form the mesh."""
+    address: str | None = None
+    """`HOST:PORT` at which the first process is found by the others. None: Slurm or
+    Kubernetes says it, and the number of each process."""
+    index: int | None = None
+    """Number of this process, from 0, where `address` is given."""
+    wait: int = 300
+    """Seconds after which a start without the others is given up."""
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise UserError(f"placement.hosts.count={self.count}: must be at least 1")
+        given = self.index is not None
+        if given != (self.address is not None):
+            raise UserError(
+                "placement.hosts: address and index belong together: give both, or "
+                "neither where Slurm or Kubernetes starts the processes"
+            )
+        if given and not 0 <= self.index < self.count:
+            raise UserError(
+                f"placement.hosts.index={self.index}: is no number of "
+                f"placement.hosts.count={self.count} processes: they count from 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlacementConfig:
     """Which devices the two processes use. On a CPU both run there."""
 
@@ -170,6 +201,8 @@ class PlacementConfig:
     """Policy, optimizer, reference and the policy's own rollouts."""
     inference: InferenceProcess = InferenceProcess()
     """Retrieval, judge and previous Solver."""
+    hosts: HostsConfig = HostsConfig()
+    """Several trainer processes, on several hosts."""
 
 
 def gpus(trainer: int, inference: int) -> PlacementConfig:

@@ -2,11 +2,12 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from models.errors import UserError
-from scope_jax import report
+from scope_jax import hosts, report
 from scope_jax.config import Config, check_sizes
-from scope_jax.run_folder import RunFolder
+from scope_jax.run_folder import Follower, RunFolder
 from scope_jax.session import Session
 from scope_jax.stages import train_challenger, train_solver
 from scope_jax.tasks import create_tasks
@@ -34,7 +35,14 @@ def run(config: Config, folder: Path, *, fresh: bool = False, profile: int = 0) 
       UserError: one line for the user.
     """
     check_sizes(config)
-    run_folder = RunFolder(folder, config, fresh=fresh)
+    found: list[RunFolder] = []  # in the leader
+
+    def manifest() -> dict[str, Any]:
+        found.append(RunFolder(folder, config, fresh=fresh))
+        return found[0].manifest
+
+    stages = hosts.told(manifest)
+    run_folder = found[0] if found else Follower(folder, stages)
     try:
         todo = [
             (iteration, stage)
@@ -48,13 +56,14 @@ def run(config: Config, folder: Path, *, fresh: bool = False, profile: int = 0) 
             )
             return
         with (
-            Tracker(run_folder.path, config.tracking) as tracker,
+            Tracker(run_folder.writable, config.tracking) as tracker,
             Session(config, run_folder, tracker, profile=profile) as session,
         ):
             for iteration, stage in todo:
                 STAGES[stage](session, iteration)
-                tracker.table(iteration, stage)
-                report.write(run_folder.path)
+                if hosts.leads():
+                    tracker.table(iteration, stage)
+                    report.write(run_folder.path)
         log.info("finished: everything is in %s, report.html first", folder)
     except UserError:
         run_folder.abandon()

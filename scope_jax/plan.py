@@ -139,9 +139,14 @@ def plan(config: Config) -> Plan:
             )
         )
     held = memory.resident(sizes, compute_bytes=COMPUTE_BYTES)
-    _divides("engine.slots", config.engine.slots, devices)
+    stages = (config.challenger_train, config.solver_train)
+    if all(stage.update.offload_optimizer for stage in stages):
+        del held["optimizer"]
+    # Each host has an engine of its own.
+    local = devices // config.placement.hosts.count
+    _divides("engine.slots", config.engine.slots, local)
     own = memory.engine(
-        decoder, config.engine, devices=devices, compute_bytes=COMPUTE_BYTES
+        decoder, config.engine, devices=local, compute_bytes=COMPUTE_BYTES
     )
     programs.append(
         Program(

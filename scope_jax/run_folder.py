@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ class RunFolder(RunPaths):
             self._empty()
         if not config_file.is_file():
             settings.save(config, config_file)
+        self.writable = self.path
         self._manifest_file = self.path / "manifest.json"
         self.manifest: dict[str, Any] = {"stages": {}}
         if self._manifest_file.is_file():
@@ -184,3 +186,30 @@ class RunFolder(RunPaths):
     def done(self, name: str) -> bool:
         """Whether a stage is finished."""
         return self.stage(name).get("status") == "done"
+
+
+class Follower(RunPaths):
+    """The run as a process sees it that leaves all writing to another.
+
+    Attributes:
+      writable: a folder for what it logs, which nobody keeps.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        super().__init__(path)
+        self.manifest = manifest
+        self._temporary = tempfile.TemporaryDirectory()
+        self.writable = Path(self._temporary.name)
+
+    def abandon(self) -> None:
+        """Leaves that to the other."""
+
+    def close(self) -> None:
+        """Removes what it logged."""
+        self._temporary.cleanup()
+
+    def record(self, name: str, **facts: Any) -> None:
+        """Remembers what the other writes."""
+        self.manifest["stages"].setdefault(name, {}).update(facts)
+
+    stage, done = RunFolder.stage, RunFolder.done

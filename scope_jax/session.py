@@ -24,7 +24,7 @@ from rl.engine_thread import EngineThread
 from rl.programs import describe
 from rl.records import Completion, Request, SamplingParams
 from rl.update import Params, Updater
-from scope_jax import prompts
+from scope_jax import hosts, prompts
 from scope_jax.compilation import Compilations, keep_programs
 from scope_jax.config import Config, StageConfig
 from scope_jax.demo import assets
@@ -115,13 +115,16 @@ class Session:
         )
         stack.callback(self.supervisor.stop)
         with ThreadPoolExecutor(1) as starter:
-            started = starter.submit(self.supervisor.start)
+            started = None
+            if hosts.leads():
+                started = starter.submit(self.supervisor.start)
             try:
                 self._load(stack)
             except BaseException:
                 self.supervisor.stop()
                 raise
-            url = started.result()
+            url = hosts.told(lambda: started.result())
+        url = hosts.reachable(url, self.config.inference.host)
         self.client = Client(self.config.inference, url)
         stack.callback(lambda: self._runner.run(self.client.close()))
         log.info("inference process: ready at %s", url)
@@ -133,17 +136,18 @@ class Session:
         self.decoder, base = hf.load(
             self.config.model.path, mesh=self.mesh, dtype="float32"
         )
+        hosts.check_mesh(self.mesh)
         updater = self.updater("solver")
         log.info(
             "attention: %s in updates, cache blocks in rollouts", updater.attention
         )
         self.reference = updater.reference_params(base)
         engine = Engine(
-            self.reference,
+            hosts.own_copy(self.reference, self.mesh),
             self.decoder,
             self.tokenizer,
             self.config.engine,
-            mesh=self.mesh,
+            mesh=hosts.own_mesh(self.mesh),
         )
         log.info("engine: %s", describe(engine.compile()))
         self._engine = EngineThread(engine)
@@ -190,18 +194,22 @@ class Session:
         None takes them and the cache away: while an update runs, their memory is needed
         elsewhere.
         """
+        params = hosts.own_copy(params, self.mesh)
         swapped = self._engine.call(lambda e: e.set_params(params), when_idle=True)
         swapped.result()
 
     def export(self, iteration: int, role: str, params: Params) -> None:
         """Writes weights as a Hugging Face folder, which other programs read too."""
-        hf.save(
-            self.folder.export(iteration, role),
-            self.decoder,
-            params,
-            tokenizer=self.tokenizer,
-            template=self.renderer.template,
-            stop_ids=self.renderer.stop_ids,
+        params = hosts.own_copy(params, self.mesh)
+        hosts.told(
+            lambda: hf.save(
+                self.folder.export(iteration, role),
+                self.decoder,
+                params,
+                tokenizer=self.tokenizer,
+                template=self.renderer.template,
+                stop_ids=self.renderer.stop_ids,
+            )
         )
 
     def serve_solver(self, iteration: int) -> None:
@@ -209,8 +217,12 @@ class Session:
         path = self.config.model.path
         if iteration > 1:
             path = str(self.folder.export(iteration - 1, "solver").absolute())
-        content = hf.content_hash(path)
-        self.run(self.client.load_model("solver", path, content))
+
+        def load() -> None:
+            content = hf.content_hash(path)
+            self.run(self.client.load_model("solver", path, content))
+
+        hosts.told(load)
 
     @contextlib.contextmanager
     def profiled(self, step: int, name: str) -> Iterator[None]:

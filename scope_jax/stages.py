@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from models.errors import UserError
 from rl import loader
+from scope_jax import hosts
 from scope_jax.config import StageConfig
 from scope_jax.conversation import ConversationSpec
 from scope_jax.documents import PromptRow, prompt_rows
@@ -119,7 +120,7 @@ def train_challenger(session: Session, iteration: int) -> None:
         return await gather(
             (
                 play(step, prompt, sample, row)
-                for prompt, row in enumerate(rows(step))
+                for prompt, row in hosts.mine(list(enumerate(rows(step))))
                 for sample in range(stage.group_size)
             ),
             progress,
@@ -165,7 +166,7 @@ def train_solver(session: Session, iteration: int) -> None:
         return await gather(
             (
                 play(step, prompt, sample, tasks[index])
-                for prompt, index in enumerate(chosen)
+                for prompt, index in hosts.mine(list(enumerate(chosen)))
                 for sample in range(stage.group_size)
             ),
             progress,

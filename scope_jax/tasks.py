@@ -10,10 +10,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from typing import get_args
+from typing import Any, get_args
 
 from rl import checkpoint
-from scope_jax import explain
+from scope_jax import explain, hosts
 from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
 from scope_jax.task_file import read_tasks, write_tasks
@@ -27,11 +27,17 @@ log = logging.getLogger("scope_jax")
 
 
 def create_tasks(session: Session, iteration: int) -> None:
-    """Runs stage 2 of an iteration and writes its tasks."""
-    config = session.config.tasks
-    folder = session.folder
+    """Runs stage 2 of an iteration and writes its tasks; the leader does it alone."""
     session.serve_solver(iteration)
     _use_challenger(session, iteration)
+    facts = hosts.told(lambda: _create_tasks(session, iteration))
+    session.folder.record(f"iter_{iteration}/tasks", **facts)
+
+
+def _create_tasks(session: Session, iteration: int) -> dict[str, Any]:
+    """Makes the file of tasks; returns what the manifest says of it."""
+    config = session.config.tasks
+    folder = session.folder
     folder.record(f"iter_{iteration}/tasks", status="running")
     tasks: list[Task] = []
     done = 0
@@ -54,13 +60,12 @@ def create_tasks(session: Session, iteration: int) -> None:
             config.prompts_per_batch,
         )
     write_tasks(folder.tasks(iteration), tasks)
-    folder.record(
-        f"iter_{iteration}/tasks",
-        status="done",
-        tasks=len(tasks),
-        wanted=config.target,
-        batches=done,
-    )
+    return {
+        "status": "done",
+        "tasks": len(tasks),
+        "wanted": config.target,
+        "batches": done,
+    }
 
 
 def _use_challenger(session: Session, iteration: int) -> None:

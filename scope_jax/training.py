@@ -18,8 +18,10 @@ import numpy as np
 from models.errors import UserError
 from rl import agreement, checkpoint
 from rl.advantages import group_advantages
+from rl.packing import uid_order
 from rl.records import Datum, Trajectory
 from rl.update import NonFiniteGradientError, TrainState
+from scope_jax import hosts
 from scope_jax.compilation import return_memory
 from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
@@ -50,7 +52,8 @@ class Scored:
 
 
 Collect = Callable[[int, Progress], Awaitable[Sequence[Scored]]]
-"""Plays and rewards the rollouts of a step; steps count from 1 over all iterations."""
+"""Plays and rewards this process's share of the rollouts of a step; steps count from 1
+over all iterations."""
 
 
 def train(session: Session, iteration: int, role: str, collect: Collect) -> None:
@@ -64,6 +67,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
     session.tracker.rewind(iteration, role, done)
     session.folder.record(name, status="running")
     updater.compile()
+    state = updater.park(state)
     session.use_policy(updater.policy_params(state))
     return_memory()
     with session.tracker.stage(
@@ -79,9 +83,11 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                         lambda n, of: bar.inside("rollouts rewarded", n, of),
                     )
                 )
+                scored = together(scored)
                 rolled = time.monotonic()
                 rollouts = session.folder.rollouts(iteration, role, step)
-                write_json_lines(rollouts, map(rollout_json, scored))
+                if hosts.leads():
+                    write_json_lines(rollouts, map(rollout_json, scored))
                 datums = advantaged(scored)
                 session.use_policy(None)
                 return_memory()
@@ -89,6 +95,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                     state, metrics = updater.update(state, session.reference, datums)
                 except NonFiniteGradientError as error:
                     raise stopped(rollouts, error) from error
+                state = updater.park(state)
                 session.use_policy(updater.policy_params(state))
                 updated = time.monotonic()
             metrics |= step_metrics(scored)
@@ -124,8 +131,9 @@ def _begin(session: Session, iteration: int, role: str) -> tuple[TrainState, int
     """The state to go on from, and the step it has reached."""
     updater = session.updater(role)
     own = session.folder.checkpoints(iteration, role)
-    if checkpoint.latest(own) is not None:
-        state, _, step = checkpoint.restore(own, updater.abstract_state())
+    # Asked once: a shared disk may show it to one process before another.
+    if (step := hosts.told(lambda: checkpoint.latest(own))) is not None:
+        state, _, _ = checkpoint.restore(own, updater.abstract_state(), step=step)
         log.info("iteration %d %s: goes on from step %d", iteration, role, step)
         return state, step
     if iteration == 1:
@@ -143,7 +151,8 @@ def stopped(rollouts: Path, error: NonFiniteGradientError) -> UserError:
       error: holds the batch.
     """
     batch = rollouts.with_suffix(".batch.jsonl")
-    write_json_lines(batch, map(asdict, error.datums))
+    if hosts.leads():
+        write_json_lines(batch, map(asdict, error.datums))
     return UserError(
         f"{batch}: holds the batch at which training stopped ({error}): look at its "
         "log-probs and advantages, lower optimizer.learning_rate, or go on from the "
@@ -168,6 +177,12 @@ def _save(
         keep=1,
         keep_every=session.config.checkpoint.permanent_every,
     )
+
+
+def together(scored: Sequence[Scored]) -> list[Scored]:
+    """The rollouts of all processes, in the order of prompts and samples."""
+    every = [one for share in hosts.everyones(list(scored)) for one in share]
+    return sorted(every, key=lambda one: uid_order(one.trajectory.uid))
 
 
 def advantaged(scored: Sequence[Scored]) -> list[Datum]:

@@ -29,8 +29,9 @@ def main(argv: Sequence[str]) -> int:
         print(found.text())
         found.check()
         return 0
-    from scope_jax import pipeline
+    from scope_jax import hosts, pipeline
 
+    hosts.start(config.placement.hosts)
     pipeline.run(
         config,
         options.folder(config),

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,12 @@ DEADLINE = 600.0
 def environment(devices=1):
     flags = f"--xla_force_host_platform_device_count={devices}"
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def start(folder, *options, devices=1, script=SCRIPT):
@@ -172,6 +179,37 @@ def test_a_finished_run_says_so_and_is_not_touched(whole):
     before = (whole[0] / "metrics.jsonl").read_bytes()
     assert "is finished" in finish(start(whole[0]))
     assert (whole[0] / "metrics.jsonl").read_bytes() == before
+
+
+def test_two_processes_of_two_devices_play_a_run_together(whole, tmp_path):
+    folder, port = tmp_path / "run", free_port()
+    options = ["--iterations", "1", "--placement.trainer.mesh.fsdp", "4"]
+    options += ["--placement.hosts.count", "2"]
+    options += ["--placement.hosts.address", f"127.0.0.1:{port}"]
+    processes = [
+        start(folder, *options, "--placement.hosts.index", str(i), devices=2)
+        for i in range(2)
+    ]
+    try:
+        first, _ = [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert "iteration 1: solver" in first
+    one = [r for r in records(whole[0]) if r["iteration"] == 1]
+    two = records(folder)
+    assert [r["stage"] for r in one] == [r["stage"] for r in two]
+    # Each process played half of the first step's rollouts, from the same weights.
+    assert two[0]["reward/mean"] == pytest.approx(one[0]["reward/mean"])
+    assert two[0]["rollout/tokens"] == one[0]["rollout/tokens"]
+    assert two[0]["loss/grad_norm"] == pytest.approx(one[0]["loss/grad_norm"], rel=1e-3)
+    path = Path("rollouts/iter_1/challenger/step_0001.jsonl")
+    uids = [
+        [json.loads(line)["uid"] for line in (run / path).read_text().splitlines()]
+        for run in (whole[0], folder)
+    ]
+    assert uids[0] == uids[1] and len(uids[0]) == 4
+    assert (folder / "export/iter_1/solver/model.safetensors").is_file()
 
 
 def test_four_devices_play_a_whole_run(whole, tmp_path):

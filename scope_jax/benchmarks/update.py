@@ -66,11 +66,11 @@ def beside_peers(config: DecoderConfig, args: argparse.Namespace) -> harness.Res
     """Gradient steps with AdamW on the same stored tokens, everybody's own way."""
     params = shapes.random_params(config, jnp.float32)
     shape = UpdateConfig(
-        length=args.length or 1024,
+        length=args.length or 1664,
         rows=args.rows,
         capacity=1,
-        logit_chunk=args.logit_chunk or 128,
-        remat=args.remat or "none",
+        logit_chunk=args.logit_chunk or 256,
+        remat=args.remat or "dots",
         attention=args.attention,
         compute_dtype="float32",
     )

@@ -299,3 +299,23 @@ def test_no_compiled_buffer_has_a_vocabulary_and_more_than_a_chunk_of_tokens(
     assert config.hidden_size in tokens
     found = max(tokens) <= max(rows * chunk, config.hidden_size)
     assert found and (max(tokens) < rows * length) == (chunk == 8)
+
+
+def test_an_optimizer_that_waits_in_host_memory_changes_nothing(
+    tiny_config, tiny_params, reference
+):
+    states = []
+    for offload in (True, False):
+        shape = dataclasses.replace(SHAPE, offload_optimizer=offload)
+        mesh = sharding.make_mesh()
+        updater = Updater(tiny_config, LOSS, OPTIMIZER, shape, mesh, valid_vocab=VALID)
+        placed = updater.reference_params(reference)
+        state = updater.init(tiny_params)
+        for step in range(2):
+            state = updater.park(state)
+            kinds = {x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state)}
+            assert ("pinned_host" in kinds) == offload
+            state, _ = updater.update(state, placed, make_datums(6, seed=step))
+        states.append(jax.device_get(state))
+    for one, two in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(one, two)
