@@ -136,8 +136,7 @@ def _chunks_backward(head, saved, cotangents):
     given, _ = cotangents  # the entropy is only reported
 
     tied = head.config.tie_embeddings
-    turned = weight.astype(hidden.dtype)
-    turned = turned if tied else turned.T
+    backward = "BSV,VD->BSD" if tied else "BSV,DV->BSD"
 
     def body(i, carry):
         d_weight, d_hidden = carry
@@ -145,15 +144,10 @@ def _chunks_backward(head, saved, cotangents):
         p = jnp.exp(logits - normalizers[i][..., None])
         d_logits = given[i][..., None] * (_is(targets[i], logits) - p)
         d_logits = (d_logits / head.temperature).astype(hidden.dtype)
-        # As plain matrices: with B and S apart a CPU takes half as long again.
-        d_logits = d_logits.reshape(-1, d_logits.shape[-1])
-        d_h = (d_logits @ turned).reshape(hidden[i].shape)
+        d_h = jnp.einsum(backward, d_logits, weight.astype(hidden.dtype))
         # [D, V] for tied weights as well: twice as fast on a CPU as [V, D].
         d_w = jnp.einsum(
-            "RD,RV->DV",
-            hidden[i].reshape(-1, hidden.shape[-1]),
-            d_logits,
-            preferred_element_type=jnp.float32,
+            "BSD,BSV->DV", hidden[i], d_logits, preferred_element_type=jnp.float32
         )
         return d_weight + d_w, d_hidden.at[i].set(d_h)
 

@@ -6,6 +6,9 @@ import jax
 
 from models import forward
 from models.config import DecoderConfig
+from models.rope import Rope
+
+ROPE = Rope(rope_theta=1_000_000.0)  # as published; google-tunix knows no other
 
 SHAPES = {
     # 31.5 million parameters: fits where the peers' figures are taken, on two cores.
@@ -18,6 +21,7 @@ SHAPES = {
         num_heads=8,
         num_kv_heads=4,
         head_dim=64,
+        rope=ROPE,
         tie_embeddings=True,
     ),
     "qwen3_1_7b": DecoderConfig(
@@ -29,6 +33,7 @@ SHAPES = {
         num_heads=16,
         num_kv_heads=8,
         head_dim=128,
+        rope=ROPE,
         tie_embeddings=True,
     ),
     "qwen3_4b": DecoderConfig(
@@ -40,6 +45,7 @@ SHAPES = {
         num_heads=32,
         num_kv_heads=8,
         head_dim=128,
+        rope=ROPE,
         tie_embeddings=True,
     ),
     "qwen3_8b": DecoderConfig(
@@ -51,6 +57,7 @@ SHAPES = {
         num_heads=32,
         num_kv_heads=8,
         head_dim=128,
+        rope=ROPE,
         tie_embeddings=False,
     ),
 }

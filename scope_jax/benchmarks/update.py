@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remat", choices=("block", "attention", "dots", "none"))
     parser.add_argument("--attention", default="auto", help="backend")
     parser.add_argument(
-        "--peer-micro", type=int, default=2, help="micro-batches that a peer makes"
+        "--peer-micro",
+        default="tunix=1,trl=2",
+        help="micro-batches that each peer makes; these were fastest",
     )
 
 
@@ -103,7 +105,12 @@ def beside_peers(config: DecoderConfig, args: argparse.Namespace) -> harness.Res
             "work": str(folder / "work.json"),
             "vocab": config.vocab_size,
             "clip": LOSS.clip_low,
-            "micro": args.peer_micro,
+            "micro": {
+                peer: int(count)
+                for peer, _, count in (
+                    one.partition("=") for one in args.peer_micro.split(",")
+                )
+            },
             "optimizer": asdict(OPTIMIZER),
         }
         with harness.peers(args.peer, PEERS, settings) as peers:

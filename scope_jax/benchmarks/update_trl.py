@@ -62,7 +62,7 @@ def make_trainer(settings, stored, folder, callback):
         def _generate_and_score_completions(self, inputs):
             return {name: value.clone() for name, value in stored.items()}
 
-    o, micro = settings["optimizer"], settings["micro"]
+    o, micro = settings["optimizer"], settings["micro"]["trl"]
     count = len(stored["advantages"])
     model = transformers.AutoModelForCausalLM.from_pretrained(
         settings["model"], dtype=torch.float32
@@ -84,7 +84,6 @@ def make_trainer(settings, stored, folder, callback):
         weight_decay=o["weight_decay"],
         max_grad_norm=o["clip_norm"],
         gradient_checkpointing=False,
-        torch_compile=settings.get("compile", False),
         bf16=False,
         use_cpu=True,
         max_steps=1_000_000,

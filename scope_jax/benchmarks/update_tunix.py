@@ -60,7 +60,7 @@ def make_trainer(model, settings):
             weight_decay=o["weight_decay"],
         ),
     )
-    micro = settings["micro"]
+    micro = settings["micro"]["tunix"]
     made = trainer.Trainer(
         model,
         optimizer,
@@ -93,7 +93,7 @@ def main():
 
     _, model = load(settings["model"])
     rollouts = json.loads(Path(settings["work"]).read_text())
-    size = len(rollouts) // settings["micro"]
+    size = len(rollouts) // settings["micro"]["tunix"]
     examples = [
         padded(rollouts[start : start + size])
         for start in range(0, len(rollouts), size)
