@@ -175,7 +175,8 @@ class HostsConfig:
     index: int | None = None
     """Number of this process, from 0, where `address` is given."""
     wait: int = 300
-    """Seconds after which a start without the others is given up."""
+    """Seconds after which a start without the others is given up, and a process that
+    says nothing any more counts as dead."""
 
     def __post_init__(self):
         if self.count < 1:

@@ -43,7 +43,11 @@ def start(config: HostsConfig) -> None:
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(**known, initialization_timeout=config.wait)
+        jax.distributed.initialize(
+            **known,
+            initialization_timeout=config.wait,
+            heartbeat_timeout_seconds=config.wait,
+        )
     except (RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise UserError(
