@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", default="auto", help="backend")
     parser.add_argument(
         "--peer-micro",
-        default="tunix=1,trl=2",
-        help="micro-batches that each peer makes; these were fastest",
+        default="tunix=4,trl=4",
+        help="micro-batches that each peer makes; fewer take more memory",
     )
 
 
