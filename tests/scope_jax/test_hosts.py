@@ -1,11 +1,18 @@
 """Trainer processes on several hosts: how they are named, found and kept together."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from models.errors import UserError
 from scope_jax import hosts
 from scope_jax.config import HostsConfig
 from scope_jax.run_folder import Follower
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,70 @@ def test_a_follower_writes_nothing_into_the_run(tmp_path):
     assert follower.writable.is_dir() and not (tmp_path / "run").exists()
     follower.close()
     assert not follower.writable.exists()
+
+
+SCRIPT = """
+import jax, numpy as np
+from scope_jax import hosts
+from scope_jax.config import HostsConfig
+from models.errors import UserError
+from models.sharding import make_mesh, param_shardings, place
+
+hosts.start(HostsConfig(count=2))
+index = jax.process_index()
+assert hosts.everyones({"from": index}) == [{"from": 0}, {"from": 1}]
+assert hosts.told(lambda: f"said by {index}") == "said by 0"
+def fail():
+    raise UserError("mistake")
+try:
+    hosts.told(fail)
+except UserError as error:
+    assert str(error) == "mistake"
+mesh = make_mesh(fsdp=4)
+hosts.check_mesh(mesh)
+whole = {"embed": np.arange(64.0, dtype=np.float32).reshape(8, 8)}
+cut = place(whole, param_shardings(whole, mesh))
+assert not cut["embed"].is_fully_addressable
+own = hosts.own_copy(cut, mesh)["embed"]
+assert own.sharding.device_set == set(jax.local_devices())
+np.testing.assert_array_equal(own, whole["embed"])
+try:
+    hosts.check_mesh(make_mesh(fsdp=2))
+except UserError as error:
+    print("ok", index, error)
+"""
+
+
+def test_two_processes_that_slurm_starts_find_each_other():
+    """With the variables that Slurm sets, on one machine."""
+    processes = []
+    for index in range(2):
+        variables = {
+            # The port follows from it.
+            "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": "2",
+            "SLURM_PROCID": str(index),
+            "SLURM_LOCALID": str(index),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "PYTHONPATH": str(ROOT),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", SCRIPT],
+                env=os.environ | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        for index, process in enumerate(processes):
+            output, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, output[-3000:]
+            assert f"ok {index} placement.trainer.mesh: 2 devices of the 4" in output
+    finally:
+        for process in processes:
+            process.kill()
