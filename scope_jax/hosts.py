@@ -42,6 +42,8 @@ def start(config: HostsConfig) -> None:
         }
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # Processes that read kept CPU programs wait for one another for ever.
+        jax.config.update("jax_enable_compilation_cache", False)
     try:
         jax.distributed.initialize(
             **known,
