@@ -250,8 +250,11 @@ class ChatRenderer:
 def load_template(tokenizer: Any, template: str | None) -> str:
     """Returns the Jinja source of a template given as in ``from_tokenizer``."""
     if template is None:
-        if isinstance(tokenizer.chat_template, str):
-            return tokenizer.chat_template
+        own = tokenizer.chat_template
+        if isinstance(own, dict):  # several, by name
+            own = own.get("default")
+        if isinstance(own, str):
+            return own
         raise UserError(
             "chat template: the tokenizer has none of its own: name one, for example "
             f"{', '.join(_packaged())}"

@@ -17,6 +17,7 @@ class Family:
       qkv_bias: always biases on q, k, v; where not, ``attention_bias`` decides.
       qk_norm: RMS norm of q and k: of each head, of all heads at once, or none.
       post_norm: the two norms stand behind attention and MLP instead of before them.
+      wide_norm: norms scale in float32 and round once, and not before and after.
       mlp_bias: the configuration may ask for biases in the MLP.
       windows: how layers with a sliding window are chosen: ``switch``: those from
         ``max_window_layers`` on, if ``use_sliding_window``; ``pattern``: three of four.
@@ -27,6 +28,7 @@ class Family:
     qkv_bias: bool = False
     qk_norm: Literal["none", "head", "all"] = "none"
     post_norm: bool = False
+    wide_norm: bool = False
     mlp_bias: bool = False
     windows: Literal["none", "switch", "pattern"] = "none"
 
@@ -35,7 +37,11 @@ FAMILIES: dict[str, Family] = {
     "qwen3": Family(architecture="Qwen3", qk_norm="head", windows="switch"),
     "qwen2": Family(architecture="Qwen2", qkv_bias=True, windows="switch"),
     "olmo3": Family(
-        architecture="Olmo3", qk_norm="all", post_norm=True, windows="pattern"
+        architecture="Olmo3",
+        qk_norm="all",
+        post_norm=True,
+        wide_norm=True,
+        windows="pattern",
     ),
     "llama": Family(architecture="Llama", mlp_bias=True),
 }
@@ -211,6 +217,8 @@ class DecoderConfig:
             made["sliding_window"] = self.window or None
         if self.family.windows == "switch":
             made["use_sliding_window"] = self.window > 0
+            if self.window:  # before transformers 4.53, which knows layer_types
+                made["max_window_layers"] = self.window_layers.index(True)
         if self.family.windows == "pattern":
             ropes = (self.rope, self.window_rope or self.rope)
             both = zip(LAYER_TYPES, ropes, strict=True)

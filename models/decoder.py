@@ -52,13 +52,15 @@ class Attention(nn.Module):
 
     def norm(self, name: str, x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
         """The family's RMS norm of queries or keys."""
-        kind, eps = self.config.family.qk_norm, self.config.rms_norm_eps
+        family, eps = self.config.family, self.config.rms_norm_eps
+        kind, wide = family.qk_norm, family.wide_norm
         ones = nn.initializers.ones
         if kind == "head":
-            return rms_norm(x, self.param(f"{name}_norm", ones, x.shape[-1:]), eps)
+            scale = self.param(f"{name}_norm", ones, x.shape[-1:])
+            return rms_norm(x, scale, eps, wide=wide)
         if kind == "all":
             scale = self.param(f"{name}_norm_all", ones, x.shape[-2:])
-            return rms_norm(x, scale, eps, axes=(-2, -1))
+            return rms_norm(x, scale, eps, axes=(-2, -1), wide=wide)
         return x
 
 
@@ -82,7 +84,7 @@ class Block(nn.Module):
 
         def norm(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
             scale = self.param(name, nn.initializers.ones, (c.hidden_size,))
-            return rms_norm(y, scale, c.rms_norm_eps)
+            return rms_norm(y, scale, c.rms_norm_eps, wide=c.family.wide_norm)
 
         first = self.weights_first
         attention = Attention(c, first, name="attn")

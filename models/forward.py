@@ -155,7 +155,7 @@ def hidden(
 
     x = params["embed"][tokens]
     x, _ = jax.lax.scan(body, x, blocks)
-    return rms_norm(x, params["final_norm"], config.rms_norm_eps)
+    return _final_norm(params, config, x)
 
 
 def unembed(
@@ -268,7 +268,7 @@ def prefill(
         x = params["embed"][tokens]
         x, cache = _cached_layers(params, config, x, positions, cache, attend)
         x = x[jnp.arange(rows), last]
-        return cache, rms_norm(x, params["final_norm"], config.rms_norm_eps)
+        return cache, _final_norm(params, config, x)
 
 
 def decode_step(
@@ -309,7 +309,7 @@ def decode_step(
     with jax.named_scope("decode_step"):
         x = params["embed"][tokens][:, None]
         x, cache = _cached_layers(params, config, x, positions[:, None], cache, attend)
-        x = rms_norm(x[:, 0], params["final_norm"], config.rms_norm_eps)
+        x = _final_norm(params, config, x[:, 0])
         return cache, x
 
 
@@ -353,7 +353,12 @@ def settled_step(
         at = (positions + step)[:, None]
         both = tuple(zip(settled, recent, strict=True))
         x, recent = _cached_layers(params, config, x, at, both, attend)
-        return recent, rms_norm(x[:, 0], params["final_norm"], config.rms_norm_eps)
+        return recent, _final_norm(params, config, x[:, 0])
+
+
+def _final_norm(params, config, x):
+    wide = config.family.wide_norm
+    return rms_norm(x, params["final_norm"], config.rms_norm_eps, wide=wide)
 
 
 def _cached_layers(params, config, x, positions, cache, attend):

@@ -20,14 +20,22 @@ def rms_norm(
     eps: float,
     *,
     axes: tuple[int, ...] = (-1,),
+    wide: bool = False,
 ) -> Float[Array, "... D"]:
     """Divide by the root mean square over ``axes``, in float32, and scale.
+
+    Args:
+      wide: whether scaling is in float32 too; else in the type of ``x``, which rounds
+        twice.
 
     Reference: arXiv:1910.07467.
     """
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=axes, keepdims=True)
-    return (x32 * jax.lax.rsqrt(mean_square + eps)).astype(x.dtype) * scale
+    normed = x32 * jax.lax.rsqrt(mean_square + eps)
+    if wide:
+        return (normed * scale.astype(jnp.float32)).astype(x.dtype)
+    return normed.astype(x.dtype) * scale
 
 
 def project(

@@ -273,6 +273,15 @@ def test_a_template_that_cannot_be_used_is_one_clear_line(tokenizer, template, w
     assert "\n" not in str(caught.value)
 
 
+def test_of_several_templates_it_takes_the_default(tokenizer, monkeypatch):
+    several = {"tool_use": "{{ nonsense() }}", "default": CHATML}
+    monkeypatch.setattr(tokenizer, "chat_template", several)
+    assert ChatRenderer.from_tokenizer(tokenizer).template == CHATML
+    monkeypatch.setattr(tokenizer, "chat_template", {"tool_use": CHATML})
+    with pytest.raises(UserError, match="none of its own"):
+        ChatRenderer.from_tokenizer(tokenizer)
+
+
 def test_a_turn_that_changes_what_is_before_it_is_refused(tokenizer):
     """A row made of such a turn would hold the whole conversation."""
     counting = "{{ messages | length }}" + CHATML

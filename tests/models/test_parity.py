@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from models import forward
-from models.config import DecoderConfig
+from models.config import FAMILIES, DecoderConfig
 from models.hf_layout import flatten, unflatten
+from models.layers import rms_norm
 from models.rope import Rope
-from tests.models.oracle import logits_of, pair, tensors_to_params, torch
+from tests.models.oracle import logits_of, make_model, pair, tensors_to_params, torch
 
 run = jax.jit(forward.forward, static_argnums=1)
 TOKENS = np.random.default_rng(0).integers(0, 97, (2, 40))
@@ -245,3 +246,23 @@ def test_files_of_before_transformers_5_are_read():
     assert (config.rope.factor, config.rope.rope_theta) == (4.0, 1e6)
     assert config.rope.original_max_position_embeddings == 32_768
     assert config.window == 0 and config.qkv_bias
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_round_where_transformers_round_them(family):
+    """In bfloat16: scaling before the rounding or after it are other numbers."""
+    model = make_model(family).model.to(torch.bfloat16)
+    wide = FAMILIES[family].wide_norm
+    generator = np.random.default_rng(0)
+    x = torch.tensor(generator.normal(size=(500, 48))).to(torch.bfloat16)
+    with torch.no_grad():
+        expected = model.norm(x).float().numpy()
+    x, scale = (
+        jnp.asarray(t.float().numpy(), jnp.bfloat16)
+        for t in (x, model.norm.weight.detach())
+    )
+    same = {
+        w: np.mean(np.asarray(rms_norm(x, scale, 1e-6, wide=w), np.float32) == expected)
+        for w in (True, False)
+    }
+    assert same[wide] > 0.999 > 0.9 > same[not wide]
