@@ -44,6 +44,8 @@ def start(config: HostsConfig) -> None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         # Processes that read kept CPU programs wait for one another for ever.
         jax.config.update("jax_enable_compilation_cache", False)
+    # It would catch SIGTERM, and a run that Slurm or a person ends would go on.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             **known,

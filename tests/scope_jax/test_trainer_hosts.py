@@ -98,6 +98,8 @@ def test_a_follower_writes_nothing_into_the_run(tmp_path):
 
 
 SCRIPT = """
+import signal, sys
+from pathlib import Path
 import jax, numpy as np
 from scope_jax import hosts
 from scope_jax.config import HostsConfig
@@ -106,6 +108,10 @@ from models.sharding import make_mesh, param_shardings, place
 
 hosts.start(HostsConfig(count=2))
 index = jax.process_index()
+if sys.platform == "linux":
+    status = Path("/proc/self/status").read_text().split()
+    caught = int(status[status.index("SigCgt:") + 1], 16)
+    assert not caught >> (signal.SIGTERM - 1) & 1, "SIGTERM would not end it"
 assert hosts.everyones({"from": index}) == [{"from": 0}, {"from": 1}]
 assert hosts.told(lambda: f"said by {index}") == "said by 0"
 def fail():
