@@ -44,6 +44,11 @@ class OptimizerConfig:
         for name in ("learning_rate", "weight_decay", "warmup_updates"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"{name}={getattr(self, name)}: must be at least 0 and less than 1"
+                )
 
 
 def init(params: Params) -> optax.ScaleByAdamState:

@@ -64,6 +64,21 @@ class UpdateConfig:
     """Keep Adam's moments in the host's pinned memory while rollouts are played; they
     come back for each update."""
 
+    def __post_init__(self):
+        for name in ("length", "rows", "capacity", "logit_chunk", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.mini_batch_rows < 0:
+            raise UserError(
+                f"mini_batch_rows={self.mini_batch_rows}: must not be negative; 0 "
+                "makes one update of the whole batch"
+            )
+        if not self.temperature > 0:
+            raise UserError(
+                f"temperature={self.temperature}: a policy that is trained has one: "
+                "make it positive"
+            )
+
 
 class NonFiniteGradientError(ArithmeticError):
     """So many updates in a row were skipped that training can't go on.

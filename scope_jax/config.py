@@ -122,6 +122,13 @@ class MeshConfig:
     tensor: int = 1
     """Devices over which heads and feed-forward columns are split."""
 
+    def __post_init__(self):
+        for name in ("data", "fsdp", "tensor"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"mesh.{name}={getattr(self, name)}: must be at least 1"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessConfig:
@@ -135,6 +142,15 @@ class ProcessConfig:
 
     memory_gb: float = 80.0
     """Memory of each of these devices, in 10^9 bytes; only `--plan` asks."""
+
+    def __post_init__(self):
+        fraction = self.memory_fraction
+        if fraction is not None and not 0 < fraction <= 1:
+            raise UserError(
+                f"memory_fraction={fraction}: must be more than 0 and at most 1"
+            )
+        if not self.memory_gb > 0:
+            raise UserError(f"memory_gb={self.memory_gb}: must be positive")
 
     def environment(self) -> dict[str, str]:
         """Environment variables to set before the process starts its JAX backend."""
@@ -160,6 +176,11 @@ class InferenceProcess(ProcessConfig):
 
     replicas: int = 1
     """Engines per model, each on devices of its own."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.replicas < 1:
+            raise UserError(f"replicas={self.replicas}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from models.errors import UserError
 from models.published import shape_of
 from rl import memory
-from scope_jax.config import Config, ProcessConfig, StageConfig
+from scope_jax.config import Config, ProcessConfig, StageConfig, check_sizes
 from scope_jax.session import resolve
 
 GIGA = 1e9
 JAX_FRACTION = 0.75  # what JAX takes of a GPU where nothing else is said
-COMPUTE_BYTES = 2  # bfloat16, as on every GPU
+# Of a number in the forward pass; "auto" is bfloat16 on every GPU.
+COMPUTE_BYTES = {"auto": 2, "bfloat16": 2, "float32": 4}
+INFERENCE_BYTES = COMPUTE_BYTES["auto"]  # the server has no setting for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +107,21 @@ def plan(config: Config) -> Plan:
     Raises:
       UserError: for a model whose shape is not known, or sizes that don't divide.
     """
+    check_sizes(config)
     config = resolve(config)
     decoder, source = shape_of(config.model.path)
     trainer, inference = config.placement.trainer, config.placement.inference
     mesh = memory.mesh_of(trainer.mesh.data, trainer.mesh.fsdp, trainer.mesh.tensor)
     devices = trainer.mesh.data * trainer.mesh.fsdp * trainer.mesh.tensor
+    hosts = config.placement.hosts.count
+    if devices % hosts:
+        raise UserError(
+            f"placement.hosts.count={hosts}: the {devices} devices of "
+            "placement.trainer.mesh are not as many on each host: make one of them fit"
+        )
     sizes = memory.parameters(decoder, mesh)
+    # The Solver's update says what the reference and the trainer's engine hold.
+    held_bytes = COMPUTE_BYTES[config.solver_train.update.compute_dtype]
     limit = _limit(trainer)
     programs = []
     for role in ("challenger", "solver"):
@@ -131,23 +142,24 @@ def plan(config: Config) -> Plan:
                 name=f"{role} update",
                 limit=limit,
                 kinds=memory.update(
-                    decoder, stage.update, mesh, compute_bytes=COMPUTE_BYTES
+                    decoder,
+                    stage.update,
+                    mesh,
+                    compute_bytes=COMPUTE_BYTES[stage.update.compute_dtype],
                 ),
                 remedy=f"lower {field_name}.rows or {field_name}.logit_chunk, or raise "
                 "placement.trainer.mesh.fsdp",
                 flops=flops["update"],
             )
         )
-    held = memory.resident(sizes, compute_bytes=COMPUTE_BYTES)
+    held = memory.resident(sizes, compute_bytes=held_bytes)
     stages = (config.challenger_train, config.solver_train)
     if all(stage.update.offload_optimizer for stage in stages):
         del held["optimizer"]
     # Each host has an engine of its own.
-    local = devices // config.placement.hosts.count
+    local = devices // hosts
     _divides("engine.slots", config.engine.slots, local)
-    own = memory.engine(
-        decoder, config.engine, devices=local, compute_bytes=COMPUTE_BYTES
-    )
+    own = memory.engine(decoder, config.engine, devices=local, compute_bytes=held_bytes)
     programs.append(
         Program(
             process="trainer",
@@ -155,9 +167,9 @@ def plan(config: Config) -> Plan:
             limit=limit,
             kinds=held
             | {
-                "compute copies": COMPUTE_BYTES * sizes.sharded,
+                "compute copies": held_bytes * sizes.sharded,
                 "sampler weights": own["sampler weights"],
-                "activations": COMPUTE_BYTES * sizes.largest,
+                "activations": held_bytes * sizes.largest,
             },
             remedy="raise placement.trainer.mesh.fsdp",
         )
@@ -171,7 +183,7 @@ def plan(config: Config) -> Plan:
                 kinds=held | own,
                 remedy="lower engine.slots",
             ),
-            memory.cache_bytes(decoder, compute_bytes=COMPUTE_BYTES),
+            memory.cache_bytes(decoder, compute_bytes=held_bytes),
         )
     )
     served = config.inference
@@ -183,7 +195,7 @@ def plan(config: Config) -> Plan:
             decoder,
             served.engine,
             devices=inference.replicas,
-            compute_bytes=COMPUTE_BYTES,
+            compute_bytes=INFERENCE_BYTES,
         )
         programs.append(
             _with_cache(
@@ -194,7 +206,7 @@ def plan(config: Config) -> Plan:
                     kinds={kind: models * size for kind, size in each.items()},
                     remedy="lower inference.engine.slots",
                 ),
-                memory.cache_bytes(decoder, compute_bytes=COMPUTE_BYTES),
+                memory.cache_bytes(decoder, compute_bytes=INFERENCE_BYTES),
             )
         )
     return Plan(config=config, source=source, programs=tuple(programs))

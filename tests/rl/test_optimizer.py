@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from models.errors import UserError
 from rl import optimizer
 from rl.optimizer import OptimizerConfig
 
@@ -64,3 +65,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     both = [jax.tree.leaves(x) for x in ((after, kept), (params, state))]
     for x, y in zip(*both, strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", ["beta1", "beta2"])
+def test_a_moment_that_never_moves_is_refused(name):
+    with pytest.raises(UserError, match=f"{name}=1.0: .* less than 1"):
+        OptimizerConfig(**{name: 1.0})

@@ -23,6 +23,23 @@ OPTIMIZER = OptimizerConfig(learning_rate=3e-3)
 SHAPE = UpdateConfig(length=48, rows=4, capacity=2, logit_chunk=16, mini_batch_rows=6)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("length", 0),
+        ("rows", 0),
+        ("capacity", 0),
+        ("logit_chunk", 0),
+        ("max_skipped", 0),  # would stop at the first finite gradient
+        ("mini_batch_rows", -1),  # would train on nothing
+        ("temperature", 0.0),
+    ],
+)
+def test_sizes_that_mean_nothing_are_refused(name, value):
+    with pytest.raises(UserError, match=f"{name}={value}: "):
+        UpdateConfig(**{name: value})
+
+
 def make_datums(count, seed=0):
     rng = np.random.default_rng(seed)
     datums = []

@@ -10,6 +10,12 @@ import pytest
 import configs
 from models.errors import UserError
 from models.published import shape_of
+from scope_jax.config import (
+    HostsConfig,
+    InferenceProcess,
+    MeshConfig,
+    TrainerProcess,
+)
 from scope_jax.plan import plan
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +87,51 @@ def test_the_command_prints_the_plan_and_ends_with_2_where_it_does_not_fit(tmp_p
     bad = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert bad.returncode == 2
     assert bad.stderr.startswith("error: trainer: ") and bad.stderr.count("\n") == 1
+
+
+def with_placement(**fields):
+    config = configs.load("qwen3_8b")
+    placement = dataclasses.replace(config.placement, **fields)
+    return dataclasses.replace(config, placement=placement)
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_hosts_that_cannot_share_the_mesh_evenly_are_refused(count):
+    config = with_placement(hosts=HostsConfig(count=count))
+    with pytest.raises(UserError, match=rf"hosts.count={count}: the 4 devices"):
+        plan(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (MeshConfig, {"fsdp": 0}),
+        (InferenceProcess, {"replicas": 0}),
+        (TrainerProcess, {"memory_gb": 0.0}),
+        (TrainerProcess, {"memory_fraction": 1.5}),
+    ],
+)
+def test_a_placement_on_nothing_is_refused(kind, fields):
+    with pytest.raises(
+        UserError, match="{}={}: must".format(*next(iter(fields.items())))
+    ):
+        kind(**fields)
+
+
+def test_a_run_that_would_be_refused_has_no_plan():
+    config = configs.load("qwen3_8b")
+    engine = dataclasses.replace(config.engine, max_length=1000)
+    with pytest.raises(UserError, match=r"exceeds engine.max_length=1000"):
+        plan(dataclasses.replace(config, engine=engine))
+
+
+def test_an_update_in_float32_is_planned_in_float32():
+    config = configs.load("qwen3_8b")
+    update = dataclasses.replace(config.solver_train.update, compute_dtype="float32")
+    stage = dataclasses.replace(config.solver_train, update=update)
+    usual, wide = plan(config), plan(dataclasses.replace(config, solver_train=stage))
+    for before, after in zip(usual.programs, wide.programs, strict=True):
+        for kind in ("reference", "sampler weights", "cache"):
+            if kind in before.kinds:
+                wider = before.process == "trainer" and "challenger" not in before.name
+                assert after.kinds[kind] == before.kinds[kind] * (2 if wider else 1)
