@@ -25,10 +25,22 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 24
 def line_chart(
     caption: str, series: Mapping[str, Points], *, marks: Sequence[float] = ()
 ) -> str:
-    """A figure with one line per series.
+    """A figure with one line per series; arguments as of ``lines``, and its title."""
+    svg = lines(series, marks=marks)
+    legend = " &middot; ".join(
+        f'<span style="color:{colour}">{html.escape(name)}</span>'
+        for name, colour in zip(series, COLOURS, strict=False)
+    )
+    return svg and (
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}"
+        f'<div style="font-size:12px;max-width:{WIDTH}px">{legend}</div></figure>'
+    )
+
+
+def lines(series: Mapping[str, Points], *, marks: Sequence[float] = ()) -> str:
+    """An SVG drawing with one line per series; empty where there is no point.
 
     Args:
-      caption: title of the figure.
       series: name -> (x, y) points, as many series as there are `COLOURS` at most;
         non-finite points are left out.
       marks: x positions of vertical lines.
@@ -70,7 +82,6 @@ def line_chart(
             f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">'
             f"{format_number(value)}</text>"
         )
-    legend = []
     for (name, points), colour in zip(series.items(), COLOURS, strict=False):
         spots = [at(x, y) for x, y in points]
         path = " ".join(f"{x},{y}" for x, y in spots)
@@ -84,13 +95,9 @@ def line_chart(
                 f'<circle cx="{x}" cy="{y}" r="2.2" fill="{colour}">'
                 f"<title>{title}: {format_number(value)}</title></circle>"
             )
-        legend.append(f'<span style="color:{colour}">{title}</span>')
     return (
-        f"<figure><figcaption>{html.escape(caption)}</figcaption>"
-        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
-        f'<div style="font-size:12px;max-width:{WIDTH}px">{" &middot; ".join(legend)}'
-        "</div></figure>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+        f'role="img" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
     )
 
 

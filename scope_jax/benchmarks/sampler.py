@@ -9,6 +9,7 @@ of the FLOP/s; the share of the time in which the device waits for the host.
 import argparse
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from models.config import DecoderConfig
 from rl.programs import describe
+from scope_jax import charts
 from scope_jax.benchmarks import generation, harness, shapes, trace, workloads
 
 # Bytes a second that the data sheets promise.
@@ -34,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--groups", type=int, default=4, help="of 8 conversations")
     parser.add_argument("--lengths", default="1024,2048", help="of steady rows")
+    parser.add_argument(
+        "--chart", type=Path, help="draw steady tokens/s over slots into this SVG file"
+    )
     generation.add_arguments(parser)
 
 
@@ -89,6 +94,7 @@ def bus(
     heads = config.num_layers * config.num_kv_heads * config.head_dim
     token = 2 * heads * dtype.itemsize
     notes: dict[str, Any] = {"measured copy, bytes/s": copied}
+    found: dict[str, list[tuple[float, float]]] = {}
     for count in slots:
         for length in lengths:
             work = workloads.steady(
@@ -111,8 +117,10 @@ def bus(
             # Only decoding: the prompts are in the cache already.
             gaps = trace.host_gaps(lambda e=engine, w=work: generation.play(e, w))
             reading = "copied" if engine.sampler.copy_cache else "in_place"
+            rate = count * NEW / best["perf/decode_seconds"]
+            found.setdefault(f"length {length}", []).append((count, rate))
             notes[f"{count} slots, length {length}"] = {
-                "tokens/s": count * NEW / best["perf/decode_seconds"],
+                "tokens/s": rate,
                 "bytes/s": speed,
                 "of measured copy": speed / copied,
                 "of data sheet": speed / sheet if sheet else None,
@@ -123,6 +131,8 @@ def bus(
                 "memory": describe(engine.compile()),
             }
             del engine
+    if args.chart is not None:
+        args.chart.write_text(charts.lines(found) + "\n")
     return harness.Result(
         what=f"sampler: decoding, {slots[-1]} slots of length {lengths[-1]}, "
         f"{args.shape}, {dtype}",
