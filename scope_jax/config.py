@@ -7,6 +7,7 @@ method's constants as the reference uses them for Qwen2.5-7B; files of ``configs
 only what differs.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from models.errors import UserError
@@ -207,6 +208,10 @@ class HostsConfig:
             raise UserError(
                 "placement.hosts: address and index belong together: give both, or "
                 "neither where Slurm or Kubernetes starts the processes"
+            )
+        if given and not re.fullmatch(r".+:\d+", self.address):
+            raise UserError(
+                f"placement.hosts.address={self.address}: has no port: write HOST:PORT"
             )
         if given and not 0 <= self.index < self.count:
             raise UserError(

@@ -51,6 +51,8 @@ def start(config: HostsConfig) -> None:
             **known,
             initialization_timeout=config.wait,
             heartbeat_timeout_seconds=config.wait,
+            # One that ends by an error of its own waits so long for the others.
+            shutdown_timeout_seconds=config.wait,
         )
     except (RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         ({"count": 0}, r"count=0: must be at least 1"),
         ({"count": 2, "index": 1}, "address and index belong together"),
         ({"count": 2, "address": "h:1"}, "address and index belong together"),
+        ({"count": 2, "address": "h", "index": 1}, "address=h: has no port"),
         ({"count": 2, "address": "h:1", "index": 2}, r"index=2: is no number of"),
     ],
 )
