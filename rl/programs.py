@@ -33,8 +33,9 @@ class Programs:
     """Runs ``sampler``'s programs: they compile once, the state never leaves here."""
 
     def __init__(self, sampler: Sampler, dtype: Any):
-        self.sampler, self.dtype = sampler, dtype
-        self.state: State | None = sampler.new_state(dtype)
+        self.sampler = sampler
+        self._make_state = sampler.make_state(dtype)
+        self.state: State | None = self._make_state()
         self._place = sampler.place_params()
         self._params = None
         self._compiled: dict[str, Any] = {}
@@ -50,7 +51,7 @@ class Programs:
             return
         self._params = self._place(params)
         if self.state is None:
-            self.state = self.sampler.new_state(self.dtype)
+            self.state = self._make_state()
 
     def compile(self) -> None:
         """Compile every program, unless that has been done."""

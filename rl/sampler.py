@@ -140,17 +140,17 @@ class Sampler:
 
         return jax.jit(place, out_shardings=self._sharding(PartitionSpec()))
 
-    def new_state(self, dtype: Any) -> State:
-        """An empty cache."""
+    def make_state(self, dtype: Any) -> Callable[[], State]:
+        """A jitted function that makes an empty cache."""
 
-        def make():
+        def make() -> State:
             slots = self.slots * self.devices
             return State(
                 cache=init_cache(self.config, slots, self.length, dtype),
                 hidden=jnp.zeros((slots, self.config.hidden_size), dtype),
             )
 
-        return jax.jit(make, out_shardings=self._sharding(self._rows()))()
+        return jax.jit(make, out_shardings=self._sharding(self._rows()))
 
     def new_chunks(self) -> Chunks:
         """Prefill arguments, in NumPy, all rows of which are padding."""
