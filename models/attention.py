@@ -7,11 +7,9 @@ What each backend can do, besides causal attention with grouped heads (``CAN``):
     blocked     yes     yes       yes       anything; the default
     cudnn       yes     no        yes       NVIDIA GPUs, 16-bit types, H <= 128
 
-The cache is always read in fixed blocks: in a loop (``cached_attention``), or all that
-were settled when a dispatch began, at once (``settled_attention``).
-
-All of them compute softmax in float32, and what they compute for a row does not depend
-on the other rows: a block that is masked for a row adds exactly nothing to it.
+The cache is always read in fixed blocks. All of them compute softmax in float32, and
+what they compute for a row does not depend on the other rows: a block that is masked
+for a row leaves that row's running maximum, sum and output exactly as they were.
 """
 
 from collections.abc import Callable, Collection
@@ -231,83 +229,3 @@ def cached_attention(
     out = (out / jnp.maximum(total, TINY)[..., None]).astype(q.dtype)
     out = out.reshape(batch, kv_heads, groups, queries, width)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)
-
-
-def settled_attention(
-    q: Float[Array, "B N H"],
-    settled: tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]],
-    recent: tuple[Float[Array, "B K T H"], Float[Array, "B K T H"]],
-    positions: Int[Array, " B"],
-    step: Int[Array, ""],
-    *,
-    block: int,
-    window: int = 0,
-) -> Float[Array, "B N H"]:
-    """Attention of one query a row over keys and values in two places, without a loop.
-
-    A longer S changes no bit of what a row gets: sums over positions are sums of whole
-    blocks' sums, in order, and each of those is computed alike however many there are
-    (XLA's small matrix products and sums are not, on a CPU: hence one matrix-vector
-    product for each query of a group, several times as fast besides, and ``_halved``).
-
-    Args:
-      settled: of the positions from 0 on; those before ``positions`` are seen.
-      recent: of the positions from ``positions`` on; ``step + 1`` of them are seen.
-      block: S is a multiple of it.
-      window: how many positions, its own included, a query sees at most; 0: all.
-    """
-    (keys, values), (new_keys, new_values) = settled, recent
-    batch, kv_heads, length, width = keys.shape
-    groups = q.shape[1] // kv_heads
-    blocks = length // block
-    exact = jnp.float32
-    q = q.reshape(batch, kv_heads, groups, width) * width**-0.5
-    each = [
-        jnp.einsum("BKSH,BKH->BKS", keys, q[:, :, g], preferred_element_type=exact)
-        for g in range(groups)
-    ]
-    scores = jnp.stack(each, axis=2)
-    new_scores = jnp.einsum(
-        "BKTH,BKGH->BKGT", new_keys, q, preferred_element_type=exact
-    )
-    at, new_at = jnp.arange(length), jnp.arange(new_keys.shape[2])
-    seen = at < positions[:, None]
-    new_seen = new_at <= step
-    if window:
-        seen &= at > positions[:, None] + step - window
-        new_seen &= new_at > step - window
-    seen = seen[:, None, None]
-    highest = jnp.maximum(
-        jnp.where(seen, scores, MASKED).max(-1),
-        jnp.where(new_seen, new_scores, MASKED).max(-1),
-    )[..., None]
-    weights = jnp.where(seen, jnp.exp(scores - highest), 0.0)
-    new_weights = jnp.where(new_seen, jnp.exp(new_scores - highest), 0.0)
-    weights = weights.reshape(batch, kv_heads, groups, blocks, block)
-    rounded = weights.astype(values.dtype)
-    values = values.reshape(batch, kv_heads, blocks, block, width)
-    each = [
-        jnp.einsum(
-            "BKnS,BKnSH->BKnH", rounded[:, :, g], values, preferred_element_type=exact
-        )
-        for g in range(groups)
-    ]
-    parts = jnp.stack(each, axis=2)
-    out = jnp.einsum(
-        "BKGT,BKTH->BKGH",
-        new_weights.astype(new_values.dtype),
-        new_values,
-        preferred_element_type=exact,
-    )
-    total, totals = new_weights.sum(-1), _halved(weights)
-    for index in range(blocks):
-        out, total = out + parts[:, :, :, index], total + totals[..., index]
-    return (out / total[..., None]).reshape(q.shape[0], -1, width)
-
-
-def _halved(x: Float[Array, "... S"]) -> Float[Array, "..."]:
-    """Sums over the last axis, in an order that depends on its length only."""
-    while x.shape[-1] % 2 == 0:
-        half = x.shape[-1] // 2
-        x = x[..., :half] + x[..., half:]
-    return sum(x[..., index] for index in range(x.shape[-1]))

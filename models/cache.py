@@ -43,35 +43,6 @@ def write_tokens(
     return at.set(new, mode="drop", unique_indices=True).reshape(tensor.shape)
 
 
-def settled(cache: Cache, length: int) -> Cache:
-    """A copy of the first ``length`` positions of every slot."""
-    return jax.tree.map(lambda tensor: tensor[:, :, :length], cache)
-
-
-def write_recent(
-    tensor: Float[Array, "B K T H"], new: Float[Array, "B K H"], step: Int[Array, ""]
-) -> Float[Array, "B K T H"]:
-    """Put one token of every slot at the same place."""
-    new = new[:, :, None].astype(tensor.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(tensor, new, step, axis=2)
-
-
-def settle(
-    tensor: Float[Array, "B K S H"],
-    recent: Float[Array, "B K T H"],
-    positions: Int[Array, " B"],
-    counts: Int[Array, " B"],
-) -> Float[Array, "B K S H"]:
-    """Put the first ``counts`` recent tokens of each slot at ``positions`` and on."""
-    slots, kv_heads, length, width = tensor.shape
-    at = jnp.arange(recent.shape[2])
-    outside = jnp.where(at < counts[:, None], positions[:, None] + at, length)
-    heads = tensor.reshape(slots * kv_heads, length, width)
-    index = jnp.arange(slots * kv_heads)[:, None], jnp.repeat(outside, kv_heads, axis=0)
-    new = recent.reshape(slots * kv_heads, -1, width)
-    return heads.at[index].set(new, mode="drop").reshape(tensor.shape)
-
-
 def write_chunks(
     tensor: Float[Array, "B K S H"],
     new: Float[Array, "R C K H"],

@@ -11,17 +11,9 @@ from models.attention import (
     cached_attention,
     choose_backend,
     row_attention,
-    settled_attention,
 )
 from models.blocked_attention import SAVED
-from models.cache import (
-    Cache,
-    read_rows,
-    read_slots,
-    write_chunks,
-    write_recent,
-    write_tokens,
-)
+from models.cache import Cache, read_rows, read_slots, write_chunks, write_tokens
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.layers import rms_norm
@@ -311,49 +303,6 @@ def decode_step(
         x, cache = _cached_layers(params, config, x, positions[:, None], cache, attend)
         x = _final_norm(params, config, x[:, 0])
         return cache, x
-
-
-def settled_step(
-    params: Params,
-    config: DecoderConfig,
-    settled: Cache,
-    recent: Cache,
-    tokens: Int[Array, " B"],
-    positions: Int[Array, " B"],
-    step: Int[Array, ""],
-    *,
-    block: int,
-) -> tuple[Cache, Float[Array, "B D"]]:
-    """Append one token to every row of ``recent``, where decoding goes on.
-
-    Args:
-      params: from ``unstack``.
-      settled: keys and values [B, K, S, H] of at least the positions before
-        ``positions``, S a multiple of ``block``.
-      recent: keys and values [B, K, T, H] of the positions from ``positions`` on.
-      tokens: go to the place ``step`` of ``recent``.
-
-    Returns:
-      ``recent`` and the hidden states of the new tokens, after the final norm.
-    """
-
-    def attend(q, k, v, layer, window):
-        old, layer = layer
-        layer = tuple(
-            write_recent(tensor, new[:, 0], step)
-            for tensor, new in zip(layer, (k, v), strict=True)
-        )
-        out = settled_attention(
-            q[:, 0], old, layer, positions, step, block=block, window=window
-        )
-        return out[:, None].astype(q.dtype), layer
-
-    with jax.named_scope("decode_step"):
-        x = params["embed"][tokens][:, None]
-        at = (positions + step)[:, None]
-        both = tuple(zip(settled, recent, strict=True))
-        x, recent = _cached_layers(params, config, x, at, both, attend)
-        return recent, _final_norm(params, config, x[:, 0])
 
 
 def _final_norm(params, config, x):

@@ -1,4 +1,4 @@
-"""Shapes of the 7-8B models of the method, for plans made where no weights are.
+"""Shapes of published models, for plans and benchmarks where no weights are.
 
 The numbers are those of each model's ``config.json`` on the Hugging Face hub; where the
 model's folder is at hand, its own file is read instead.
@@ -11,6 +11,32 @@ from models.errors import UserError
 from models.hf_folder import load_config
 
 PUBLISHED: dict[str, dict] = {
+    "Qwen/Qwen3-1.7B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 40960,
+    },
+    "Qwen/Qwen3-4B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 40960,
+    },
     "Qwen/Qwen3-8B": {
         "model_type": "qwen3",
         "vocab_size": 151936,
@@ -20,6 +46,7 @@ PUBLISHED: dict[str, dict] = {
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
         "head_dim": 128,
+        "rope_theta": 1_000_000.0,
         "max_position_embeddings": 40960,
     },
     "Qwen/Qwen2.5-7B-Instruct": {
@@ -30,6 +57,7 @@ PUBLISHED: dict[str, dict] = {
         "num_hidden_layers": 28,
         "num_attention_heads": 28,
         "num_key_value_heads": 4,
+        "rope_theta": 1_000_000.0,
         "max_position_embeddings": 32768,
     },
     "allenai/Olmo-3-7B-Instruct": {

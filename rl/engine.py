@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -45,11 +45,6 @@ class EngineConfig:
       prefill_rows: chunks per prefill dispatch and device.
       prefill_calls: most prefill dispatches between two decode dispatches.
       cache_block: positions of the cache read at a time.
-      cache_reading: how decoding reads the cache: "in_place": block after block, up to
-        the longest row; "copied": a dispatch begins with a copy of the part that the
-        longest row needs, which every step then reads without a loop.
-      decode_programs: where it is copied: how many lengths of that part there are, each
-        with a program of its own.
       max_stop_ids: most stop ids of a request.
     """
 
@@ -60,8 +55,6 @@ class EngineConfig:
     prefill_rows: int = 4
     prefill_calls: int = 64
     cache_block: int = 128
-    cache_reading: Literal["in_place", "copied"] = "in_place"
-    decode_programs: int = 4
     max_stop_ids: int = 8
 
 
@@ -105,8 +98,6 @@ class Engine:
             prefill_rows=e.prefill_rows,
             copies=4 * e.slots // devices,
             cache_block=e.cache_block,
-            copy_cache=e.cache_reading == "copied",
-            decode_programs=e.decode_programs,
             max_stop_ids=e.max_stop_ids,
             valid_vocab=min(vocab_rows(tokenizer), config.vocab_size),
             mesh=mesh,
@@ -323,9 +314,7 @@ class Engine:
         slots = np.asarray([row.slot for row in ready])
         self._controls.active[:] = False
         self._controls.active[slots] = True
-        longest = int(self._controls.positions[slots].max())
-        program = self.sampler.decode_program(longest)
-        sampled = self._programs.run(program, self._controls)
+        sampled = self._programs.run("decode", self._controls)
         tokens, logprobs = np.asarray(sampled.tokens), np.asarray(sampled.logprobs)
         counts = np.asarray(sampled.counts)
         self._controls.positions[slots] += counts[slots]

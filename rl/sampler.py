@@ -8,7 +8,6 @@ of which runs the same programs on its own slots with its own copy of the parame
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from models import forward
-from models.cache import Cache, copy_chunks, init_cache, settle, settled
+from models.cache import Cache, copy_chunks, init_cache
 from models.config import DecoderConfig
 from rl.sampling import position_keys, row_keys, sample
 
@@ -101,27 +100,9 @@ class Sampler:
     prefill_rows: int
     copies: int
     cache_block: int
-    copy_cache: bool
-    decode_programs: int
     max_stop_ids: int
     valid_vocab: int
     mesh: Mesh | None = None
-
-    @property
-    def decode_lengths(self) -> tuple[int, ...]:
-        """Positions that the programs of decoding read at most, each its own."""
-        if not self.copy_cache:
-            return (self.length,)
-        blocks = self.length // self.cache_block
-        parts = range(1, self.decode_programs + 1)
-        found = {-(-blocks * part // self.decode_programs) for part in parts}
-        return tuple(self.cache_block * count for count in sorted(found))
-
-    def decode_program(self, longest: int) -> str:
-        """Name of the program for active slots of up to ``longest`` tokens."""
-        if not self.copy_cache:
-            return "decode"
-        return f"decode_{min(x for x in self.decode_lengths if x >= longest)}"
 
     @property
     def devices(self) -> int:
@@ -195,10 +176,8 @@ class Sampler:
         programs = {
             "prefill": (self.prefill, self.new_chunks()),
             "copy": (self.copy, self.new_copies()),
+            "decode": (self.decode, self.new_controls()),
         }
-        for length in self.decode_lengths:
-            decode = partial(self.decode, length=length)
-            programs[self.decode_program(length)] = decode, self.new_controls()
         return {
             name: self._jit(program).lower(params, state, arguments).compile()
             for name, (program, arguments) in programs.items()
@@ -234,80 +213,27 @@ class Sampler:
         return State(cache=cache, hidden=state.hidden[copies.hidden_from]), None
 
     def decode(
-        self, params: Any, state: State, controls: Controls, *, length: int
+        self, params: Any, state: State, controls: Controls
     ) -> tuple[State, Sampled]:
-        """Sample up to ``decode_steps`` tokens a slot, fewer when all are done.
-
-        Args:
-          length: with ``copy_cache``: no active slot holds more tokens than that.
-        """
-        if not self.copy_cache:
-
-            def advance(cache, tokens, step, active):
-                return forward.decode_step(
-                    params,
-                    self.config,
-                    cache,
-                    tokens,
-                    controls.positions + step,
-                    active,
-                    block=self.cache_block,
-                )
-
-            cache, hidden, _, sampled = self._decode(
-                params, state, controls, state.cache, advance
-            )
-            return State(cache=cache, hidden=hidden), sampled
-        # Sliced once for all steps: XLA would copy a slice of the cache every step.
-        old = settled(state.cache, length)
-
-        def advance_recent(recent, tokens, step, active):
-            del active  # what idle slots get here is not kept
-            return forward.settled_step(
-                params,
-                self.config,
-                old,
-                recent,
-                tokens,
-                controls.positions,
-                step,
-                block=self.cache_block,
-            )
-
-        dtype = state.hidden.dtype
-        recent = init_cache(self.config, self.slots, self.decode_steps, dtype)
-        recent, hidden, kept, sampled = self._decode(
-            params, state, controls, recent, advance_recent
-        )
-        cache = jax.tree.map(
-            lambda x, new: settle(x, new, controls.positions, kept), state.cache, recent
-        )
-        return State(cache=cache, hidden=hidden), sampled
-
-    def _decode(self, params, state: State, controls: Controls, cache, advance):
-        """The loop of ``decode``; ``advance`` appends tokens to ``cache``.
-
-        Returns:
-          cache, hidden states, how many tokens each slot appended, what was sampled.
-        """
+        """Sample up to ``decode_steps`` tokens a slot, fewer when all are done."""
         base_keys = row_keys(controls.seeds)
         shape = (self.slots, self.decode_steps)
-        none = jnp.zeros(self.slots, jnp.int32)
         sampled = Sampled(
             tokens=jnp.zeros(shape, jnp.int32),
             logprobs=jnp.zeros(shape, jnp.float32),
-            counts=none,
+            counts=jnp.zeros(self.slots, jnp.int32),
         )
 
         def unfinished(carry):
-            step, _, _, active, _, _ = carry
+            step, _, active, _ = carry
             return (step < self.decode_steps) & jnp.any(active)
 
         def body(carry):
-            step, cache, hidden, active, kept, sampled = carry
+            step, state, active, sampled = carry
+            positions = controls.positions + step
             tokens, logprobs = sample(
-                forward.unembed(params, self.config, hidden),
-                position_keys(base_keys, controls.positions + step),
+                forward.unembed(params, self.config, state.hidden),
+                position_keys(base_keys, positions),
                 controls.temperature,
                 controls.top_p,
                 controls.top_k,
@@ -321,23 +247,22 @@ class Sampler:
             )
             stopped = jnp.any(tokens[:, None] == controls.stop_ids, axis=1)
             active = active & ~stopped & (sampled.counts < controls.remaining)
-            cache, new = advance(cache, tokens, step, active)
-            hidden = jnp.where(active[:, None], new, hidden)
-            return step + 1, cache, hidden, active, kept + active, sampled
+            cache, hidden = forward.decode_step(
+                params,
+                self.config,
+                state.cache,
+                tokens,
+                positions,
+                active,
+                block=self.cache_block,
+            )
+            hidden = jnp.where(active[:, None], hidden, state.hidden)
+            return step + 1, State(cache=cache, hidden=hidden), active, sampled
 
         with jax.named_scope("decode"):
-            start = (
-                jnp.int32(0),
-                cache,
-                state.hidden,
-                controls.active,
-                none,
-                sampled,
-            )
-            _, cache, hidden, _, kept, sampled = jax.lax.while_loop(
-                unfinished, body, start
-            )
-        return cache, hidden, kept, sampled
+            start = (jnp.int32(0), state, controls.active, sampled)
+            _, state, _, sampled = jax.lax.while_loop(unfinished, body, start)
+        return state, sampled
 
     def _rows(self) -> PartitionSpec:
         return PartitionSpec(self.mesh.axis_names) if self.mesh else PartitionSpec()

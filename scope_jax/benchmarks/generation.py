@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from models import hf
 from models.config import DecoderConfig
@@ -40,13 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefill-chunk", type=int, default=64)
     parser.add_argument("--cache-block", type=int, default=128)
     parser.add_argument(
-        "--cache-reading",
-        choices=get_args(EngineConfig.__annotations__["cache_reading"]),
-        default="in_place",
-        help="how decoding attends to the cache",
-    )
-    parser.add_argument("--decode-programs", type=int, default=8)
-    parser.add_argument(
         "--peer-batch", type=int, default=8, help="conversations a peer plays together"
     )
 
@@ -66,8 +59,6 @@ def make_engine(
         prefill_rows=args.prefill_rows,
         prefill_chunk=args.prefill_chunk,
         cache_block=args.cache_block,
-        cache_reading=args.cache_reading,
-        decode_programs=args.decode_programs,
     )
     engine = Engine(params, config, Ids(config.vocab_size), sizes)
     engine.compile()

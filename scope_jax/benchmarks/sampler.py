@@ -116,7 +116,6 @@ def bus(
             flops = prefilled * (2 * blocks + seen)
             # Only decoding: the prompts are in the cache already.
             gaps = trace.host_gaps(lambda e=engine, w=work: generation.play(e, w))
-            reading = "copied" if engine.sampler.copy_cache else "in_place"
             rate = count * NEW / best["perf/decode_seconds"]
             found.setdefault(f"length {length}", []).append((count, rate))
             notes[f"{count} slots, length {length}"] = {
@@ -127,7 +126,7 @@ def bus(
                 "prefill FLOP/s": flops,
                 "prefill MFU": flops / FLOPS if sheet else None,
                 "host gaps": gaps,
-                "attention": f"XLA, cache {reading}",
+                "attention": f"XLA, in blocks of {args.cache_block}",
                 "memory": describe(engine.compile()),
             }
             del engine

@@ -6,9 +6,8 @@ import jax
 
 from models import forward
 from models.config import DecoderConfig
+from models.published import PUBLISHED
 from models.rope import Rope
-
-ROPE = Rope(rope_theta=1_000_000.0)  # as published; google-tunix knows no other
 
 SHAPES = {
     # 31.5 million parameters: fits where the peers' figures are taken, on two cores.
@@ -21,45 +20,13 @@ SHAPES = {
         num_heads=8,
         num_kv_heads=4,
         head_dim=64,
-        rope=ROPE,
+        # As in the published ones; google-tunix knows no other.
+        rope=Rope(rope_theta=1_000_000.0),
         tie_embeddings=True,
     ),
-    "qwen3_1_7b": DecoderConfig(
-        model_type="qwen3",
-        vocab_size=151_936,
-        num_layers=28,
-        hidden_size=2_048,
-        intermediate_size=6_144,
-        num_heads=16,
-        num_kv_heads=8,
-        head_dim=128,
-        rope=ROPE,
-        tie_embeddings=True,
-    ),
-    "qwen3_4b": DecoderConfig(
-        model_type="qwen3",
-        vocab_size=151_936,
-        num_layers=36,
-        hidden_size=2_560,
-        intermediate_size=9_728,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        rope=ROPE,
-        tie_embeddings=True,
-    ),
-    "qwen3_8b": DecoderConfig(
-        model_type="qwen3",
-        vocab_size=151_936,
-        num_layers=36,
-        hidden_size=4_096,
-        intermediate_size=12_288,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        rope=ROPE,
-        tie_embeddings=False,
-    ),
+    "qwen3_1_7b": DecoderConfig.from_hf(PUBLISHED["Qwen/Qwen3-1.7B"]),
+    "qwen3_4b": DecoderConfig.from_hf(PUBLISHED["Qwen/Qwen3-4B"]),
+    "qwen3_8b": DecoderConfig.from_hf(PUBLISHED["Qwen/Qwen3-8B"]),
 }
 
 

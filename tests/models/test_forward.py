@@ -158,6 +158,8 @@ def test_remat_policies_keep_less_and_less_and_leave_the_gradient_alone():
 @pytest.mark.parametrize(
     ("name", "count"),
     [
+        ("Qwen/Qwen3-1.7B", 1_720_574_976),
+        ("Qwen/Qwen3-4B", 4_022_468_096),
         ("Qwen/Qwen3-8B", 8_190_735_360),
         ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
         ("allenai/Olmo-3-7B-Instruct", 7_298_011_136),

@@ -278,23 +278,6 @@ def test_every_program_is_listed_with_its_memory(engine, params):
     assert "copy 0 MB" in describe(memory)
 
 
-def test_a_copied_cache_gives_the_same_tokens_and_no_row_sees_another(
-    engine, tiny_config, params
-):
-    """Bits may differ between the two ways of reading, but not between companies."""
-    sizes = replace(SIZES, cache_reading="copied", decode_programs=3)
-    copied = Engine(params, tiny_config, Letters(), sizes)
-    decode = [f"decode_{length}" for length in (64, 96, 128)]
-    assert list(copied.compile()) == ["prefill", "copy", *decode]
-    requests = crowd()
-    together = copied.generate(requests)
-    for expected, got in zip(engine.generate(requests), together, strict=True):
-        assert got.ids == expected.ids
-        np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
-    alone = [copied.generate([request])[0] for request in requests]
-    assert sampled(together) == sampled(alone)
-
-
 def test_four_devices_sample_what_one_does(engine, tiny_config, params):
     mesh = jax.make_mesh(
         (2, 2), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2
