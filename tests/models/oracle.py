@@ -27,9 +27,7 @@ SHAPE = dict(
 def make_model(family: str, *, seed: int = 0, **fields: Any):
     """A transformers model in which no tensor is what initialisation makes it."""
     name = FAMILIES[family].architecture
-    # A padding id would silence the gradient of its row of the embedding in torch.
-    shape = SHAPE | {"pad_token_id": None}
-    hf_config = getattr(transformers, f"{name}Config")(**shape | fields)
+    hf_config = getattr(transformers, f"{name}Config")(**SHAPE | fields)
     hf_config._attn_implementation = "eager"
     model = getattr(transformers, f"{name}ForCausalLM")(hf_config).eval()
     generator = torch.Generator().manual_seed(seed)
