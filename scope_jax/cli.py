@@ -228,6 +228,9 @@ def _condense(box: str, argv: list[str]) -> str:
     stray = said.removeprefix("Unrecognized options: ")
     if stray != said:
         return f"{stray}: belongs to no field: write --field value"
+    refused = re.match(r"Error parsing (?:config|options)\.?([\w.\-]*): (.*)", said)
+    if refused:
+        return _refused(refused[1].replace("-", "_"), refused[2], argv)
     named = re.search(r"--([a-z][\w.\-]*\w)", said)
     flag = "--" + named.group(1).replace("-", "_") if named else ""
     given = argv[argv.index(flag) + 1 :] if flag in argv else []
@@ -235,3 +238,24 @@ def _condense(box: str, argv: list[str]) -> str:
     reason = re.sub(r"^Error parsing --[\w.\-]+: | for argument '--[\w.\-]+'", "", said)
     reason = reason.rstrip(".") or "cannot be read"
     return f"{flag}{value}: {reason}: see the field in --help"
+
+
+def _refused(section: str, reason: str, argv: list[str]) -> str:
+    """What a section's settings say of themselves, with the options that it is about.
+
+    ``reason`` starts with the field and its value, as the section knows them.
+    """
+    given: dict[str, str] = {}
+    for token in argv:
+        if token.startswith("--"):
+            given[last := token[2:]] = token
+        else:
+            given[last] += f" {token}"
+    prefix = f"{section}." if section else ""
+    inside = {k: v for k, v in given.items() if k.startswith(prefix)}
+    about, _, why = reason.partition(": ")
+    field = re.match(r"[\w.]*", about)[0]
+    for name, option in inside.items():
+        if f".{name}".endswith(f".{field}"):
+            return f"{option}: {why}"
+    return f"{', '.join(inside.values()) or section}: {reason}"

@@ -102,6 +102,25 @@ def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("--inference.port 99999", "must be within 0..65535"),
+        ("--solver-train.optimizer.beta1 2", "must be at least 0 and less than 1"),
+        ("--placement.trainer.mesh.fsdp 0", "must be at least 1"),
+        ("--placement.hosts.address host", "placement.hosts: address and index"),
+        ("--solver_train.sampling.temperature 0.5", "is not update.temperature 1.0"),
+        # the one that was not given is at odds with it
+        ("--solver_train.update.temperature 0.5", "sampling.temperature 1.0: is not"),
+    ],
+)
+def test_what_a_section_refuses_is_said_with_the_option_as_it_was_given(given, why):
+    with pytest.raises(UserError) as caught:
+        parse(f"--config tiny --seed 3 {given} --tasks.low 0.1")
+    expected = f"{given.replace('solver-train', 'solver_train')}: {why}"
+    assert str(caught.value).startswith(expected)
+
+
 def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
@@ -141,14 +160,23 @@ def fields_without_text(cls):
     ]
 
 
-def test_a_script_prints_one_line_and_exits_with_2(tmp_path):
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("--sed 1", "--sed: no such field: did you mean --seed?"),
+        (
+            "--solver_train.optimizer.beta1 2",
+            "--solver_train.optimizer.beta1 2: must be at least 0 and less than 1",
+        ),
+    ],
+)
+def test_a_script_prints_one_line_and_exits_with_2(mistake, said):
     program = (
         "from scope_jax import cli; import configs\n"
         "cli.run_main(lambda argv: cli.parse(argv, load=configs.load))"
     )
-    command = [sys.executable, "-c", program, "--config", "tiny", "--sed", "1"]
+    command = [sys.executable, "-c", program, "--config", "tiny", *mistake.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    expected = "error: --sed: no such field: did you mean --seed?\n"
-    assert done.stderr == expected
+    assert done.stderr == f"error: {said}\n"
