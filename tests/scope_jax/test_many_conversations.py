@@ -17,8 +17,8 @@ from scope_jax.conversation import ConversationSpec
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.rollouts import Limits, converse
 from scope_jax.types import TOOL_FORMATS
+from tests.scope_jax.rewarded import call
 from tests.scope_jax.scripted import renderer
-from tests.scope_jax.test_rewards import call
 
 KINDS = ("challenger", "solver", "solver_eval", "difficulty", "task")
 COUNT = 1000
