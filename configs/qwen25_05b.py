@@ -21,7 +21,7 @@ from dataclasses import replace
 from retrieval.config import RetrievalConfig
 from rl.engine import EngineConfig
 from rl.records import SamplingParams
-from rl.update import UpdateConfig
+from rl.update_config import UpdateConfig
 from scope_jax.challenger import ChallengerConfig
 from scope_jax.config import (
     CheckpointConfig,
@@ -30,11 +30,11 @@ from scope_jax.config import (
     ModelConfig,
     StageConfig,
     TasksConfig,
-    gpus,
     solver_stage,
 )
 from scope_jax.inference import InferenceConfig
 from scope_jax.judge import JudgeConfig
+from scope_jax.placement import gpus
 
 # At temperature 1 a model of this size strays from the formats in most turns.
 TURN = SamplingParams(temperature=0.7, max_new_tokens=256)

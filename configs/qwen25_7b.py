@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from retrieval.config import RetrievalConfig
 from rl.engine import EngineConfig
-from scope_jax.config import Config, ModelConfig, gpus
+from scope_jax.config import Config, ModelConfig
 from scope_jax.inference import InferenceConfig
+from scope_jax.placement import gpus
 
 
 def config() -> Config:

@@ -17,7 +17,7 @@ from retrieval.config import RetrievalConfig
 from rl.engine import EngineConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import SamplingParams
-from rl.update import UpdateConfig
+from rl.update_config import UpdateConfig
 from scope_jax.challenger import ChallengerConfig
 from scope_jax.config import (
     CheckpointConfig,
@@ -26,11 +26,11 @@ from scope_jax.config import (
     ModelConfig,
     StageConfig,
     TasksConfig,
-    gpus,
     solver_stage,
 )
 from scope_jax.inference import InferenceConfig
 from scope_jax.judge import JudgeConfig
+from scope_jax.placement import gpus
 
 TURN = SamplingParams(max_new_tokens=96)
 LENGTH = 512

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.errors import UserError
 from models.sharding import make_mesh, replicated
-from scope_jax.config import HostsConfig
+from scope_jax.placement import HostsConfig
 
 T = TypeVar("T")
 

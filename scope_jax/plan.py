@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from models.errors import UserError
 from models.published import shape_of
 from rl import memory
-from scope_jax.config import Config, ProcessConfig, StageConfig, check_sizes
+from scope_jax.config import Config, StageConfig, check_sizes
+from scope_jax.placement import ProcessConfig
 from scope_jax.session import resolve
 
 GIGA = 1e9

@@ -13,7 +13,8 @@ import configs
 from models.errors import UserError
 from rl.records import SamplingParams
 from scope_jax import settings
-from scope_jax.config import Config, ModelConfig, StageConfig, gpus
+from scope_jax.config import Config, ModelConfig, StageConfig
+from scope_jax.placement import gpus
 from scope_jax.settings import leaves
 
 FAMILIES = ("qwen25_7b", "qwen3_8b", "olmo3_7b")

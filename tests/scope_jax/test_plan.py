@@ -10,7 +10,7 @@ import pytest
 import configs
 from models.errors import UserError
 from models.published import shape_of
-from scope_jax.config import (
+from scope_jax.placement import (
     HostsConfig,
     InferenceProcess,
     MeshConfig,

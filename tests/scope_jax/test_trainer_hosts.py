@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import UserError
 from scope_jax import hosts
-from scope_jax.config import HostsConfig
+from scope_jax.placement import HostsConfig
 from scope_jax.run_folder import Follower
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ import signal, sys
 from pathlib import Path
 import jax, numpy as np
 from scope_jax import hosts
-from scope_jax.config import HostsConfig
+from scope_jax.placement import HostsConfig
 from models.errors import UserError
 from models.sharding import make_mesh, param_shardings, place
 
