@@ -89,7 +89,7 @@ def restore(
     Args:
       folder: the folder given to ``save``.
       abstract_state: tree of ``jax.ShapeDtypeStruct`` with shardings, of the structure
-        wanted back (``rl.update.Updater.abstract_state``). The mesh may differ from
+        wanted back (``rl.train_state.States.abstract``). The mesh may differ from
         the one that saved.
       step: which; None takes the latest.
 

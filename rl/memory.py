@@ -16,7 +16,7 @@ from jax.sharding import AbstractMesh, Mesh
 from models import forward, sharding
 from models.config import DecoderConfig
 from rl.engine import EngineConfig
-from rl.update import UpdateConfig
+from rl.update_config import UpdateConfig
 
 # What the packed arrays and old log-probs of an optimizer batch take a position.
 BATCH_BYTES = 4 * 10

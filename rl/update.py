@@ -6,19 +6,16 @@ optimizer batch, so the gradient doesn't depend on how rows are packed or cut.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
-from models import forward, sharding
-from models.attention import Backend, choose_backend
+from models import sharding
+from models.attention import choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
 from rl import objective, optimizer, packing
@@ -26,58 +23,8 @@ from rl.losses import LossConfig
 from rl.objective import Params
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum
-
-# Kind of memory in which an optimizer waits.
-PARKED = "pinned_host"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateConfig:
-    """Shapes and arithmetic of the update; none of them changes its meaning."""
-
-    length: int = 16_384
-    """Positions of a packed row; a longer datum is left out and counted."""
-    rows: int = 4
-    """Rows a micro-batch; a multiple of the mesh's data x fsdp."""
-    capacity: int = 16
-    """Micro-batches of an optimizer batch are padded to a multiple of this, which
-    bounds how many programs are compiled; padding costs memory, not time."""
-    mini_batch_rows: int = 0
-    """Datums an optimizer update; 0 makes one update of the whole batch."""
-    logit_chunk: int = 512
-    """Tokens of each row whose logits exist at once."""
-    remat: forward.Remat = "block"
-    """What the backward pass recomputes to save memory: each whole block, all but its
-    attention, all but its attention and matrix products, or nothing."""
-    attention: Backend = "auto"
-    """How attention is computed, see `models.attention`; auto is blocked. cudnn has no
-    packed rows: each datum takes a row of its own."""
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
-    Master weights, moments and gradient sums are float32 always."""
-    max_skipped: int = 3
-    """Updates in a row with a gradient that is not finite, all of them skipped, after
-    which training stops."""
-    temperature: float = 1.0
-    """Temperature of the policy that is trained; the one it was sampled at."""
-    offload_optimizer: bool = False
-    """Keep Adam's moments in the host's pinned memory while rollouts are played; they
-    come back for each update."""
-
-    def __post_init__(self):
-        for name in ("length", "rows", "capacity", "logit_chunk", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.mini_batch_rows < 0:
-            raise UserError(
-                f"mini_batch_rows={self.mini_batch_rows}: must not be negative; 0 "
-                "makes one update of the whole batch"
-            )
-        if not self.temperature > 0:
-            raise UserError(
-                f"temperature={self.temperature}: a policy that is trained has one: "
-                "make it positive"
-            )
+from rl.train_state import States, TrainState
+from rl.update_config import UpdateConfig
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -90,23 +37,6 @@ class NonFiniteGradientError(ArithmeticError):
     def __init__(self, updates: int, datums: Sequence[Datum]):
         super().__init__(f"{updates} gradients in a row were not finite")
         self.datums = tuple(datums)
-
-
-@struct.dataclass
-class TrainState:
-    """Everything that an update changes; one per trained role.
-
-    Attributes:
-      params: float32 master parameters.
-      opt_state: Adam's moments, sharded like the parameters, and updates applied.
-      step: int32, optimizer updates attempted.
-      skipped: int32, updates skipped because the gradient was not finite.
-    """
-
-    params: Params
-    opt_state: optax.ScaleByAdamState
-    step: Array
-    skipped: Array
 
 
 class Updater:
@@ -122,6 +52,7 @@ class Updater:
         probability, as in the sampler.
 
     Attributes:
+      states: makes, moves and copies the states that it updates.
       programs: compiled executables by (name, micro-batches they hold).
       attention: the backend that was chosen.
 
@@ -148,12 +79,6 @@ class Updater:
             )
         self.config, self.loss, self.update_config = config, loss, update
         self.mesh = mesh
-        kinds = [m.kind for m in mesh.devices.flat[0].addressable_memories()]
-        if update.offload_optimizer and PARKED not in kinds:
-            raise UserError(
-                f"update.offload_optimizer=True: these devices have no {PARKED} memory "
-                f"(but {', '.join(kinds)}): leave it off"
-            )
         dtype = update.compute_dtype
         if dtype == "auto":
             on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -180,69 +105,26 @@ class Updater:
         self.optimizer_config = optimizer_config
         pairs = 2 * config.num_layers * config.num_heads * config.head_dim
         self._logit_cost = config.hidden_size * config.vocab_size / pairs
-        self.param_shardings = sharding.param_shardings(config, mesh)
-        self.state_shardings = self._state_shardings()
+        self.states = States(
+            config, mesh, self.compute_dtype, offload=update.offload_optimizer
+        )
         whole = sharding.replicated(mesh)
         rows = sharding.batch_sharding(mesh, leading=1)
         self._batch_sharding = rows
 
-        self._init = jax.jit(self._init_fn, out_shardings=self.state_shardings)
-        self._cast = jax.jit(self._cast_fn, out_shardings=self.param_shardings)
         self._jits = {
             "step": jax.jit(
                 self._step_fn,
                 donate_argnums=0,
-                out_shardings=(self.state_shardings, whole),
+                out_shardings=(self.states.shardings, whole),
             ),
             "gradients": jax.jit(
-                self._accumulate, out_shardings=(self.param_shardings, whole)
+                self._accumulate, out_shardings=(self.states.shardings.params, whole)
             ),
             "logprobs": jax.jit(self._logprobs_fn, out_shardings=rows),
         }
         self.programs: dict[tuple[str, int], Any] = {}
         self._skipped_in_a_row = 0
-
-    # ------------------------------------------------------------------ state
-
-    def init(self, params: Params) -> TrainState:
-        """Returns a fresh state from ``params``, which stay the caller's."""
-        return self._init(sharding.place(params, self.param_shardings))
-
-    def park(self, state: TrainState) -> TrainState:
-        """Returns ``state`` as it waits for the next update; forget the old one.
-
-        With ``offload_optimizer`` its moments are in host memory, else nothing changes.
-        """
-        return self._moments(state, PARKED)
-
-    def _moments(self, state: TrainState, kind: str | None) -> TrainState:
-        """``state`` with its moments in memory of this kind; None: the devices'."""
-        if not self.update_config.offload_optimizer:
-            return state
-        wanted = self.state_shardings.opt_state
-        if kind is not None:
-            wanted = wanted._replace(
-                mu=_in_memory(wanted.mu, kind), nu=_in_memory(wanted.nu, kind)
-            )
-        moved = jax.device_put(state.opt_state, wanted)
-        return state.replace(opt_state=jax.block_until_ready(moved))
-
-    def policy_params(self, state: TrainState) -> Params:
-        """Returns a copy of the parameters in the compute dtype, for the sampler."""
-        return self._cast(state.params)
-
-    def reference_params(self, params: Params) -> Params:
-        """Returns a copy of ``params`` in the compute dtype, placed on the mesh."""
-        return self._cast(sharding.place(params, self.param_shardings))
-
-    def abstract_state(self) -> TrainState:
-        """Returns shapes, dtypes and shardings of a state, for a restore."""
-        abstract = jax.eval_shape(self._init_fn, self._abstract_params())
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            abstract,
-            self.state_shardings,
-        )
 
     # ----------------------------------------------------------------- update
 
@@ -282,7 +164,7 @@ class Updater:
         old: list[Array | None] = [None] * len(batches)
         if len(batches) > 1:
             old = [self.logprobs(state.params, batch) for batch in batches]
-        state = self._moments(state, None)
+        state = self.states.unpark(state)
         every = []
         for batch, old_logprobs in zip(batches, old, strict=True):
             state, metrics = self.step(
@@ -348,7 +230,7 @@ class Updater:
 
     def compile(self) -> None:
         """Compiles, ahead of the run, what ``update`` needs at the usual capacity."""
-        state = self.abstract_state()
+        state = self.states.abstract()
         reference = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
                 x.shape, self.compute_dtype, sharding=x.sharding
@@ -373,37 +255,6 @@ class Updater:
     def _run(self, name: str, *args: Any) -> Any:
         return self._program(name, *args)(*args)
 
-    def _abstract_params(self) -> Params:
-        return jax.eval_shape(
-            lambda: forward.init(self.config, jax.random.key(0), jnp.float32)
-        )
-
-    def _state_shardings(self) -> TrainState:
-        whole = sharding.replicated(self.mesh)
-        # Said outright: under jit alone the moments would come out replicated.
-        opt_state = optax.ScaleByAdamState(
-            count=whole, mu=self.param_shardings, nu=self.param_shardings
-        )
-        return TrainState(
-            params=self.param_shardings, opt_state=opt_state, step=whole, skipped=whole
-        )
-
-    def _init_fn(self, params: Params) -> TrainState:
-        # A real copy: the state is donated later, the caller's parameters are not.
-        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(
-            params=params,
-            opt_state=optimizer.init(params),
-            step=zero,
-            skipped=zero,
-        )
-
-    def _cast_fn(self, params: Params) -> Params:
-        return jax.tree.map(
-            lambda x: jnp.array(x, self.compute_dtype, copy=True), params
-        )
-
     def _to_device(
         self, batch: packing.PackedBatch, old_logprobs: Array | None
     ) -> dict[str, Array]:
@@ -419,13 +270,14 @@ class Updater:
         """Gradient and metric sums over the micro-batches in use."""
         batch = dict(batch)
         num_micro, use_old = batch.pop("num_micro"), batch.pop("use_old")
+        sharded = self.states.shardings.params
 
         def one(i: Array) -> tuple[Params, dict[str, Array]]:
             micro = jax.tree.map(lambda x: x[i], batch)
             grads, sums = jax.grad(self.objective.value, has_aux=True)(
                 params, reference_params, micro, use_old
             )
-            return jax.lax.with_sharding_constraint(grads, self.param_shardings), sums
+            return jax.lax.with_sharding_constraint(grads, sharded), sums
 
         def body(i: Array, carry: tuple[Params, dict[str, Array]]):
             grads, sums = one(i)
@@ -468,7 +320,3 @@ class Updater:
         batch.pop("use_old")
         out = jnp.zeros(batch["tokens"].shape, jnp.float32)
         return jax.lax.fori_loop(0, num_micro, body, out)
-
-
-def _in_memory(shardings: Any, kind: str) -> Any:
-    return jax.tree.map(lambda s: s.with_memory_kind(kind), shardings)

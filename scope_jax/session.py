@@ -21,9 +21,10 @@ from models.sharding import make_mesh
 from retrieval.search import format_passages, open_passages
 from rl.engine import Engine
 from rl.engine_thread import EngineThread
+from rl.optimizer import Params
 from rl.programs import describe
 from rl.records import Completion, Request, SamplingParams
-from rl.update import Params, Updater
+from rl.update import Updater
 from scope_jax import hosts, prompts
 from scope_jax.compilation import Compilations, keep_programs
 from scope_jax.config import Config, StageConfig
@@ -141,7 +142,7 @@ class Session:
         log.info(
             "attention: %s in updates, cache blocks in rollouts", updater.attention
         )
-        self.reference = updater.reference_params(base)
+        self.reference = updater.states.reference_params(base)
         engine = Engine(
             hosts.own_copy(self.reference, self.mesh),
             self.decoder,

@@ -72,9 +72,9 @@ def _use_challenger(session: Session, iteration: int) -> None:
     """Puts this iteration's Challenger on the trainer's own engine."""
     updater = session.updater("challenger")
     state, _, _ = checkpoint.restore(
-        session.folder.checkpoints(iteration, "challenger"), updater.abstract_state()
+        session.folder.checkpoints(iteration, "challenger"), updater.states.abstract()
     )
-    session.use_policy(updater.policy_params(state))
+    session.use_policy(updater.states.policy_params(state))
 
 
 async def _batches(

@@ -20,7 +20,8 @@ from rl import agreement, checkpoint
 from rl.advantages import group_advantages
 from rl.packing import uid_order
 from rl.records import Datum, Trajectory
-from rl.update import NonFiniteGradientError, TrainState
+from rl.train_state import TrainState
+from rl.update import NonFiniteGradientError
 from scope_jax import hosts
 from scope_jax.compilation import return_memory
 from scope_jax.run_folder import write_json_lines
@@ -67,8 +68,8 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
     session.tracker.rewind(iteration, role, done)
     session.folder.record(name, status="running")
     updater.compile()
-    state = updater.park(state)
-    session.use_policy(updater.policy_params(state))
+    state = updater.states.park(state)
+    session.use_policy(updater.states.policy_params(state))
     return_memory()
     with session.tracker.stage(
         iteration, role, total=config.steps, done=done - first
@@ -95,8 +96,8 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                     state, metrics = updater.update(state, session.reference, datums)
                 except NonFiniteGradientError as error:
                     raise stopped(rollouts, error) from error
-                state = updater.park(state)
-                session.use_policy(updater.policy_params(state))
+                state = updater.states.park(state)
+                session.use_policy(updater.states.policy_params(state))
                 updated = time.monotonic()
             metrics |= step_metrics(scored)
             metrics |= {
@@ -112,7 +113,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
             if step == last or _due(session, step):
                 _save(session, iteration, role, step, state)
     session.use_policy(None)
-    session.export(iteration, role, updater.policy_params(state))
+    session.export(iteration, role, updater.states.policy_params(state))
     session.folder.record(name, status="done", step=last)
 
 
@@ -123,7 +124,7 @@ def carry_over(session: Session, iteration: int, role: str) -> None:
     state, _ = _begin(session, iteration, role)
     last = iteration * session.stage_config(role).steps
     _save(session, iteration, role, last, state)
-    session.export(iteration, role, updater.policy_params(state))
+    session.export(iteration, role, updater.states.policy_params(state))
     session.folder.record(f"iter_{iteration}/{role}", status="done", trained=False)
 
 
@@ -133,13 +134,13 @@ def _begin(session: Session, iteration: int, role: str) -> tuple[TrainState, int
     own = session.folder.checkpoints(iteration, role)
     # Asked once: a shared disk may show it to one process before another.
     if (step := hosts.told(lambda: checkpoint.latest(own))) is not None:
-        state, _, _ = checkpoint.restore(own, updater.abstract_state(), step=step)
+        state, _, _ = checkpoint.restore(own, updater.states.abstract(), step=step)
         log.info("iteration %d %s: goes on from step %d", iteration, role, step)
         return state, step
     if iteration == 1:
-        return updater.init(session.base()), 0
+        return updater.states.init(session.base()), 0
     before = session.folder.checkpoints(iteration - 1, role)
-    state, _, step = checkpoint.restore(before, updater.abstract_state())
+    state, _, step = checkpoint.restore(before, updater.states.abstract())
     return state, step
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models import sharding
-from rl.update import UpdateConfig, Updater
+from rl.update import Updater
+from rl.update_config import UpdateConfig
 from scope_jax.benchmarks import update, workloads
 
 
@@ -45,7 +46,7 @@ def test_old_logprobs_are_the_models_own_and_a_little_off(tiny_config, tiny_para
     work = workloads.rollouts(tiny_config.vocab_size, groups=1)[:2]
     done = update.with_logprobs(updater, tiny_params, work)
     datums = [update.datum_of(i, row) for i, row in enumerate(done)]
-    state = updater.init(tiny_params)
+    state = updater.states.init(tiny_params)
     _, metrics = updater.gradients(state, {}, updater.pack(datums))
     # The mean of |N(0, 0.15)|.
     assert metrics["agree/mean"] == pytest.approx(0.15 * (2 / np.pi) ** 0.5, rel=0.15)

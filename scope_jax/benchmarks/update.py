@@ -25,7 +25,8 @@ from rl import memory
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum
-from rl.update import UpdateConfig, Updater
+from rl.update import Updater
+from rl.update_config import UpdateConfig
 from scope_jax.benchmarks import harness, shapes, update_trl, update_tunix, workloads
 from scope_jax.benchmarks.workloads import Rollout
 
@@ -80,7 +81,7 @@ def beside_peers(config: DecoderConfig, args: argparse.Namespace) -> harness.Res
     work = workloads.rollouts(config.vocab_size, groups=args.groups)
     work = with_logprobs(updater, params, work)
     datums = [datum_of(index, row) for index, row in enumerate(work)]
-    state = updater.init(params)
+    state = updater.states.init(params)
     before = np.asarray(params["final_norm"])
     found: dict[str, float] = {}
 
@@ -201,7 +202,7 @@ def on_an_accelerator(
     # On the host, so that the masters are the only copy on the device.
     with jax.default_device(jax.devices("cpu")[0]):
         params = jax.device_get(shapes.random_params(config, jnp.float32))
-    state = updater.init(params)
+    state = updater.states.init(params)
     del params
     batch = updater.pack(full_rows(config.vocab_size, args.rows * args.micro, length))
     found: dict[str, float] = {}

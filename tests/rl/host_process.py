@@ -33,8 +33,8 @@ def main(address, count, index, folder):
     )
     mesh = sharding.make_mesh(fsdp=2 * int(count))
     updater = Updater(config, LOSS, OPTIMIZER, SHAPE, mesh, valid_vocab=VALID)
-    state = updater.init(params)
-    placed = updater.reference_params(reference)
+    state = updater.states.init(params)
+    placed = updater.states.reference_params(reference)
     batch = updater.pack(make_datums(16))
     grads, _ = updater.gradients(state, placed, batch)
     for moment in jax.tree.leaves(state.opt_state.mu["blocks"]["mlp"]):
@@ -42,7 +42,7 @@ def main(address, count, index, folder):
         assert 4 * moment.addressable_shards[0].data.size == moment.size
     state, metrics = updater.update(state, placed, make_datums(12))
     checkpoint.save(f"{folder}/steps", 1, state, meta={"of": int(count)})
-    back, _, _ = checkpoint.restore(f"{folder}/steps", updater.abstract_state())
+    back, _, _ = checkpoint.restore(f"{folder}/steps", updater.states.abstract())
     for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(back), strict=True):
         for mine, read in zip(x.addressable_shards, y.addressable_shards, strict=True):
             np.testing.assert_array_equal(mine.data, read.data)

@@ -10,7 +10,8 @@ from models.errors import UserError
 from rl import checkpoint
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
-from rl.update import UpdateConfig, Updater
+from rl.update import Updater
+from rl.update_config import UpdateConfig
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def updater_of(tiny_config):
 
 @pytest.fixture(scope="module")
 def state(updater_of, tiny_params):
-    state = updater_of(1).init(tiny_params)
+    state = updater_of(1).states.init(tiny_params)
     noise = lambda x: x + np.float32(0.1) if x.dtype == np.float32 else x + 3  # noqa: E731
     return jax.tree.map(noise, state)
 
@@ -42,11 +43,11 @@ def test_restore_is_bit_equal_also_on_another_mesh(fsdp, updater_of, state, tmp_
     meta = {"stage": "solver", "seed": 42, "none": None}
     checkpoint.save(tmp_path / "c", 7, state, meta=meta)
     updater = updater_of(fsdp)
-    got, got_meta, step = checkpoint.restore(tmp_path / "c", updater.abstract_state())
+    got, got_meta, step = checkpoint.restore(tmp_path / "c", updater.states.abstract())
     assert (got_meta, step) == (meta, 7)
     assert_equal(got, state)
     assert isinstance(got.opt_state, optax.ScaleByAdamState)
-    wanted = jax.tree.leaves(updater.state_shardings)
+    wanted = jax.tree.leaves(updater.states.shardings)
     for leaf, named in zip(jax.tree.leaves(got), wanted, strict=True):
         assert leaf.sharding == named
 

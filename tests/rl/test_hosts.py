@@ -60,9 +60,9 @@ def test_two_processes_compute_what_one_device_does(found, tiny_config, tiny_par
     updater = Updater(
         tiny_config, LOSS, OPTIMIZER, SHAPE, sharding.make_mesh(), valid_vocab=VALID
     )
-    state = updater.init(tiny_params)
+    state = updater.states.init(tiny_params)
     init = jax.jit(forward.init, static_argnums=0)
-    placed = updater.reference_params(init(tiny_config, jax.random.key(1)))
+    placed = updater.states.reference_params(init(tiny_config, jax.random.key(1)))
     grads, _ = updater.gradients(state, placed, updater.pack(make_datums(16)))
     state, metrics = updater.update(state, placed, make_datums(12))
     with np.load(found / "found.npz") as file:
@@ -74,7 +74,7 @@ def test_two_processes_compute_what_one_device_does(found, tiny_config, tiny_par
     assert distance(leaves[half:], ours[half:]) < 1e-5
     assert norm == pytest.approx(metrics["loss/grad_norm"], rel=1e-5)
     # What both wrote together, one process reads, on another mesh.
-    back, meta, step = checkpoint.restore(found / "steps", updater.abstract_state())
+    back, meta, step = checkpoint.restore(found / "steps", updater.states.abstract())
     assert (step, meta) == (1, {"of": 2})
     for x, y in zip(jax.tree.leaves(back.params), leaves[half:], strict=True):
         np.testing.assert_array_equal(x, y)

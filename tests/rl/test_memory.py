@@ -12,7 +12,8 @@ from models.config import DecoderConfig
 from rl import memory
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
-from rl.update import UpdateConfig, Updater
+from rl.update import Updater
+from rl.update_config import UpdateConfig
 
 CONFIG = DecoderConfig(
     model_type="qwen3",

@@ -17,7 +17,8 @@ from rl.advantages import group_advantages
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum
-from rl.update import UpdateConfig, Updater
+from rl.update import Updater
+from rl.update_config import UpdateConfig
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -198,8 +199,8 @@ def trained(updater, start, tiny_config):
         # The program is the same: aggregation is all in the weights that it is given.
         mine = copy.copy(updater)
         mine.loss = dataclasses.replace(LOSS, aggregation=mode)
-        state, clipped = mine.init(start[0]), 0.0
-        reference = mine.reference_params(start[1])
+        state, clipped = mine.states.init(start[0]), 0.0
+        reference = mine.states.reference_params(start[1])
         for rows in make_steps():
             state, metrics = mine.update(state, reference, to_datums(rows)[::-1])
             clipped = max(clipped, metrics["loss/clip_fraction"])

@@ -15,7 +15,8 @@ from models.errors import UserError
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum
-from rl.update import NonFiniteGradientError, UpdateConfig, Updater
+from rl.update import NonFiniteGradientError, Updater
+from rl.update_config import UpdateConfig
 
 VALID = 60  # ids of the tokenizer; the model has 64
 LOSS = LossConfig(clip_high=0.28, kl_coefficient=0.1)
@@ -79,8 +80,8 @@ def updater_of(tiny_config):
 
 
 def gradient(updater, params, reference, datums):
-    state = updater.init(params)
-    placed = updater.reference_params(reference)
+    state = updater.states.init(params)
+    placed = updater.states.reference_params(reference)
     grads, metrics = updater.gradients(state, placed, updater.pack(datums))
     return jax.device_get(grads), metrics
 
@@ -116,8 +117,8 @@ def test_gradients_agree_across_meshes(
 
 def test_moments_are_sharded_like_the_parameters(updater_of, tiny_params, reference):
     updater = updater_of(fsdp=2, tensor=2)
-    state = updater.init(tiny_params)
-    placed = updater.reference_params(reference)
+    state = updater.states.init(tiny_params)
+    placed = updater.states.reference_params(reference)
     after, _ = updater.step(state, placed, updater.pack(make_datums(6)))
     adam = after.opt_state
     for moments in (adam.mu, adam.nu):
@@ -152,8 +153,8 @@ def test_one_program_serves_any_number_of_micro_batches(
     updater.compile()
     before = {key for key in updater.programs if key[0] != "gradients"}
     assert before == {("step", 2), ("logprobs", 2)}
-    state = updater.init(tiny_params)
-    placed = updater.reference_params(reference)
+    state = updater.states.init(tiny_params)
+    placed = updater.states.reference_params(reference)
     for count in (2, 16, 9):
         batch = updater.pack(make_datums(count))
         state, _ = updater.step(state, placed, batch)
@@ -164,9 +165,9 @@ def test_one_program_serves_any_number_of_micro_batches(
 
 def test_donation_spares_the_callers_parameters(updater_of, tiny_params, reference):
     updater = updater_of()
-    state = updater.init(tiny_params)
-    sampler = updater.policy_params(state)
-    placed = updater.reference_params(reference)
+    state = updater.states.init(tiny_params)
+    sampler = updater.states.policy_params(state)
+    placed = updater.states.reference_params(reference)
     after, _ = updater.step(state, placed, updater.pack(make_datums(4)))
     assert state.params["embed"].is_deleted()
     for kept in (tiny_params, sampler, placed, after.params):
@@ -178,12 +179,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(
     updater_of, tiny_params, reference
 ):
     updater = updater_of()
-    placed = updater.reference_params(reference)
+    placed = updater.states.reference_params(reference)
     broken = jax.tree.map(lambda x: x, tiny_params)
     broken["final_norm"] = broken["final_norm"] * jnp.nan
-    before = jax.device_get(updater.init(broken))
+    before = jax.device_get(updater.states.init(broken))
     after, metrics = updater.step(
-        updater.init(broken), placed, updater.pack(make_datums(4))
+        updater.states.init(broken), placed, updater.pack(make_datums(4))
     )
     assert metrics["loss/skipped"] == 1.0
     assert int(after.skipped) == 1 and int(after.step) == 1
@@ -200,12 +201,14 @@ def test_training_stops_after_so_many_gradients_that_are_not_finite(
     updater_of, tiny_params, reference
 ):
     updater = updater_of()
-    placed = updater.reference_params(reference)
+    placed = updater.states.reference_params(reference)
     broken = tiny_params | {"final_norm": tiny_params["final_norm"] * jnp.nan}
     # Two mini-batches a step: the third skipped update is in the second step.
-    state, metrics = updater.update(updater.init(broken), placed, make_datums(12))
+    state, metrics = updater.update(
+        updater.states.init(broken), placed, make_datums(12)
+    )
     assert metrics["loss/skipped"] == 2.0
-    whole, _ = updater.update(updater.init(tiny_params), placed, make_datums(6))
+    whole, _ = updater.update(updater.states.init(tiny_params), placed, make_datums(6))
     state, _ = updater.update(state, placed, make_datums(12))
     last = make_datums(12, seed=4)
     with pytest.raises(NonFiniteGradientError, match="3 gradients in a row") as caught:
@@ -218,7 +221,7 @@ def test_a_batch_with_nothing_that_fits_leaves_the_state_alone(
     updater_of, tiny_params, reference
 ):
     updater = updater_of()
-    state = updater.init(tiny_params)
+    state = updater.states.init(tiny_params)
     long = Datum(
         uid="1/solver/0/0/0",
         turn=0,
@@ -227,7 +230,9 @@ def test_a_batch_with_nothing_that_fits_leaves_the_state_alone(
         sampled_mask=(0,) * 60,
         logprobs=(float("nan"),) * 60,
     )
-    same, metrics = updater.update(state, updater.reference_params(reference), [long])
+    same, metrics = updater.update(
+        state, updater.states.reference_params(reference), [long]
+    )
     assert same is state
     assert metrics["loss/dropped_rows"] == 1.0 and metrics["loss/updates"] == 0.0
 
@@ -281,9 +286,9 @@ def test_importance_weights_are_truncated_and_only_for_sampled_tokens(
         tiny_config, loss, OPTIMIZER, SHAPE, sharding.make_mesh(), valid_vocab=VALID
     )
     batch = plain.pack(datums)
-    state = plain.init(tiny_params)
+    state = plain.states.init(tiny_params)
     own = np.float64(plain.logprobs(state.params, batch))
-    placed = plain.reference_params(reference)
+    placed = plain.states.reference_params(reference)
     _, metrics = weighed.gradients(state, placed, batch)
     arrays = batch.arrays
     ratio = np.exp(own - arrays["sampler_logprobs"])
@@ -326,10 +331,10 @@ def test_an_optimizer_that_waits_in_host_memory_changes_nothing(
         shape = dataclasses.replace(SHAPE, offload_optimizer=offload)
         mesh = sharding.make_mesh()
         updater = Updater(tiny_config, LOSS, OPTIMIZER, shape, mesh, valid_vocab=VALID)
-        placed = updater.reference_params(reference)
-        state = updater.init(tiny_params)
+        placed = updater.states.reference_params(reference)
+        state = updater.states.init(tiny_params)
         for step in range(2):
-            state = updater.park(state)
+            state = updater.states.park(state)
             kinds = {x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state)}
             assert ("pinned_host" in kinds) == offload
             state, _ = updater.update(state, placed, make_datums(6, seed=step))

@@ -14,7 +14,8 @@ from rl import checkpoint
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import Datum, Trajectory
-from rl.update import UpdateConfig, Updater
+from rl.update import Updater
+from rl.update_config import UpdateConfig
 from scope_jax.compilation import Compilations
 from scope_jax.run_folder import RunFolder
 from scope_jax.tracking import Tracker, TrackingConfig
@@ -66,7 +67,7 @@ class Session:
         self.compilations = Compilations()
         self._decoder, self._base, self.exported = decoder, base, {}
         self._updaters = {}
-        self.reference = self.updater("solver").reference_params(base)
+        self.reference = self.updater("solver").states.reference_params(base)
 
     def updater(self, role):
         if role not in self._updaters:
@@ -111,14 +112,14 @@ def test_two_iterations_are_one_training_that_was_not_interrupted(
     session, role, tiny_params
 ):
     updater = session.updater(role)
-    state = updater.init(tiny_params)
+    state = updater.states.init(tiny_params)
     kl = []
     for step in range(1, 2 * STEPS + 1):
         datums = advantaged(rollouts(role, step))
         state, metrics = updater.update(state, session.reference, datums)
         kl.append(metrics["loss/kl"])
     found, _, step = checkpoint.restore(
-        session.folder.checkpoints(2, role), updater.abstract_state()
+        session.folder.checkpoints(2, role), updater.states.abstract()
     )
     assert step == int(found.step) == int(found.opt_state.count) == 2 * STEPS
     # Weights, both moments and the counts, bit for bit.
@@ -134,7 +135,7 @@ def test_each_role_has_weights_and_moments_of_its_own(session):
     states = [
         checkpoint.restore(
             session.folder.checkpoints(2, role),
-            session.updater(role).abstract_state(),
+            session.updater(role).states.abstract(),
         )[0]
         for role in ("challenger", "solver")
     ]

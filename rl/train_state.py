@@ -1,0 +1,140 @@
+"""What an update changes: made, sharded over the mesh, parked, and copied out of."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+
+from models import forward, sharding
+from models.config import DecoderConfig
+from models.errors import UserError
+from rl import optimizer
+from rl.optimizer import Params
+
+# Kind of memory in which an optimizer waits.
+PARKED = "pinned_host"
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that an update changes; one per trained role.
+
+    Attributes:
+      params: float32 master parameters.
+      opt_state: Adam's moments, sharded like the parameters, and updates applied.
+      step: int32, optimizer updates attempted.
+      skipped: int32, updates skipped because the gradient was not finite.
+    """
+
+    params: Params
+    opt_state: optax.ScaleByAdamState
+    step: Array
+    skipped: Array
+
+
+class States:
+    """The states of one model on one mesh.
+
+    Args:
+      config: the decoder.
+      mesh: from ``models.sharding.make_mesh``.
+      compute_dtype: of the copies that sampler and reference use.
+      offload: whether a parked state's moments wait in host memory.
+
+    Attributes:
+      shardings: a ``TrainState`` of them.
+
+    Raises:
+      UserError: if the devices have no memory that the moments could wait in.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        mesh: Mesh,
+        compute_dtype: jnp.dtype,
+        *,
+        offload: bool = False,
+    ):
+        kinds = [m.kind for m in mesh.devices.flat[0].addressable_memories()]
+        if offload and PARKED not in kinds:
+            raise UserError(
+                f"update.offload_optimizer=True: these devices have no {PARKED} memory "
+                f"(but {', '.join(kinds)}): leave it off"
+            )
+        self._config, self._compute_dtype = config, compute_dtype
+        self._offload = offload
+        params = sharding.param_shardings(config, mesh)
+        whole = sharding.replicated(mesh)
+        # Said outright: under jit alone the moments would come out replicated.
+        opt_state = optax.ScaleByAdamState(count=whole, mu=params, nu=params)
+        self.shardings = TrainState(
+            params=params, opt_state=opt_state, step=whole, skipped=whole
+        )
+        self._init = jax.jit(_fresh, out_shardings=self.shardings)
+        self._cast = jax.jit(self._cast_fn, out_shardings=params)
+
+    def init(self, params: Params) -> TrainState:
+        """Returns a fresh state from ``params``, which stay the caller's."""
+        return self._init(sharding.place(params, self.shardings.params))
+
+    def park(self, state: TrainState) -> TrainState:
+        """Returns ``state`` as it waits for the next update; forget the old one.
+
+        With ``offload`` its moments are in host memory, else nothing changes.
+        """
+        if not self._offload:
+            return state
+        wanted = self.shardings.opt_state
+        mu, nu = _in_memory(wanted.mu, PARKED), _in_memory(wanted.nu, PARKED)
+        return _move(state, wanted._replace(mu=mu, nu=nu))
+
+    def unpark(self, state: TrainState) -> TrainState:
+        """Returns ``state`` with its moments in the devices' memory."""
+        return _move(state, self.shardings.opt_state) if self._offload else state
+
+    def policy_params(self, state: TrainState) -> Params:
+        """Returns a copy of the parameters in the compute dtype, for the sampler."""
+        return self._cast(state.params)
+
+    def reference_params(self, params: Params) -> Params:
+        """Returns a copy of ``params`` in the compute dtype, placed on the mesh."""
+        return self._cast(sharding.place(params, self.shardings.params))
+
+    def abstract(self) -> TrainState:
+        """Returns shapes, dtypes and shardings of a state, for a restore."""
+        params = jax.eval_shape(
+            lambda: forward.init(self._config, jax.random.key(0), jnp.float32)
+        )
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            jax.eval_shape(_fresh, params),
+            self.shardings,
+        )
+
+    def _cast_fn(self, params: Params) -> Params:
+        return jax.tree.map(
+            lambda x: jnp.array(x, self._compute_dtype, copy=True), params
+        )
+
+
+def _fresh(params: Params) -> TrainState:
+    # A real copy: the state is donated later, the caller's parameters are not.
+    params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        params=params, opt_state=optimizer.init(params), step=zero, skipped=zero
+    )
+
+
+def _move(state: TrainState, wanted: optax.ScaleByAdamState) -> TrainState:
+    moved = jax.device_put(state.opt_state, wanted)
+    return state.replace(opt_state=jax.block_until_ready(moved))
+
+
+def _in_memory(shardings: Any, kind: str) -> Any:
+    return jax.tree.map(lambda s: s.with_memory_kind(kind), shardings)

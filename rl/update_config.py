@@ -1,0 +1,57 @@
+"""Settings of the update: its shapes and arithmetic."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.attention import Backend
+from models.errors import UserError
+from models.forward import Remat
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """Shapes and arithmetic of the update; none of them changes its meaning."""
+
+    length: int = 16_384
+    """Positions of a packed row; a longer datum is left out and counted."""
+    rows: int = 4
+    """Rows a micro-batch; a multiple of the mesh's data x fsdp."""
+    capacity: int = 16
+    """Micro-batches of an optimizer batch are padded to a multiple of this, which
+    bounds how many programs are compiled; padding costs memory, not time."""
+    mini_batch_rows: int = 0
+    """Datums an optimizer update; 0 makes one update of the whole batch."""
+    logit_chunk: int = 512
+    """Tokens of each row whose logits exist at once."""
+    remat: Remat = "block"
+    """What the backward pass recomputes to save memory: each whole block, all but its
+    attention, all but its attention and matrix products, or nothing."""
+    attention: Backend = "auto"
+    """How attention is computed, see `models.attention`; auto is blocked. cudnn has no
+    packed rows: each datum takes a row of its own."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
+    Master weights, moments and gradient sums are float32 always."""
+    max_skipped: int = 3
+    """Updates in a row with a gradient that is not finite, all of them skipped, after
+    which training stops."""
+    temperature: float = 1.0
+    """Temperature of the policy that is trained; the one it was sampled at."""
+    offload_optimizer: bool = False
+    """Keep Adam's moments in the host's pinned memory while rollouts are played; they
+    come back for each update."""
+
+    def __post_init__(self):
+        for name in ("length", "rows", "capacity", "logit_chunk", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.mini_batch_rows < 0:
+            raise UserError(
+                f"mini_batch_rows={self.mini_batch_rows}: must not be negative; 0 "
+                "makes one update of the whole batch"
+            )
+        if not self.temperature > 0:
+            raise UserError(
+                f"temperature={self.temperature}: a policy that is trained has one: "
+                "make it positive"
+            )
