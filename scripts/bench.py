@@ -9,13 +9,22 @@ import argparse
 from collections.abc import Sequence
 
 from scope_jax import cli
-from scope_jax.benchmarks import forward, harness, judge, load, sampler, update
+from scope_jax.benchmarks import (
+    forward,
+    harness,
+    judge,
+    load,
+    sampler,
+    speculation,
+    update,
+)
 
 BENCHMARKS = {
     "forward": forward,
     "load": load,
     "sampler": sampler,
     "judge": judge,
+    "speculation": speculation,
     "update": update,
 }
 
