@@ -19,7 +19,8 @@ from scope_jax.config import Config, ModelConfig
 def config() -> Config:
     """What the format, the template and a larger cache change against `qwen25_7b`."""
     base = qwen25_7b.config()
-    # A token of context is 524 KB of cache in bfloat16: 17 GB a slot of the trainer.
+    # A token of context is 524 KB of cache in bfloat16: 26 GB on each of the trainer's
+    # GPUs, 6,144 tokens for each of its 8 slots there.
     return replace(
         base,
         name="olmo3_7b",
@@ -28,8 +29,9 @@ def config() -> Config:
             path="allenai/Olmo-3-7B-Instruct", template="olmo3_consistent_eos"
         ),
         challenger=ChallengerConfig(style="chain2_xml"),
-        engine=replace(base.engine, slots=4),
+        engine=replace(base.engine, slots=32, cache_tokens=196_608),
         inference=replace(
-            base.inference, engine=replace(base.inference.engine, slots=2)
+            base.inference,
+            engine=replace(base.inference.engine, slots=16, cache_tokens=49_152),
         ),
     )

@@ -21,10 +21,16 @@ from scope_jax.placement import gpus
 
 def config() -> Config:
     """The defaults of the method are this family's."""
-    # A token of context is 57 KB of cache in bfloat16: 1.9 GB a slot, 12 slots on each
-    # of the trainer's GPUs. The judge's contexts are shorter, but it and the Solver
-    # share their GPUs with each other and with the search's encoder.
-    engine = EngineConfig(slots=48, max_length=32768, prefill_chunk=256)
+    # A token of context is 57 KB of cache in bfloat16: 23 GB on each of the trainer's
+    # GPUs, 12,288 tokens for each of its 32 slots there. The judge's contexts are
+    # shorter, but it and the Solver share their GPUs with the search's encoder.
+    engine = EngineConfig(
+        slots=128,
+        max_length=32768,
+        cache_tokens=1_572_864,
+        prefill_chunk=256,
+        page_size=256,
+    )
     return Config(
         name="qwen25_7b",
         tool_format="search_r1",
@@ -37,7 +43,7 @@ def config() -> Config:
             query_batch=64,
         ),
         inference=InferenceConfig(
-            engine=replace(engine, slots=16, max_length=24576),
+            engine=replace(engine, slots=64, max_length=24576, cache_tokens=393_216),
             request_timeout=28800.0,
         ),
         placement=gpus(trainer=4, inference=2),

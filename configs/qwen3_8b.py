@@ -6,7 +6,8 @@ itself, so its prompts ask for plain reasoning and its gates get more tokens.
 
 Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train. Five:
 `--placement.inference.devices 0 --placement.inference.replicas 1
---inference.engine.slots 4 --placement.trainer.devices 1,2,3,4`.
+--inference.engine.slots 16 --inference.engine.cache_tokens 98304
+--placement.trainer.devices 1,2,3,4`.
 Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
 Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages
 wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
@@ -26,7 +27,8 @@ from scope_jax.judge import JudgeConfig
 def config() -> Config:
     """What the format, thinking, and a larger cache change against `qwen25_7b`."""
     base = qwen25_7b.config()
-    # A token of context is 147 KB of cache in bfloat16: 4.8 GB a slot of the trainer.
+    # A token of context is 147 KB of cache in bfloat16: 21 GB on each of the trainer's
+    # GPUs, 9,216 tokens for each of its 16 slots there.
     return replace(
         base,
         name="qwen3_8b",
@@ -35,9 +37,10 @@ def config() -> Config:
         judge=JudgeConfig(thinking=True, gate_tokens=1024),
         challenger_train=_rows_of_turns(base.challenger_train),
         solver_train=_rows_of_turns(base.solver_train),
-        engine=replace(base.engine, slots=16),
+        engine=replace(base.engine, slots=64, cache_tokens=589_824),
         inference=replace(
-            base.inference, engine=replace(base.inference.engine, slots=8)
+            base.inference,
+            engine=replace(base.inference.engine, slots=32, cache_tokens=196_608),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Attention over whole rows by one of several backends, and over a cache in blocks.
+"""Attention over whole rows, by one of several backends.
 
 What each backend can do, besides causal attention with grouped heads (``CAN``):
 
@@ -7,12 +7,10 @@ What each backend can do, besides causal attention with grouped heads (``CAN``):
     blocked     yes     yes       yes       anything; the default
     cudnn       yes     no        yes       NVIDIA GPUs, 16-bit types, H <= 128
 
-The cache is always read in fixed blocks. All of them compute softmax in float32, and
-what they compute for a row does not depend on the other rows: a block that is masked
-for a row leaves that row's running maximum, sum and output exactly as they were.
+All of them compute softmax in float32. Over a cache: ``models.cached_attention``.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Literal, get_args
 
 import jax
@@ -30,8 +28,6 @@ CAN: dict[str, frozenset[str]] = {
     "blocked": frozenset(get_args(Need)),
     "cudnn": frozenset({"window", "lengths"}),
 }
-# Below every sum of a softmax, which holds exp(0) = 1.
-TINY = 1e-30
 
 
 def choose_backend(
@@ -159,73 +155,3 @@ def segment_mask(
     if window:
         seen &= ~jnp.tril(seen, -window)
     return same & seen
-
-
-def cached_attention(
-    q: Float[Array, "B T N H"],
-    read_block: Callable[[Int[Array, ""]], tuple[Array, Array]],
-    positions: Int[Array, "B T"],
-    *,
-    live: Bool[Array, " B"],
-    block: int,
-    window: int = 0,
-) -> Float[Array, "B T N H"]:
-    """Attention of each query over the cache positions up to its own.
-
-    Only the blocks that some query of a live row needs are read.
-
-    Args:
-      read_block: block index -> keys and values [B, K, block, H] of the positions
-        ``index * block`` and on.
-      live: rows whose result is wanted; that of the others means nothing.
-      window: how many positions, its own included, a query sees at most; 0: all.
-
-    Reference: the running softmax of arXiv:1805.02867.
-    """
-    batch, queries, heads, width = q.shape
-    kv_heads = jax.eval_shape(read_block, jnp.int32(0))[0].shape[1]
-    groups = heads // kv_heads
-    # The groups' queries one after another, Q = G * T: each key head is read once.
-    q = q.reshape(batch, queries, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch, kv_heads, groups * queries, width) * width**-0.5
-    wanted = jnp.where(live[:, None], positions, 0)
-    num_blocks = wanted.max() // block + 1
-    first = jnp.int32(0)
-    if window:
-        wanted = jnp.where(live[:, None], positions, num_blocks * block)
-        first = jnp.maximum(wanted.min() - window + 1, 0) // block
-    positions = jnp.tile(positions, groups)[:, None, :, None]
-
-    def body(index, carry):
-        highest, total, out = carry
-        k, v = read_block(index)
-        at = index * block + jnp.arange(block)
-        seen = at <= positions
-        if window:
-            seen &= at > positions - window
-        scores = jnp.einsum("BKQH,BKSH->BKQS", q, k, preferred_element_type=jnp.float32)
-        scores = jnp.where(seen, scores, MASKED)
-        new_highest = jnp.maximum(highest, scores.max(-1))
-        # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
-        decay = jnp.exp(highest - new_highest)
-        weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
-        added = jnp.einsum(
-            "BKQS,BKSH->BKQH",
-            weights.astype(v.dtype),
-            v,
-            preferred_element_type=jnp.float32,
-        )
-        total = total * decay + weights.sum(-1)
-        return new_highest, total, out * decay[..., None] + added
-
-    shape = q.shape[:3]
-    start = (
-        jnp.full(shape, MASKED, jnp.float32),
-        jnp.zeros(shape, jnp.float32),
-        jnp.zeros((*shape, width), jnp.float32),
-    )
-    _, total, out = jax.lax.fori_loop(first, num_blocks, body, start)
-    # A row that isn't live may have seen nothing.
-    out = (out / jnp.maximum(total, TINY)[..., None]).astype(q.dtype)
-    out = out.reshape(batch, kv_heads, groups, queries, width)
-    return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)

@@ -1,105 +1,117 @@
-"""The KV cache: for each layer, keys and values [slots, K, S, H], apart.
+"""The KV cache: for each layer, pages of keys [P, K, H, S] and of values [P, K, S, H].
 
-Layers and the two tensors are separate arrays so that a donated cache is updated in
-place; stacked in one array, every step would copy it whole. The positions of a head
-are one stretch of memory: in the order [S, K, H] a CPU turned every block round before
-it multiplied, which took half of attention's time.
+A page holds S positions of one row; which pages are whose is the caller's business, who
+hands tables of page numbers around. Layers and the two tensors are separate arrays so
+that a donated cache is updated in place; stacked in one array, every step would copy it
+whole. In both orders what a product of a few queries sums comes before what it keeps:
+with keys as [S, H] that product takes three times as long on a CPU.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from models.config import DecoderConfig
 
-LayerCache = tuple[Array, Array]
+
+class LayerCache(NamedTuple):
+    """One layer's pages."""
+
+    keys: Float[Array, "P K H S"]
+    values: Float[Array, "P K S H"]
+
+
 Cache = tuple[LayerCache, ...]
 
 
-def init_cache(config: DecoderConfig, slots: int, length: int, dtype: Any) -> Cache:
-    """Zeros for ``slots`` rows of ``length`` positions."""
-    shape = (slots, config.num_kv_heads, length, config.head_dim)
+def init_cache(config: DecoderConfig, pages: int, page_size: int, dtype: Any) -> Cache:
+    """Zeros for ``pages`` pages of ``page_size`` positions."""
+    heads, width = config.num_kv_heads, config.head_dim
     return tuple(
-        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        LayerCache(
+            keys=jnp.zeros((pages, heads, width, page_size), dtype),
+            values=jnp.zeros((pages, heads, page_size, width), dtype),
+        )
         for _ in range(config.num_layers)
     )
 
 
+def shape_of(cache: Cache) -> tuple[int, int]:
+    """Pages, and positions of a page."""
+    pages, _, page_size, _ = cache[0].values.shape
+    return pages, page_size
+
+
 def write_tokens(
-    tensor: Float[Array, "B K S H"],
-    new: Float[Array, "B K H"],
-    positions: Int[Array, " B"],
-    active: Bool[Array, " B"],
-) -> Float[Array, "B K S H"]:
-    """Put one token into each active slot; inactive slots are left untouched."""
-    slots, kv_heads, length, width = tensor.shape
-    # The indexed axes come first, or XLA would turn the whole cache round and back.
-    heads = tensor.reshape(slots * kv_heads, length, width)
-    outside = jnp.repeat(jnp.where(active, positions, length), kv_heads)
-    at = heads.at[jnp.arange(slots * kv_heads), outside]
-    new = new.reshape(-1, width).astype(tensor.dtype)
-    return at.set(new, mode="drop", unique_indices=True).reshape(tensor.shape)
+    layer: LayerCache,
+    k: Float[Array, "B K H"],
+    v: Float[Array, "B K H"],
+    pages: Int[Array, " B"],
+    offsets: Int[Array, " B"],
+) -> LayerCache:
+    """Put one token each at the offset of a page.
+
+    Args:
+      pages: all different; one that doesn't exist writes nothing.
+    """
+    return LayerCache(
+        _put(layer.keys, k, pages, offsets, 1),
+        _put(layer.values, v, pages, offsets, 1, v.shape[-1]),
+    )
 
 
 def write_chunks(
-    tensor: Float[Array, "B K S H"],
-    new: Float[Array, "R C K H"],
-    slots: Int[Array, " R"],
-    starts: Int[Array, " R"],
-) -> Float[Array, "B K S H"]:
-    """Put aligned chunks into slots; a slot index of B writes nothing."""
-    rows, kv_heads, length, width = tensor.shape
-    chunk = new.shape[1]
-    heads = tensor.reshape(rows * kv_heads, length // chunk, chunk, width)
-    index = slots[:, None] * kv_heads + jnp.arange(kv_heads)
-    at = heads.at[index.reshape(-1), jnp.repeat(starts // chunk, kv_heads)]
-    new = new.swapaxes(1, 2).reshape(-1, chunk, width).astype(tensor.dtype)
-    return at.set(new, mode="drop").reshape(tensor.shape)
+    layer: LayerCache,
+    k: Float[Array, "R C K H"],
+    v: Float[Array, "R C K H"],
+    pages: Int[Array, " R"],
+    offsets: Int[Array, " R"],
+) -> LayerCache:
+    """Put a chunk each at the offset, a multiple of C, of a page; see ``write_tokens``.
+
+    Several chunks may go into one page, at different offsets.
+    """
+    chunk, width = k.shape[1], v.shape[-1]
+    k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+    return LayerCache(
+        _put(layer.keys, k, pages, offsets // chunk, chunk),
+        _put(layer.values, v, pages, offsets // chunk, chunk, width),
+    )
 
 
-def read_rows(
-    tensor: Float[Array, "B K S H"], start: Int[Array, ""], block: int
-) -> Float[Array, "B K block H"]:
-    """One block of positions of every slot."""
-    return jax.lax.dynamic_slice_in_dim(tensor, start, block, axis=2)
+def _put(tensor, new, pages, offsets, chunk, *width):
+    # The indexed axes come first, or XLA would turn the whole cache round and back.
+    positions = tensor.shape[2 if width else 3]
+    rows = tensor.reshape(-1, positions // chunk, chunk, *width)
+    each = len(rows) // len(tensor)
+    index = (pages[:, None] * each + jnp.arange(each)).reshape(-1)
+    at = rows.at[index, jnp.repeat(offsets, each)]
+    new = new.reshape(-1, chunk, *width).astype(tensor.dtype)
+    return at.set(new, mode="drop", unique_indices=True).reshape(tensor.shape)
 
 
-def read_slots(
-    tensor: Float[Array, "B K S H"],
-    slots: Int[Array, " R"],
-    start: Int[Array, ""],
-    block: int,
-) -> Float[Array, "R K block H"]:
-    """One block of positions of the given slots."""
-    _, kv_heads, _, width = tensor.shape
-
-    def one(slot):
-        sizes = (1, kv_heads, block, width)
-        return jax.lax.dynamic_slice(tensor, (slot, 0, start, 0), sizes)[0]
-
-    return jax.vmap(one)(slots)
+def read_pages(
+    layer: LayerCache, pages: Int[Array, " W"]
+) -> tuple[Float[Array, "W K H S"], Float[Array, "W K S H"]]:
+    """Keys and values of whole pages."""
+    # Where a table names no page, something is read that nobody looks at.
+    return tuple(x.at[pages].get(mode="clip") for x in layer)
 
 
-def copy_chunks(
+def copy_pages(
     cache: Cache,
     sources: Int[Array, " M"],
     targets: Int[Array, " M"],
-    starts: Int[Array, " M"],
     count: Int[Array, ""],
-    *,
-    chunk: int,
 ) -> Cache:
-    """Copy the first ``count`` (source slot, target slot, start) chunks, all layers."""
+    """Copy the first ``count`` pages, one after another, in all layers."""
 
     def body(index, cache):
-        source, target, start = sources[index], targets[index], starts[index]
-
         def copy(tensor):
-            sizes = (1, tensor.shape[1], chunk, tensor.shape[3])
-            block = jax.lax.dynamic_slice(tensor, (source, 0, start, 0), sizes)
-            return jax.lax.dynamic_update_slice(tensor, block, (target, 0, start, 0))
+            page = jax.lax.dynamic_index_in_dim(tensor, sources[index])
+            return jax.lax.dynamic_update_index_in_dim(tensor, page, targets[index], 0)
 
         return jax.tree.map(copy, cache)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from models.config import DecoderConfig
@@ -24,6 +26,7 @@ class Attention(nn.Module):
     """Projections, optional biases and norms, rotary positions, ``attend``."""
 
     config: DecoderConfig
+    joined: bool = False
     weights_first: bool = False
 
     @nn.compact
@@ -33,10 +36,16 @@ class Attention(nn.Module):
         width, head = c.hidden_size, c.head_dim
         zeros = nn.initializers.zeros
         heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
-        qkv = {
-            name: project(self, name, x, (width,), (count, head), in_first)
-            for name, count in heads.items()
-        }
+        if self.joined:
+            shape = (sum(heads.values()), head)
+            y = project(self, "qkv", x, (width,), shape, in_first)
+            ends = np.cumsum(tuple(heads.values()))[:-1]
+            qkv = dict(zip(heads, jnp.split(y, ends, axis=-2), strict=True))
+        else:
+            qkv = {
+                name: project(self, name, x, (width,), (count, head), in_first)
+                for name, count in heads.items()
+            }
         if c.qkv_bias:
             for name, count in heads.items():
                 qkv[name] += self.param(f"{name}_bias", zeros, (count, head))
@@ -71,10 +80,13 @@ class Block(nn.Module):
     there: then the residual stream itself goes into the layer.
 
     Attributes:
-      weights_first: parameters are in the order of ``forward.unstack(weights_first=)``.
+      joined: parameters are from ``forward.unstack``: matrices that multiply the same
+        activations are one.
+      weights_first: and they are in the order of its ``weights_first``.
     """
 
     config: DecoderConfig
+    joined: bool = False
     weights_first: bool = False
 
     @nn.compact
@@ -86,9 +98,9 @@ class Block(nn.Module):
             scale = self.param(name, nn.initializers.ones, (c.hidden_size,))
             return rms_norm(y, scale, c.rms_norm_eps, wide=c.family.wide_norm)
 
-        first = self.weights_first
-        attention = Attention(c, first, name="attn")
-        mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, first, name="mlp")
+        form = {"joined": self.joined, "weights_first": self.weights_first}
+        attention = Attention(c, **form, name="attn")
+        mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, **form, name="mlp")
         if c.family.post_norm:
             attended, carried = attention(x, rope, attend)
             x = x + norm("norm_attn", attended)

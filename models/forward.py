@@ -6,14 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import (
-    Backend,
-    cached_attention,
-    choose_backend,
-    row_attention,
-)
+from models.attention import Backend, choose_backend, row_attention
 from models.blocked_attention import SAVED
-from models.cache import Cache, read_rows, read_slots, write_chunks, write_tokens
+from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
+from models.cached_attention import chunk_attention, needed_blocks, token_attention
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.layers import rms_norm
@@ -34,8 +30,10 @@ REMAT_POLICIES: dict[str, Any] = {
 
 # An empty entry of parameters whose matrices are [out, in].
 WEIGHTS_FIRST = "weights_first"
+# What ``unstack`` joins: where, under which name, of which matrices (on their axis 1).
+JOINED = (("attn", "qkv", ("q", "k", "v")), ("mlp", "gate_up", ("gate", "up")))
 # Leading axes of each matrix that its product sums.
-INPUT_AXES = dict.fromkeys(("q", "k", "v", "gate", "up", "down"), 1) | {"o": 2}
+INPUT_AXES = {"qkv": 1, "o": 2, "gate_up": 1, "down": 1}
 
 
 def init(
@@ -190,6 +188,8 @@ def unstack(
 
     Slicing the stack inside a decoding loop would read every weight twice a step, so
     whoever decodes does it once (https://github.com/NovaSky-AI/SkyRL/pull/1363).
+    Matrices that multiply the same activations become one: few large products take
+    less time than many small ones.
 
     Args:
       weights_first: also turn the matrices round, [out, in], and multiply them from the
@@ -197,7 +197,10 @@ def unstack(
         half of the time, from 256 rows on the same.
     """
     layers = range(config.num_layers)
-    blocks = tuple(jax.tree.map(lambda x: x[i], params["blocks"]) for i in layers)  # noqa: B023
+    blocks = tuple(
+        _join(jax.tree.map(lambda x: x[i], params["blocks"]))  # noqa: B023
+        for i in layers
+    )
     if not weights_first:
         return params | {"blocks": blocks}
 
@@ -211,16 +214,24 @@ def unstack(
     return params | {WEIGHTS_FIRST: ()}
 
 
+def _join(block: Params) -> Params:
+    """A layer's parameters with the matrices of ``JOINED`` put together."""
+    block = dict(block)
+    for part, joined, names in JOINED:
+        weights = dict(block[part])
+        matrices = [weights.pop(name) for name in names]
+        block[part] = weights | {joined: jnp.concatenate(matrices, axis=1)}
+    return block
+
+
 def prefill(
     params: Params,
     config: DecoderConfig,
     cache: Cache,
     tokens: Int[Array, "R C"],
-    slots: Int[Array, " R"],
+    tables: Int[Array, "R N"],
     starts: Int[Array, " R"],
     last: Int[Array, " R"],
-    *,
-    block: int,
 ) -> tuple[Cache, Float[Array, "R D"]]:
     """Run chunks of prompts through the model and into the cache.
 
@@ -230,30 +241,29 @@ def prefill(
     Args:
       params: from ``unstack``.
       tokens: chunks of C tokens; what follows a prompt's end is never attended to.
-      slots: cache slot of each chunk; the number of slots for a row that is padding.
-      starts: position of each chunk's first token, a multiple of C.
+      tables: pages of each chunk's prompt, in order; the number of pages, where there
+        is none, and everywhere in a row that is padding.
+      starts: position of each chunk's first token, a multiple of C, which divides the
+        size of a page.
       last: index, within the chunk, of the token whose hidden state is wanted.
-      block: positions read at a time.
 
     Returns:
       the cache and the hidden state (after the final norm) of each chunk's ``last``.
     """
     rows, chunk = tokens.shape
+    pages, size = shape_of(cache)
     positions = starts[:, None] + jnp.arange(chunk)
-    live = slots < cache[0][0].shape[0]
+    own = tables[jnp.arange(rows), starts // size]
+    live = own < pages
+    own = jnp.where(live, own, pages + jnp.arange(rows))
 
     def attend(q, k, v, layer, window):
-        layer = tuple(
-            write_chunks(tensor, new, slots, starts)
-            for tensor, new in zip(layer, (k, v), strict=True)
-        )
+        layer = write_chunks(layer, k, v, own, starts % size)
 
         def read(index):
-            return tuple(read_slots(x, slots, index * block, block) for x in layer)
+            return read_pages(layer, tables[:, index])
 
-        out = cached_attention(
-            q, read, positions, live=live, block=block, window=window
-        )
+        out = chunk_attention(q, read, positions, live=live, block=size, window=window)
         return out, layer
 
     with jax.named_scope("prefill"):
@@ -268,35 +278,46 @@ def decode_step(
     config: DecoderConfig,
     cache: Cache,
     tokens: Int[Array, " B"],
+    tables: Int[Array, "B N"],
     positions: Int[Array, " B"],
     active: Bool[Array, " B"],
-    *,
-    block: int,
 ) -> tuple[Cache, Float[Array, "B D"]]:
-    """Append one token to every active slot.
+    """Append one token to every active row.
 
     Args:
       params: from ``unstack``.
-      positions: where the token goes: the number of tokens already in the slot.
-      active: the other slots are computed, as the shape is fixed, and not written.
+      tables: pages of each row, in order, those of the new token included.
+      positions: where the token goes: the number of tokens already in the row.
+      active: the other rows are computed, as the shape is fixed, and not written.
 
     Returns:
       the cache and the hidden states of the new tokens, after the final norm.
     """
+    pages, size = shape_of(cache)
+    rows = jnp.arange(len(tokens))
+    own = jnp.where(active, tables[rows, positions // size], pages + rows)
+    windows = {config.layer_window(index) for index in range(config.num_layers)}
+    needed = {
+        window: needed_blocks(
+            positions,
+            active,
+            length=tables.shape[1] * size,
+            block=size,
+            window=window,
+        )
+        for window in windows
+    }
 
     def attend(q, k, v, layer, window):
-        layer = tuple(
-            write_tokens(tensor, new[:, 0], positions, active)
-            for tensor, new in zip(layer, (k, v), strict=True)
-        )
+        layer = write_tokens(layer, k[:, 0], v[:, 0], own, positions % size)
 
-        def read(index):
-            return tuple(read_rows(x, index * block, block) for x in layer)
+        def read(rows, blocks):
+            return read_pages(layer, tables[rows, blocks])
 
-        out = cached_attention(
-            q, read, positions[:, None], live=active, block=block, window=window
+        out = token_attention(
+            q[:, 0], read, positions, needed[window], block=size, window=window
         )
-        return out, layer
+        return out[:, None], layer
 
     with jax.named_scope("decode_step"):
         x = params["embed"][tokens][:, None]
@@ -314,12 +335,13 @@ def _cached_layers(params, config, x, positions, cache, attend):
     """All blocks, unrolled; ``attend`` also gets and returns its layer's cache."""
     ropes = _rope_tables(config, positions)
     new_cache = []
+    first = WEIGHTS_FIRST in params
     for index, (block_params, layer) in enumerate(
         zip(params["blocks"], cache, strict=True)
     ):
         window = config.layer_window(index)
         with jax.named_scope(f"block_{index}"):
-            x, layer = Block(config, WEIGHTS_FIRST in params).apply(
+            x, layer = Block(config, joined=True, weights_first=first).apply(
                 {"params": block_params},
                 x,
                 ropes[config.layer_rope(index)],

@@ -71,6 +71,7 @@ class MLP(nn.Module):
     width: int
     hidden: int
     bias: bool = False
+    joined: bool = False
     weights_first: bool = False
 
     @nn.compact
@@ -78,11 +79,18 @@ class MLP(nn.Module):
         """Apply to every token."""
 
         def layer(name: str, x, inputs: int, outputs: int):
-            y = project(self, name, x, (inputs,), (outputs,), in_plain)
+            return project(self, name, x, (inputs,), (outputs,), in_plain)
+
+        def biased(name: str, y):
             if not self.bias:
                 return y
-            return y + self.param(f"{name}_bias", nn.initializers.zeros, (outputs,))
+            return y + self.param(f"{name}_bias", nn.initializers.zeros, y.shape[-1:])
 
-        inner = jax.nn.silu(layer("gate", x, self.width, self.hidden))
-        inner = inner * layer("up", x, self.width, self.hidden)
-        return layer("down", inner, self.hidden, self.width)
+        if self.joined:
+            both = layer("gate_up", x, self.width, 2 * self.hidden)
+            gate, up = jnp.split(both, 2, axis=-1)
+        else:
+            gate = layer("gate", x, self.width, self.hidden)
+            up = layer("up", x, self.width, self.hidden)
+        inner = jax.nn.silu(biased("gate", gate)) * biased("up", up)
+        return biased("down", layer("down", inner, self.hidden, self.width))

@@ -3,59 +3,34 @@
 One thread owns an engine (``rl.engine_thread``). What a request gets depends on the
 request, the parameters and the engine's configuration, bit for bit, and on nothing
 else: not on its slot, its company, its arrival, or whether its prefix was computed or
-copied. Three rules make it so. Every program has one shape; prompts are cut into chunks
+found. Three rules make it so. Every program has one shape; prompts are cut into chunks
 at absolute positions; and only what prefill computed from whole chunks is ever shared
 (a sampled token's cache entry, made by decoding, is recomputed when it comes back as
 part of a prompt).
+
+The cache is cut into pages (after arXiv:2309.06180): a sequence takes them as it grows,
+not the room of the longest one; a prompt's pages are shared by all that begin with it,
+and stay there for the next turn until somebody needs them.
 """
 
-import math
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from models.config import DecoderConfig
-from models.errors import UserError
 from models.hf_tokenizer import vocab_rows
 from rl import rows
+from rl.admission import Admission
+from rl.engine_config import EngineConfig
+from rl.forks import Forks
 from rl.prefilling import Prefiller
-from rl.prefixes import PrefixTable
 from rl.programs import ProgramMemory, Programs
 from rl.records import Completion, FinishReason, Request, SamplingParams
 from rl.rows import Row
 from rl.sampler import Sampler
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """Sizes of an engine; every program is compiled for exactly these.
-
-    Attributes:
-      slots: sequences decoded together, over all devices.
-      max_length: longest prompt plus completion, in tokens.
-      decode_steps: tokens a slot may gain per dispatch; in between, the host looks for
-        stop strings, retires and admits.
-      prefill_chunk: tokens a prompt is cut into, at absolute positions; the unit in
-        which prefixes are shared.
-      prefill_rows: chunks per prefill dispatch and device.
-      prefill_calls: most prefill dispatches between two decode dispatches.
-      cache_block: positions of the cache read at a time.
-      max_stop_ids: most stop ids of a request.
-    """
-
-    slots: int = 64
-    max_length: int = 1024
-    decode_steps: int = 8
-    prefill_chunk: int = 64
-    prefill_rows: int = 4
-    prefill_calls: int = 64
-    cache_block: int = 128
-    max_stop_ids: int = 8
 
 
 class Engine:
@@ -78,45 +53,44 @@ class Engine:
           mesh: the slots are split over all of its devices.
 
         Raises:
-          UserError: when the slots cannot be split evenly.
+          UserError: when the sizes don't go together.
         """
         devices = mesh.size if mesh else 1
         e = engine_config
-        if e.slots % devices:
-            raise UserError(
-                f"slots={e.slots}: not a multiple of {devices} devices: change it"
-            )
-        unit = math.lcm(e.prefill_chunk, e.cache_block)
+        pages = e.pages(devices)
         self.config = e
         self.tokenizer = tokenizer
         self.sampler = Sampler(
             config=config,
             slots=e.slots // devices,
-            length=-(-e.max_length // unit) * unit,
+            pages=pages,
+            page_size=e.page_size,
+            table=e.table,
             decode_steps=e.decode_steps,
             prefill_chunk=e.prefill_chunk,
             prefill_rows=e.prefill_rows,
-            copies=4 * e.slots // devices,
-            cache_block=e.cache_block,
             max_stop_ids=e.max_stop_ids,
             valid_vocab=min(vocab_rows(tokenizer), config.vocab_size),
             mesh=mesh,
         )
         self._programs = Programs(self.sampler, params["embed"].dtype)
         self._programs.set_params(params)
-        self._prefixes = PrefixTable(
-            slots=e.slots, devices=devices, chunk=e.prefill_chunk
+        self._admission = Admission(
+            slots=e.slots // devices,
+            pages=pages,
+            devices=devices,
+            page_size=e.page_size,
+            chunk=e.prefill_chunk,
         )
-        self._prefiller = Prefiller(self._programs, self._prefixes)
+        self._prefiller = Prefiller(self._programs, self._admission)
         self._controls = self.sampler.new_controls()
         self._next_id = 0
-        self._waiting: deque[Row] = deque()
         self._running: dict[int, Row] = {}  # slot -> the row in it
         self._live: dict[int, Row] = {}  # id -> row without a completion
         self._cancelled: set[int] = set()
         self._finished: list[tuple[int, Completion]] = []
-        self._handles: dict[int, int] = {}  # fork handle -> id whose slot it retains
-        self._decode_tokens = self._decode_steps = 0
+        self._forks = Forks(self._admission)
+        self._decode_tokens = self._decode_steps = self._restarts = 0
         self._seconds = {"prefill": 0.0, "decode": 0.0}
 
     # -- what a caller does ------------------------------------------------------------
@@ -139,21 +113,22 @@ class Engine:
         """Retain the cache of a request (by id), or of prefix ids prefilled for this.
 
         Returns a handle for ``release`` and ``Request.fork_of``. Later requests whose
-        prompts begin with the retained tokens copy them. At most half of the slots are
-        retained, the latest; a retained prefix saves time and changes no result.
+        prompts begin with the retained tokens share them. Where the cache gets full,
+        the oldest are given up; a retained prefix saves time and changes no result.
         """
         if isinstance(source, int):
             handle, self._next_id = self._next_id, self._next_id + 1
-            self._handles[handle] = source
+            if source in self._live:
+                self._forks.add(handle, source)
             return handle
         request = Request(ids=tuple(source), sampling=SamplingParams(max_new_tokens=1))
         handle = self._submit(request, keep=True)
-        self._handles[handle] = handle
+        self._forks.add(handle, handle)
         return handle
 
     def release(self, handle: int) -> None:
         """Give up what ``fork`` retained."""
-        self._handles.pop(handle, None)
+        self._forks.release(handle)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Submit, poll until all are done, and return completions in order.
@@ -187,7 +162,8 @@ class Engine:
                 "set_params"
             )
         self._programs.set_params(params)
-        self._prefixes.clear()
+        self._forks.clear()
+        self._admission.clear()
 
     def compile(self) -> dict[str, ProgramMemory]:
         """Compile every program now, so that nothing compiles later.
@@ -207,7 +183,8 @@ class Engine:
         totals = {
             "perf/cached_tokens": float(self._prefiller.cached_tokens),
             "perf/decode_steps": float(self._decode_steps),
-            "perf/waiting": float(len(self._waiting)),
+            "perf/restarts": float(self._restarts),
+            "perf/waiting": float(len(self._admission.waiting)),
             "perf/running": float(len(self._running)),
         }
         for name, seconds in self._seconds.items():
@@ -224,7 +201,6 @@ class Engine:
         """
         self._programs.compile()
         self._expire()
-        self._admit()
         self._prefill()
         self._decode()
         finished, self._finished = self._finished, []
@@ -245,10 +221,9 @@ class Engine:
                 self._finished.append((id, rows.refused(reason)))
             return id
         prompt = np.asarray(request.ids, np.int32)
-        digests = self._prefixes.digests(prompt)
-        row = Row(id=id, request=request, prompt=prompt, digests=digests, keep=keep)
+        row = Row(id=id, request=request, prompt=prompt, keep=keep)
         self._live[id] = row
-        self._waiting.append(row)
+        self._admission.wait(row)
         return id
 
     def _expire(self) -> None:
@@ -257,25 +232,22 @@ class Engine:
             deadline = row.request.deadline
             if id in self._cancelled or (deadline is not None and now >= deadline):
                 if row.slot < 0:
-                    self._waiting.remove(row)
+                    self._admission.waiting.remove(row)
                 self._finish(row, "cancelled")
         self._cancelled.clear()
 
-    def _admit(self) -> None:
-        # Half of the slots at most, the latest: the others must be able to go on.
-        excess = max(0, len(self._handles) - self.config.slots // 2)
-        retained = set(list(self._handles.values())[excess:])
-        while self._waiting:
-            row = self._waiting[0]
-            choice = self._prefixes.place(
-                row.digests, busy=self._running.keys(), retained=retained
-            )
-            if choice is None:
-                return
-            self._waiting.popleft()
-            self._prefiller.begin(row, *choice)
+    def _admit(self) -> bool:
+        """Let rows in; whether there were any."""
+        rows = self._admission.admit()
+        while not rows and self._admission.waiting and not self._running:
+            if not self._forks.give_up():  # the only ones who can be in the way
+                break
+            rows = self._admission.admit()
+        for row in rows:
             self._running[row.slot] = row
             self._control(row)
+        self._prefiller.begin(rows)
+        return bool(rows)
 
     def _control(self, row: Row) -> None:
         """Tell the decode loop about a row that is new in its slot."""
@@ -287,30 +259,61 @@ class Engine:
         c.seeds[slot] = (seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF
         c.temperature[slot], c.min_p[slot] = s.temperature, s.min_p
         c.top_p[slot], c.top_k[slot] = s.top_p, s.top_k
+        self._list_pages(row)
         c.stop_ids[slot] = -1
         c.stop_ids[slot, : len(row.request.stop_ids)] = row.request.stop_ids
+
+    def _list_pages(self, row: Row) -> None:
+        self._controls.tables[row.slot, : len(row.pages)] = row.pages
 
     # -- work --------------------------------------------------------------------------
 
     def _prefill(self) -> None:
-        """Bring the prompts of new rows into the cache; prefixes are then done."""
-        pending = [row for row in self._running.values() if not row.ready]
-        if pending:
-            started = time.perf_counter()
-            self._prefiller.advance(
-                pending, in_work=self._running.keys(), calls=self.config.prefill_calls
-            )
-            self._seconds["prefill"] += time.perf_counter() - started
+        """Let rows in and bring their prompts into the cache."""
+        started = time.perf_counter()
+        worked = self._admit()
+        while pending := [row for row in self._running.values() if not row.ready]:
+            worked = True
+            self._prefiller.advance(pending, calls=self.config.prefill_calls)
+            # Who waited for what was computed can share it now.
+            if not all(row.ready for row in pending) or not self._admit():
+                break
         for row in list(self._running.values()):
             if row.keep and row.ready:
                 self._leave(row)
+        if worked:
+            self._seconds["prefill"] += time.perf_counter() - started
+
+    def _make_room(self) -> None:
+        """Pages for the next dispatch's tokens of every row, the oldest first."""
+        c = self._controls
+        for row in sorted(self._running.values(), key=lambda row: row.order):
+            if not row.ready or row.slot < 0:
+                continue
+            steps = min(self.config.decode_steps, int(c.remaining[row.slot]))
+            length = int(c.positions[row.slot]) + steps
+            while row.slot >= 0 and not self._admission.grow(row, length):
+                if not self._forks.give_up():
+                    self._restart_latest(self._admission.device(row))
+            if row.slot >= 0:
+                self._list_pages(row)
+
+    def _restart_latest(self, device: int) -> None:
+        """Send the device's latest row back to wait, so that others get its pages."""
+        rows = self._running.values()
+        there = (row for row in rows if self._admission.device(row) == device)
+        latest = max(there, key=lambda row: row.order)
+        del self._running[latest.slot]
+        self._admission.again(latest)
+        self._restarts += 1
 
     def _decode(self) -> None:
         """One dispatch of the decode loop for every ready row; retire what is done."""
+        started = time.perf_counter()
+        self._make_room()
         ready = [row for row in self._running.values() if row.ready]
         if not ready:
             return
-        started = time.perf_counter()
         slots = np.asarray([row.slot for row in ready])
         self._controls.active[:] = False
         self._controls.active[slots] = True
@@ -321,7 +324,7 @@ class Engine:
         self._controls.remaining[slots] -= counts[slots]
         self._decode_steps += int(counts.max())
         for row in ready:
-            self._prefixes.decoded(row.slot)
+            self._admission.decoded(row)
             count, before = counts[row.slot], len(row.ids)
             row.ids += tokens[row.slot, :count].tolist()
             row.logprobs += logprobs[row.slot, :count].tolist()
@@ -341,6 +344,7 @@ class Engine:
 
     def _leave(self, row: Row) -> None:
         del self._live[row.id]
+        self._forks.left(row)
         if row.slot >= 0:
             del self._running[row.slot]
-            self._prefiller.leave(row)
+            self._admission.leave(row)

@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from models import forward, sharding
 from models.config import DecoderConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from rl.update_config import UpdateConfig
 
 # What the packed arrays and old log-probs of an optimizer batch take a position.
@@ -181,10 +181,12 @@ def engine(
     wide = 4 * c.hidden_size + 3 * c.num_heads * c.head_dim + 3 * c.intermediate_size
     # Logits, their sorted copy and what is drawn from them, in float32.
     sampling = 4 * 4 * slots * c.vocab_size
+    # What each page adds to its row's attention, in float32, listed and put in order.
+    parts = 2 * 4 * slots * shape.table * c.num_heads * (c.head_dim + 2)
     return {
         "sampler weights": compute_bytes * sizes.whole,
-        "cache": slots * shape.max_length * token,
-        "activations": int(2 * compute_bytes * chunk * wide + sampling),
+        "cache": shape.pages(devices) * shape.page_size * token,
+        "activations": int(2 * compute_bytes * chunk * wide + sampling + parts),
     }
 
 

@@ -15,30 +15,39 @@ class Row:
     """A request: waiting, then in a slot, until it has a Completion.
 
     Attributes:
-      digests: of its prompt, see ``rl.prefixes``.
+      digests: of its prompt, see ``rl.pages``.
       keep: a prefix: prefilled and retained, never decoded.
-      slot: -1 while it waits.
+      passed: how often others were let in before it that had come later.
+      slot: -1 while it waits; ``order``: when it was let in, in the order of all.
+      pages: of the cache, on the slot's device, in the order of the row's positions.
       done: prompt tokens in the cache; ``ready``: all, and the last hidden state too.
-      cached: prompt tokens that were copied.
-      source: slot to copy from, once it is far enough; None: from nobody.
-      wanted: tokens to copy; ``whole``: with the unfinished last chunk and the hidden
-        state.
+      cached: prompt tokens that were found in the cache.
+      page_from: page whose beginning is copied into the row's first page that is not
+        shared; ``hidden_from``: slot whose hidden state is copied.
     """
 
     id: int
     request: Request
     prompt: np.ndarray
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...] = ()
     keep: bool = False
+    passed: int = 0
     slot: int = -1
+    order: int = -1
+    pages: list[int] = field(default_factory=list)
     done: int = 0
     ready: bool = False
     cached: int = 0
-    source: int | None = None
-    wanted: int = 0
-    whole: bool = False
+    page_from: int | None = None
+    hidden_from: int | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Forget all progress; the same tokens will be sampled again."""
+        self.done, self.ready = 0, False
+        self.ids.clear()
+        self.logprobs.clear()
 
 
 def refusal(

@@ -1,9 +1,10 @@
 """The device side of generation: a static object and the state that it steps.
 
 Three programs, each compiled once: prefill (a few chunks of prompts into the cache),
-copy (chunks of one slot into another), decode (up to ``decode_steps`` tokens for every
-active slot in one dispatch). Over a mesh the slots are split between the devices, each
-of which runs the same programs on its own slots with its own copy of the parameters.
+copy (pages, and hidden states of slots), decode (up to ``decode_steps`` tokens for
+every active slot in one dispatch). Over a mesh slots and pages are split between the
+devices, each of which runs the same programs on its own with its own copy of the
+parameters; all numbers of slots and pages are the device's own.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from models import forward
-from models.cache import Cache, copy_chunks, init_cache
+from models.cache import Cache, copy_pages, init_cache
 from models.config import DecoderConfig
 from rl.sampling import position_keys, row_keys, sample
 
@@ -28,8 +29,8 @@ class State:
     """What stays on the device between dispatches (donated to each program).
 
     Attributes:
-      cache: keys and values of every slot.
-      hidden: per slot, the hidden state after the last token in its cache: the next
+      cache: pages of keys and values.
+      hidden: per slot, the hidden state after the last token in its pages: the next
         token is drawn from it.
     """
 
@@ -39,9 +40,10 @@ class State:
 
 @struct.dataclass
 class Chunks:
-    """Arguments of prefill, for R rows a device; slot numbers are the device's own."""
+    """Arguments of prefill, for R rows a device; see ``forward.prefill``."""
 
     tokens: Int[Array, "R C"]
+    tables: Int[Array, "R N"]
     slots: Int[Array, " R"]
     starts: Int[Array, " R"]
     last: Int[Array, " R"]
@@ -50,11 +52,10 @@ class Chunks:
 
 @struct.dataclass
 class Copies:
-    """Arguments of copy: chunks (source, target, start) and where hidden comes from."""
+    """Arguments of copy: the first ``count`` pages, and where hidden comes from."""
 
-    sources: Int[Array, " M"]
-    targets: Int[Array, " M"]
-    starts: Int[Array, " M"]
+    sources: Int[Array, " B"]
+    targets: Int[Array, " B"]
     count: Int[Array, " 1"]
     hidden_from: Int[Array, " B"]
 
@@ -64,6 +65,7 @@ class Controls:
     """Arguments of decode: what each slot is to do. ``stop_ids`` is padded with -1."""
 
     active: Bool[Array, " B"]
+    tables: Int[Array, "B N"]
     positions: Int[Array, " B"]
     remaining: Int[Array, " B"]
     seeds: UInt32[Array, "B 2"]
@@ -88,18 +90,19 @@ class Sampler:
     """Static numbers of the programs; see ``rl.engine.EngineConfig`` for most.
 
     Attributes:
-      slots, prefill_rows, copies: for each device.
-      length: positions of a slot, a multiple of ``prefill_chunk`` and ``cache_block``.
+      slots, pages, prefill_rows: for each device.
+      page_size: positions of a page, a multiple of ``prefill_chunk``.
+      table: most pages of a row.
     """
 
     config: DecoderConfig
     slots: int
-    length: int
+    pages: int
+    page_size: int
+    table: int
     decode_steps: int
     prefill_chunk: int
     prefill_rows: int
-    copies: int
-    cache_block: int
     max_stop_ids: int
     valid_vocab: int
     mesh: Mesh | None = None
@@ -125,9 +128,9 @@ class Sampler:
         """A jitted function that makes an empty cache."""
 
         def make() -> State:
-            slots = self.slots * self.devices
+            slots, pages = self.slots * self.devices, self.pages * self.devices
             return State(
-                cache=init_cache(self.config, slots, self.length, dtype),
+                cache=init_cache(self.config, pages, self.page_size, dtype),
                 hidden=jnp.zeros((slots, self.config.hidden_size), dtype),
             )
 
@@ -138,6 +141,7 @@ class Sampler:
         rows = self.prefill_rows * self.devices
         return Chunks(
             tokens=np.zeros((rows, self.prefill_chunk), np.int32),
+            tables=np.full((rows, self.table), self.pages, np.int32),
             slots=np.full(rows, self.slots, np.int32),
             starts=np.zeros(rows, np.int32),
             last=np.zeros(rows, np.int32),
@@ -146,12 +150,11 @@ class Sampler:
 
     def new_copies(self) -> Copies:
         """Copy arguments, in NumPy, that copy nothing."""
-        count = self.copies * self.devices
+        slots = self.slots * self.devices
         own = np.arange(self.slots, dtype=np.int32)
         return Copies(
-            sources=np.zeros(count, np.int32),
-            targets=np.zeros(count, np.int32),
-            starts=np.zeros(count, np.int32),
+            sources=np.zeros(slots, np.int32),
+            targets=np.zeros(slots, np.int32),
             count=np.zeros(self.devices, np.int32),
             hidden_from=np.tile(own, self.devices),
         )
@@ -161,6 +164,7 @@ class Sampler:
         slots = self.slots * self.devices
         return Controls(
             active=np.zeros(slots, bool),
+            tables=np.full((slots, self.table), self.pages, np.int32),
             positions=np.zeros(slots, np.int32),
             remaining=np.zeros(slots, np.int32),
             seeds=np.zeros((slots, 2), np.uint32),
@@ -190,26 +194,18 @@ class Sampler:
             self.config,
             state.cache,
             chunks.tokens,
-            chunks.slots,
+            chunks.tables,
             chunks.starts,
             chunks.last,
-            block=self.cache_block,
         )
         ends = jnp.where(chunks.final, chunks.slots, self.slots)
         hidden = state.hidden.at[ends].set(hidden, mode="drop")
         return State(cache=cache, hidden=hidden), None
 
     def copy(self, params: Any, state: State, copies: Copies) -> tuple[State, None]:
-        """Copy cache chunks, and hidden states, from slot to slot."""
+        """Copy pages of the cache, and hidden states from slot to slot."""
         del params  # every program has the same signature
-        cache = copy_chunks(
-            state.cache,
-            copies.sources,
-            copies.targets,
-            copies.starts,
-            copies.count[0],
-            chunk=self.prefill_chunk,
-        )
+        cache = copy_pages(state.cache, copies.sources, copies.targets, copies.count[0])
         return State(cache=cache, hidden=state.hidden[copies.hidden_from]), None
 
     def decode(
@@ -252,9 +248,9 @@ class Sampler:
                 self.config,
                 state.cache,
                 tokens,
+                controls.tables,
                 positions,
                 active,
-                block=self.cache_block,
             )
             hidden = jnp.where(active[:, None], hidden, state.hidden)
             return step + 1, State(cache=cache, hidden=hidden), active, sampled

@@ -182,7 +182,7 @@ def plan(config: Config) -> Plan:
                 name="rollouts",
                 limit=limit,
                 kinds=held | own,
-                remedy="lower engine.slots",
+                remedy="lower engine.slots or engine.cache_tokens",
             ),
             memory.cache_bytes(decoder, compute_bytes=held_bytes),
         )
@@ -205,7 +205,8 @@ def plan(config: Config) -> Plan:
                     name=f"{models} models",
                     limit=_limit(inference),
                     kinds={kind: models * size for kind, size in each.items()},
-                    remedy="lower inference.engine.slots",
+                    remedy="lower inference.engine.slots or "
+                    "inference.engine.cache_tokens",
                 ),
                 memory.cache_bytes(decoder, compute_bytes=INFERENCE_BYTES),
             )

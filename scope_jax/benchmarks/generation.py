@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decode-steps", type=int, default=16)
     parser.add_argument("--prefill-rows", type=int, default=8)
     parser.add_argument("--prefill-chunk", type=int, default=64)
-    parser.add_argument("--cache-block", type=int, default=128)
+    parser.add_argument("--page-size", type=int, default=128)
     parser.add_argument(
         "--peer-batch", type=int, default=8, help="conversations a peer plays together"
     )
@@ -58,7 +58,7 @@ def make_engine(
         decode_steps=args.decode_steps,
         prefill_rows=args.prefill_rows,
         prefill_chunk=args.prefill_chunk,
-        cache_block=args.cache_block,
+        page_size=args.page_size,
     )
     engine = Engine(params, config, Ids(config.vocab_size), sizes)
     engine.compile()

@@ -126,7 +126,7 @@ def bus(
                 "prefill FLOP/s": flops,
                 "prefill MFU": flops / FLOPS if sheet else None,
                 "host gaps": gaps,
-                "attention": f"XLA, in blocks of {args.cache_block}",
+                "attention": f"XLA, page by page, {args.page_size} tokens each",
                 "memory": describe(engine.compile()),
             }
             del engine

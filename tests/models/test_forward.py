@@ -61,7 +61,7 @@ def test_the_scan_is_a_loop_over_layers(family):
                 options = {"backend": "reference", "window": window}
                 return row_attention(q, k, v, **options), None
 
-            x, _ = Block(config).apply({"params": block}, x, rope, attend)
+            x, _ = Block(config, joined=True).apply({"params": block}, x, rope, attend)
         x = rms_norm(x, params["final_norm"], config.rms_norm_eps)
         return forward.unembed(params, config, x)
 
@@ -82,23 +82,27 @@ def test_packed_segments_do_not_see_each_other(family):
 
 
 PROMPTS = {0: 13, 2: 4}  # slot: tokens of its prompt
-CHUNK = BLOCK = 4
+CHUNK = 4
 
 
 def decode(params, config, tokens, prompts):
     """Logits of each slot's tokens from its prompt's last on, from the cache."""
     params = forward.unstack(params, config)
     slots, length = tokens.shape
-    cache = init_cache(config, slots, length, jnp.float32)
-    prefill = jax.jit(forward.prefill, static_argnums=1, static_argnames="block")
-    step = jax.jit(forward.decode_step, static_argnums=1, static_argnames="block")
+    each = -(-length // CHUNK)  # pages of a slot
+    cache = init_cache(config, slots * each, CHUNK, jnp.float32)
+    tables = np.random.default_rng(0).permutation(slots * each).reshape(slots, each)
+    nowhere = np.full((1, each), slots * each)
+    prefill = jax.jit(forward.prefill, static_argnums=1)
+    step = jax.jit(forward.decode_step, static_argnums=1)
     chunks = [(s, at) for s, n in prompts.items() for at in range(0, n, CHUNK)]
     chunks += [(slots, 0)] * (6 - len(chunks))  # the others are padding
-    rows = np.asarray(chunks)
     parts = [tokens[s % slots, at : at + CHUNK] for s, at in chunks]
     last = [min(prompts.get(s, 1) - at, CHUNK) - 1 for s, at in chunks]
+    rows, starts = np.asarray(chunks).T
+    own = np.concatenate([tables, nowhere])[rows]
     cache, hidden = prefill(
-        params, config, cache, np.stack(parts), *rows.T, np.asarray(last), block=BLOCK
+        params, config, cache, np.stack(parts), own, starts, np.asarray(last)
     )
     found = {s: [] for s in prompts}
     for (slot, at), state in zip(chunks, hidden, strict=True):
@@ -110,7 +114,7 @@ def decode(params, config, tokens, prompts):
     for _ in range(length - max(prompts.values())):
         active = np.isin(np.arange(slots), list(prompts))
         new = tokens[np.arange(slots), at]
-        cache, hidden = step(params, config, cache, new, at, active, block=BLOCK)
+        cache, hidden = step(params, config, cache, new, tables, at, active)
         for slot in prompts:
             found[slot].append(hidden[slot])
         at[active] += 1

@@ -66,26 +66,26 @@ def decoder(folder: Path, prompts: list[list[int]]):
     config, params = hf.load(folder, dtype=jnp.float32)
     params = forward.unstack(params, config)
     slots, chunk = len(prompts), max(map(len, prompts))
-    length = chunk * -(-(chunk + NEW) // chunk)
-    cache = init_cache(config, slots, length, jnp.float32)
+    each = -(-(chunk + NEW) // chunk)  # pages of a prompt's length
+    cache = init_cache(config, slots * each, chunk, jnp.float32)
+    tables = np.arange(slots * each).reshape(slots, each)
     tokens = np.asarray([ids + [0] * (chunk - len(ids)) for ids in prompts])
     lengths = np.asarray([len(ids) for ids in prompts])
-    cache, hidden = jax.jit(forward.prefill, static_argnums=1, static_argnames="block")(
+    cache, hidden = jax.jit(forward.prefill, static_argnums=1)(
         params,
         config,
         cache,
         tokens,
-        np.arange(slots),
+        tables,
         np.zeros(slots, int),
         lengths - 1,
-        block=chunk,
     )
 
     @jax.jit
     def step(params, cache, new, at):
         active = jnp.ones(slots, bool)
         cache, hidden = forward.decode_step(
-            params, config, cache, new, at, active, block=chunk
+            params, config, cache, new, tables, at, active
         )
         return cache, hidden, forward.unembed(params, config, hidden)
 

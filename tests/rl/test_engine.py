@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models import forward
+from models.errors import UserError
 from rl.engine import Engine, EngineConfig
 from rl.engine_thread import EngineThread
 from rl.programs import describe
@@ -21,7 +22,7 @@ SIZES = EngineConfig(
     decode_steps=4,
     prefill_chunk=16,
     prefill_rows=2,
-    cache_block=32,
+    page_size=32,
 )
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -163,6 +164,18 @@ def test_a_retained_prefix_outlives_a_crowd_and_is_given_up_after_release(engine
     (again,) = engine.generate([request(8, 33)])
     assert again.cached_tokens == 32
     engine.release(retained)
+
+
+def test_a_prefix_retained_twice_is_never_decoded(engine):
+    before = engine.stats()["perf/decode_tokens"]
+    handles = [engine.fork(request(51, 50).ids) for _ in range(2)]
+    while not engine.idle:
+        engine.poll()
+    assert engine.stats()["perf/decode_tokens"] == before
+    for handle in handles:
+        engine.release(handle)
+    (pool,) = engine._admission._pools
+    assert pool.unused == pool.size
 
 
 def test_a_stop_string_across_tokens_ends_behind_its_last_token(engine):
@@ -345,3 +358,35 @@ def test_a_broken_engine_fails_every_future_with_its_reason(engine):
     thread.close()
     with pytest.raises(RuntimeError, match="engine closed"):
         thread.complete(request(0)).result(60)
+
+
+def test_a_full_cache_costs_time_and_changes_nothing(engine, tiny_config, params):
+    requests = [request(i, 10 + 5 * i, 60) for i in range(12)]
+    expected = engine.generate(requests)
+    sizes = replace(SIZES, cache_tokens=2 * SIZES.max_length)
+    small = Engine(params, tiny_config, Letters(), sizes)
+    held = small.fork(request(50, 60).ids)
+    assert sampled(small.generate(requests)) == sampled(expected)
+    assert small.stats()["perf/restarts"] > 0
+    small.release(held)  # given up long ago
+    (pool,) = small._admission._pools
+    assert pool.unused == pool.size == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slots": 9}, "slots=9: not a multiple of 4 devices: change it"),
+        ({"page_size": 24}, "page_size=24: not a multiple of prefill_chunk=16"),
+        (
+            {"cache_tokens": 500},
+            "cache_tokens=500: on 4 devices, not even one",
+        ),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(
+    tiny_config, params, change, message
+):
+    mesh = jax.make_mesh((4,), ("data",))
+    with pytest.raises(UserError, match=message):
+        Engine(params, tiny_config, Letters(), replace(SIZES, **change), mesh=mesh)

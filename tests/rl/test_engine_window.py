@@ -14,9 +14,9 @@ SIZES = EngineConfig(
     slots=4,
     max_length=96,
     decode_steps=4,
-    prefill_chunk=16,
+    prefill_chunk=8,
     prefill_rows=2,
-    cache_block=8,
+    page_size=8,
 )
 
 

@@ -1,0 +1,219 @@
+"""Attention over a KV cache, read page by page and no further than it is filled.
+
+Two ways, by what asks. Chunks of prompts (many queries a row): all rows go through
+their blocks together, with a running softmax. Single tokens (one query a row): the
+blocks that the rows need are one list, worked off so many at a time whosever they are,
+so that neither a short row nor an empty slot costs what the longest row does.
+
+Softmax is in float32. What is computed for a row does not depend on the other rows.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from models.blocked_attention import MASKED
+
+# Below every sum of a softmax, which holds exp(0) = 1.
+TINY = 1e-30
+# Rows, block indices -> keys [W, K, H, block], values [W, K, block, H].
+ReadBlocks = Callable[[Int[Array, " W"], Int[Array, " W"]], tuple[Array, Array]]
+
+
+class Needed(NamedTuple):
+    """The blocks that rows need, row after row, in one list of fixed size P.
+
+    Attributes:
+      rows, blocks: of each entry; what follows the last one means nothing.
+      starts: where each row's entries begin.
+      counts: how many each row has; a row that isn't live has none.
+    """
+
+    rows: Int[Array, " P"]
+    blocks: Int[Array, " P"]
+    starts: Int[Array, " B"]
+    counts: Int[Array, " B"]
+
+
+def needed_blocks(
+    positions: Int[Array, " B"],
+    live: Bool[Array, " B"],
+    *,
+    length: int,
+    block: int,
+    window: int = 0,
+) -> Needed:
+    """List the blocks that a query at each row's position sees.
+
+    Args:
+      live: rows whose result is wanted.
+      length: most positions of a row, a multiple of ``block``.
+      window: how many positions, its own included, a query sees at most; 0: all.
+    """
+    most = length // block
+    first = jnp.zeros_like(positions)
+    if window:
+        most = min(most, (window - 2) // block + 2)
+        first = jnp.maximum(positions - window + 1, 0) // block
+    counts = jnp.where(live, positions // block + 1 - first, 0)
+    ends = jnp.cumsum(counts)
+    starts = ends - counts
+    entries = jnp.arange(len(positions) * most)
+    rows = jnp.searchsorted(ends, entries, side="right", method="compare_all")
+    rows = jnp.minimum(rows, len(positions) - 1)
+    return Needed(rows, entries - starts[rows] + first[rows], starts, counts)
+
+
+def token_attention(
+    q: Float[Array, "B N H"],
+    read: ReadBlocks,
+    positions: Int[Array, " B"],
+    needed: Needed,
+    *,
+    block: int,
+    window: int = 0,
+) -> Float[Array, "B N H"]:
+    """Attention of one query a row over the cache positions up to its own.
+
+    Each block yields a softmax of its own; a row's blocks are put together at the end,
+    in their order. The result of rows that need nothing means nothing.
+
+    Args:
+      read: gives blocks of rows.
+      needed: from ``needed_blocks``, with the same block and window.
+
+    Reference: the split softmax of https://pytorch.org/blog/flash-decoding.
+    """
+    batch, heads, width = q.shape
+    kv_heads = jax.eval_shape(read, needed.rows, needed.blocks)[0].shape[1]
+    q = (q * width**-0.5).reshape(batch, kv_heads, heads // kv_heads, width)
+
+    def body(index, carry):
+        start = index * batch
+        rows, blocks = (
+            jax.lax.dynamic_slice_in_dim(x, start, batch)
+            for x in (needed.rows, needed.blocks)
+        )
+        k, v = read(rows, blocks)
+        at = (blocks * block)[:, None] + jnp.arange(block)
+        last = positions[rows][:, None]
+        seen = at <= last
+        if window:
+            seen &= at > last - window
+        seen = seen[:, None, None]
+        scores = jnp.einsum(
+            "WKGH,WKHS->WKGS", q[rows], k, preferred_element_type=jnp.float32
+        )
+        scores = jnp.where(seen, scores, MASKED)
+        highest = scores.max(-1)
+        weights = jnp.exp(scores - highest[..., None])
+        out = jnp.einsum(
+            "WKGS,WKSH->WKGH",
+            weights.astype(v.dtype),
+            v,
+            preferred_element_type=jnp.float32,
+        )
+        found = highest, weights.sum(-1), out
+        return jax.tree.map(
+            lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new, start, 0),
+            carry,
+            found,
+        )
+
+    shape = (len(needed.rows), *q.shape[1:3])
+    parts = (
+        jnp.full(shape, MASKED, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((*shape, width), jnp.float32),
+    )
+    total = needed.counts.sum()
+    parts = jax.lax.fori_loop(0, (total + batch - 1) // batch, body, parts)
+    return _together(parts, needed).reshape(batch, heads, width).astype(q.dtype)
+
+
+def _together(parts, needed: Needed) -> Float[Array, "B K G H"]:
+    """Softmax over all of a row's blocks, from each block's own."""
+    most = len(needed.rows) // len(needed.counts)
+    nth = jnp.arange(most)
+    index = jnp.minimum(needed.starts[:, None] + nth, len(needed.rows) - 1)
+    highest, totals, outs = (x[index] for x in parts)
+    own = (nth < needed.counts[:, None])[..., None, None]
+    highest = jnp.where(own, highest, MASKED)
+    scale = jnp.exp(highest - highest.max(1, keepdims=True)) * own
+    total = (scale * totals).sum(1)
+    out = (scale[..., None] * outs).sum(1)
+    return out / jnp.maximum(total, TINY)[..., None]
+
+
+def chunk_attention(
+    q: Float[Array, "B T N H"],
+    read_block: Callable[[Int[Array, ""]], tuple[Array, Array]],
+    positions: Int[Array, "B T"],
+    *,
+    live: Bool[Array, " B"],
+    block: int,
+    window: int = 0,
+) -> Float[Array, "B T N H"]:
+    """Attention of several queries a row over the cache positions up to their own.
+
+    Only the blocks that some query of a live row needs are read. A block that is masked
+    for a row leaves its running maximum, sum and output exactly as they were.
+
+    Args:
+      read_block: block index -> keys [B, K, H, block] and values [B, K, block, H] of
+        the positions ``index * block`` and on.
+      live: rows whose result is wanted; that of the others means nothing.
+      window: how many positions, its own included, a query sees at most; 0: all.
+
+    Reference: the running softmax of arXiv:1805.02867.
+    """
+    batch, queries, heads, width = q.shape
+    kv_heads = jax.eval_shape(read_block, jnp.int32(0))[0].shape[1]
+    groups = heads // kv_heads
+    # The groups' queries one after another, Q = G * T: each key head is read once.
+    q = q.reshape(batch, queries, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, groups * queries, width) * width**-0.5
+    wanted = jnp.where(live[:, None], positions, 0)
+    num_blocks = wanted.max() // block + 1
+    first = jnp.int32(0)
+    if window:
+        wanted = jnp.where(live[:, None], positions, num_blocks * block)
+        first = jnp.maximum(wanted.min() - window + 1, 0) // block
+    positions = jnp.tile(positions, groups)[:, None, :, None]
+
+    def body(index, carry):
+        highest, total, out = carry
+        k, v = read_block(index)
+        at = index * block + jnp.arange(block)
+        seen = at <= positions
+        if window:
+            seen &= at > positions - window
+        scores = jnp.einsum("BKQH,BKHS->BKQS", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.where(seen, scores, MASKED)
+        new_highest = jnp.maximum(highest, scores.max(-1))
+        # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
+        decay = jnp.exp(highest - new_highest)
+        weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
+        added = jnp.einsum(
+            "BKQS,BKSH->BKQH",
+            weights.astype(v.dtype),
+            v,
+            preferred_element_type=jnp.float32,
+        )
+        total = total * decay + weights.sum(-1)
+        return new_highest, total, out * decay[..., None] + added
+
+    shape = q.shape[:3]
+    start = (
+        jnp.full(shape, MASKED, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((*shape, width), jnp.float32),
+    )
+    _, total, out = jax.lax.fori_loop(first, num_blocks, body, start)
+    # A row that isn't live may have seen nothing.
+    out = (out / jnp.maximum(total, TINY)[..., None]).astype(q.dtype)
+    out = out.reshape(batch, kv_heads, groups, queries, width)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)

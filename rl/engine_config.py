@@ -1,0 +1,69 @@
+"""Sizes of an engine."""
+
+from dataclasses import dataclass
+
+from models.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Sizes of an engine; every program is compiled for exactly these.
+
+    Attributes:
+      slots: sequences decoded together, over all devices.
+      max_length: longest prompt plus completion, in tokens.
+      cache_tokens: room for tokens in the cache, over all devices; 0: for ``slots``
+        sequences of ``max_length``. Most are shorter, so with the same memory more
+        slots do more work. With too little, fewer prefixes are found again, and where
+        many sequences get long at once the latest of them start again.
+      decode_steps: tokens a slot may gain per dispatch; in between, the host looks for
+        stop strings, retires and admits.
+      prefill_chunk: tokens a prompt is cut into, at absolute positions; the unit in
+        which prefixes are shared.
+      prefill_rows: chunks per prefill dispatch and device.
+      prefill_calls: most prefill dispatches between two decode dispatches.
+      page_size: positions of the cache in a page, which is read at a time; a multiple
+        of ``prefill_chunk``.
+      max_stop_ids: most stop ids of a request.
+    """
+
+    slots: int = 64
+    max_length: int = 1024
+    cache_tokens: int = 0
+    decode_steps: int = 8
+    prefill_chunk: int = 64
+    prefill_rows: int = 4
+    prefill_calls: int = 64
+    page_size: int = 128
+    max_stop_ids: int = 8
+
+    @property
+    def table(self) -> int:
+        """Pages of the longest sequence."""
+        return -(-self.max_length // self.page_size)
+
+    def pages(self, devices: int) -> int:
+        """Pages of the cache on each of so many devices.
+
+        Raises:
+          UserError: when the sizes don't go together.
+        """
+        if self.slots % devices:
+            raise UserError(
+                f"slots={self.slots}: not a multiple of {devices} devices: change it"
+            )
+        if self.page_size % self.prefill_chunk:
+            raise UserError(
+                f"page_size={self.page_size}: not a multiple of prefill_chunk="
+                f"{self.prefill_chunk}: change one of them"
+            )
+        if not self.cache_tokens:
+            return self.slots // devices * self.table
+        pages = self.cache_tokens // (devices * self.page_size)
+        if pages < self.table:
+            raise UserError(
+                f"cache_tokens={self.cache_tokens}: on {devices} devices, not even one "
+                f"sequence of max_length={self.max_length} fits: raise it to "
+                f"{self.table * self.page_size * devices} or more"
+            )
+        return pages
