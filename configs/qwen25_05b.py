@@ -19,7 +19,7 @@ wanted form, and as a judge it calls nearly every rubric met.
 from dataclasses import replace
 
 from retrieval.config import RetrievalConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from rl.records import SamplingParams
 from rl.update_config import UpdateConfig
 from scope_jax.challenger import ChallengerConfig

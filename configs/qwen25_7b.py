@@ -13,7 +13,7 @@ Expect: three iterations of 20 Challenger steps (64 x 8 rollouts), up to 5,120 t
 from dataclasses import replace
 
 from retrieval.config import RetrievalConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from scope_jax.config import Config, ModelConfig
 from scope_jax.inference import InferenceConfig
 from scope_jax.placement import gpus

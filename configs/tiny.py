@@ -14,7 +14,7 @@ Expect: bars with rewards, a table per stage, `runs/tiny/report.html`.
 from dataclasses import replace
 
 from retrieval.config import RetrievalConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import SamplingParams
 from rl.update_config import UpdateConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from rl.losses import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.records import SamplingParams

@@ -10,7 +10,8 @@ from typing import Any
 
 from models import hf
 from models.config import DecoderConfig
-from rl.engine import Engine, EngineConfig
+from rl.engine import Engine
+from rl.engine_config import EngineConfig
 from rl.records import Request, SamplingParams
 from rl.sampling import seed64
 from scope_jax.benchmarks import (

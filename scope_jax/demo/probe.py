@@ -13,7 +13,8 @@ import numpy as np
 
 from models.chat import ChatRenderer
 from models.config import DecoderConfig
-from rl.engine import Engine, EngineConfig
+from rl.engine import Engine
+from rl.engine_config import EngineConfig
 from rl.records import Request, SamplingParams
 from rl.sampling import seed64
 from scope_jax import challenger, conversation, judge, prompts, solver

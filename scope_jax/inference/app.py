@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from models.errors import UserError
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from rl.records import Completion, Request
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import InferenceConfig, ModelSource

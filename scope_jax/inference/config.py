@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from retrieval.config import RetrievalConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from models.chat import ChatRenderer
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.sharding import make_mesh
-from rl.engine import Engine, EngineConfig
+from rl.engine import Engine
+from rl.engine_config import EngineConfig
 from rl.engine_thread import EngineThread
 from rl.records import Completion, Request
 from scope_jax.compilation import return_memory

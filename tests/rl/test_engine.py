@@ -10,7 +10,8 @@ import pytest
 
 from models import forward
 from models.errors import UserError
-from rl.engine import Engine, EngineConfig
+from rl.engine import Engine
+from rl.engine_config import EngineConfig
 from rl.engine_thread import EngineThread
 from rl.programs import describe
 from rl.records import Request, SamplingParams

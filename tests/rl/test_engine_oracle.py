@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from models import forward
-from rl.engine import Engine, EngineConfig
+from rl.engine import Engine
+from rl.engine_config import EngineConfig
 from rl.records import Request, SamplingParams
 from rl.sampling import seed64
 from rl.stopping import first_stop

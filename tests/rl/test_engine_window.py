@@ -7,7 +7,8 @@ import pytest
 from models import forward
 from models.config import DecoderConfig
 from models.rope import Rope
-from rl.engine import Engine, EngineConfig
+from rl.engine import Engine
+from rl.engine_config import EngineConfig
 from rl.records import Request, SamplingParams
 
 SIZES = EngineConfig(

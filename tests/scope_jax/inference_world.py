@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from models import forward, hf
 from models.config import DecoderConfig
 from retrieval.config import RetrievalConfig
-from rl.engine import EngineConfig
+from rl.engine_config import EngineConfig
 from scope_jax.inference import InferenceConfig
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
