@@ -12,6 +12,11 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, or one worker of several ends alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_run.py")
+
+
 @pytest.fixture(scope="session")
 def tiny_config():
     """A Qwen3-shaped decoder: 2 layers, D 32, 4 heads over 2 key/value heads, V 64."""

@@ -1,5 +1,7 @@
 """Attention in blocks: the dense formula's values and gradients, without its buffer."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +25,21 @@ def case(seed=0):
     return [jax.random.normal(key, shape) for key, shape in arrays]
 
 
-def dense(q, k, v, segments, window):
+def dense(q, k, v, segments, *, window):
     return full_attention(q, k, v, segment_mask(segments, window))
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("window", "block"))
+def value_and_grads(attend, q, k, v, segments, weight, **static):
+    """One program for all segments; the dense one for all blocks too."""
+
+    def attended(q, k, v):
+        return attend(q, k, v, segments, **static)
+
+    def total(*args):
+        return jnp.sum(attended(*args) * weight)
+
+    return attended(q, k, v), jax.grad(total, argnums=(0, 1, 2))(q, k, v)
 
 
 @pytest.mark.parametrize("block", [4, 16, 64])
@@ -33,22 +48,15 @@ def dense(q, k, v, segments, window):
 def test_equals_the_dense_formula(name, window, block):
     q, k, v, weight = case()
     segments = jnp.asarray(SEGMENTS[name], jnp.int32)
-
-    def blocked(q, k, v):
-        return blocked_attention(q, k, v, segments, window=window, block=block)
-
-    def grads(attend):
-        total = lambda *args: jnp.sum(attend(*args) * weight)  # noqa: E731
-        return jax.jit(jax.grad(total, argnums=(0, 1, 2)))(q, k, v)
-
     real = (segments > 0)[..., None, None]
     weight = jnp.where(real, weight, 0.0)
-    want, got = dense(q, k, v, segments, window), blocked(q, k, v)
+    given = (q, k, v, segments, weight)
+    want, expected = value_and_grads(dense, *given, window=window)
+    got, grads = value_and_grads(blocked_attention, *given, window=window, block=block)
     np.testing.assert_allclose(jnp.where(real, got - want, 0.0), 0.0, atol=3e-6)
     assert np.isfinite(got).all()
-    expected = grads(lambda q, k, v: dense(q, k, v, segments, window))
-    for got, want in zip(grads(blocked), expected, strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-5)
+    for mine, theirs in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
 def test_a_row_does_not_depend_on_its_neighbour():
