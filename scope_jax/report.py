@@ -4,6 +4,7 @@ Self-contained: inline SVG and CSS, no script and nothing from elsewhere. All te
 models and documents is escaped.
 """
 
+import fnmatch
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,16 +21,17 @@ EXAMPLES = 4
 """Rollouts shown per stage: the best and the worst ones."""
 
 CURVES = (
-    ("Reward", "reward/"),
-    ("Evaluation", "eval/"),
-    ("Tasks", "tasks/"),
-    ("Judge", "judge/"),
-    ("Rollouts", "rollout/"),
-    ("Update", "loss/"),
-    ("Sampler against trainer", "agree/"),
-    ("Speed", "perf/"),
+    ("Reward", "reward/*"),
+    ("Evaluation", "eval/*"),
+    ("Tasks", "tasks/*"),
+    ("Judge", "judge/*"),
+    ("Rollouts", "rollout/*"),
+    ("Update", "loss/*"),
+    ("Sampler against trainer", "agree/*"),
+    ("Speed", "perf/*_per_second"),
+    ("Prompt tokens saved, slots busy", "perf/*_share"),
 )
-"""Caption of a chart, and the prefix of the metrics in it."""
+"""Caption of a chart, and the names of the metrics in it."""
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
@@ -98,8 +100,8 @@ def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str
     if not records:
         return []
     parts = [f"<h2>{escape(stage.capitalize())}</h2>", '<div class="charts">']
-    for caption, prefix in CURVES:
-        series = _series(records, prefix)
+    for caption, wanted in CURVES:
+        series = _series(records, wanted)
         if series:
             parts.append(line_chart(caption, series, marks=_iteration_marks(records)))
     parts.append("</div>")
@@ -111,15 +113,14 @@ def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str
 
 
 def _series(
-    records: Sequence[Mapping[str, Any]], prefix: str
+    records: Sequence[Mapping[str, Any]], wanted: str
 ) -> dict[str, list[tuple[float, float]]]:
     """Name -> points (record number in the stage, value), at most eight curves.
 
     Counts of tokens are left out beside other metrics, which they would flatten.
     """
-    names = [n for n in tracking.table_names(list(records)) if n.startswith(prefix)]
-    if prefix != "perf/":
-        names = [n for n in names if not n.endswith("/tokens")]
+    names = fnmatch.filter(tracking.table_names(list(records)), wanted)
+    names = [n for n in names if not n.endswith("/tokens")]
     return {
         name: [
             (i, r[name]) for i, r in enumerate(records, 1) if r.get(name) is not None

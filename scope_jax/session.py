@@ -25,7 +25,7 @@ from rl.optimizer import Params
 from rl.programs import describe
 from rl.records import Completion, Request, SamplingParams
 from rl.update import Updater
-from scope_jax import hosts, prompts
+from scope_jax import engines, hosts, prompts
 from scope_jax.compilation import Compilations, keep_programs
 from scope_jax.config import Config, StageConfig
 from scope_jax.demo import assets
@@ -83,6 +83,7 @@ class Session:
         keep_programs()
         self.compilations = Compilations()
         self._updaters: dict[str, Updater] = {}
+        self._own_meter, self._served_meter = engines.Meter(), engines.Meter()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
@@ -258,6 +259,22 @@ class Session:
     async def policy(self, request: Request) -> Completion:
         """A completion of the policy in training, from this process's engine."""
         return await asyncio.wrap_future(self._engine.complete(request))
+
+    async def engine_work(self) -> tuple[engines.Totals, dict[str, engines.Totals]]:
+        """What the engines have done since this was asked last.
+
+        Returns:
+          of this process's own engine; and, in the leader, of the inference process's,
+          by the model: ``judge`` where the Solver's weights are the judge's. Empty at
+          the first time, and where the server does not say.
+        """
+        own = asyncio.wrap_future(self._engine.call(engines.totals))
+        served = None
+        if hosts.leads():
+            served = await self.client.engines(tuple(self.supervisor.settings.models))
+        done = self._served_meter.since(served)
+        own_done = self._own_meter.since({"own": await own})
+        return own_done.get("own", {}), {name: one for (name, _), one in done.items()}
 
     async def previous_solver(self, request: Request) -> Completion:
         """A completion of the previous Solver, from the server."""

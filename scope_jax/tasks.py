@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, get_args
 
 from rl import checkpoint
-from scope_jax import explain, hosts
+from scope_jax import engines, explain, hosts
 from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
 from scope_jax.task_file import read_tasks, write_tasks
@@ -98,6 +98,7 @@ async def _batches(
     def sifting(finished: int, of: int) -> None:
         bar.inside("tasks sifted", finished, of)
 
+    await session.engine_work()  # what came before is no batch's
     try:
         while number <= config.max_batches and len(tasks) < config.target:
             compilations, started = session.compilations.count, time.monotonic()
@@ -114,6 +115,8 @@ async def _batches(
             }
             if written.seconds:
                 metrics["perf/tokens_per_second"] = written.tokens / written.seconds
+            own, served = await session.engine_work()
+            metrics |= engines.metrics([own], served)
             _keep(session, iteration, number, written, sifted, metrics)
             bar.advance(metrics, len(sifted.kept))
             tasks += sifted.kept

@@ -289,7 +289,8 @@ def table_names(records: list[dict[str, Any]]) -> list[str]:
     chosen = [
         n
         for n in names
-        if not n.endswith(spread) and (n.startswith(TABLE) or "tokens_per_s" in n)
+        if not n.endswith(spread)
+        and (n.startswith(TABLE) or "tokens_per_s" in n or n.endswith("_share"))
     ]
     prefixes = [*TABLE, "perf/"]
 

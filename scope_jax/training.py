@@ -22,7 +22,7 @@ from rl.packing import uid_order
 from rl.records import Datum, Trajectory
 from rl.train_state import TrainState
 from rl.update import NonFiniteGradientError
-from scope_jax import hosts
+from scope_jax import engines, hosts
 from scope_jax.compilation import return_memory
 from scope_jax.run_folder import write_json_lines
 from scope_jax.session import Session
@@ -71,6 +71,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
     state = updater.states.park(state)
     session.use_policy(updater.states.policy_params(state))
     return_memory()
+    session.run(session.engine_work())  # what came before is no step's
     with session.tracker.stage(
         iteration, role, total=config.steps, done=done - first
     ) as bar:
@@ -86,6 +87,8 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                 )
                 scored = together(scored)
                 rolled = time.monotonic()
+                own, served = session.run(session.engine_work())
+                own_everywhere = hosts.everyones(own)
                 rollouts = session.folder.rollouts(iteration, role, step)
                 if hosts.leads():
                     write_json_lines(rollouts, map(rollout_json, scored))
@@ -100,6 +103,7 @@ def train(session: Session, iteration: int, role: str, collect: Collect) -> None
                 session.use_policy(updater.states.policy_params(state))
                 updated = time.monotonic()
             metrics |= step_metrics(scored)
+            metrics |= engines.metrics(own_everywhere, served)
             metrics |= {
                 "time/rollout": rolled - started,
                 "time/update": updated - rolled,

@@ -120,6 +120,35 @@ def test_nothing_is_compiled_after_the_first_step_of_a_stage(whole):
     assert later and set(later) == {0}
 
 
+def prompt_tokens(record, engine):
+    """Of a step, computed and saved."""
+    names = [f"perf/{engine}_{what}_tokens" for what in ("prefill", "saved")]
+    return [record[name] for name in names]
+
+
+def test_each_step_has_the_work_of_its_engines(whole):
+    for record in tracking.read(whole[0]):
+        if record["stage"] == "tasks":  # written, maybe, while others were sifted
+            assert sum(prompt_tokens(record, "judge")) > 0
+            continue
+        computed, saved = prompt_tokens(record, "rollout")
+        assert computed + saved > 0 and min(computed, saved) >= 0
+        assert 0 < record["perf/rollout_busy_share"] <= 1
+        for kind in ("prefill", "decode"):
+            assert record[f"perf/rollout_{kind}_tokens_per_second"] > 0
+    first = tracking.read(whole[0])[0]
+    # The samples of a group have one prompt, as the rubrics of an answer have.
+    for engine in ("rollout", "judge"):
+        assert min(prompt_tokens(first, engine)) > 0
+    # Solver and judge have one engine as long as they have the same weights.
+    solvers = {
+        record["iteration"]
+        for record in tracking.read(whole[0])
+        if "perf/solver_prefill_tokens" in record
+    }
+    assert solvers == {2}
+
+
 def test_sampler_and_trainer_agree(whole):
     found = [r["agree/max"] for r in tracking.read(whole[0]) if "agree/max" in r]
     assert found and max(found) < 1e-3
@@ -202,6 +231,11 @@ def test_two_processes_of_two_devices_play_a_run_together(whole, tmp_path):
     # Each process played half of the first step's rollouts, from the same weights.
     assert two[0]["reward/mean"] == pytest.approx(one[0]["reward/mean"])
     assert two[0]["rollout/tokens"] == one[0]["rollout/tokens"]
+    # Where a prompt is computed and where it is saved differs, all of it does not.
+    for engine in ("rollout", "judge"):
+        work = [tracking.read(run)[0] for run in (whole[0], folder)]
+        prompts = [sum(prompt_tokens(record, engine)) for record in work]
+        assert prompts[0] == prompts[1]
     assert two[0]["loss/grad_norm"] == pytest.approx(one[0]["loss/grad_norm"], rel=1e-3)
     path = Path("rollouts/iter_1/challenger/step_0001.jsonl")
     uids = [

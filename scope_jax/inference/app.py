@@ -18,6 +18,7 @@ from starlette.routing import Route
 from models.errors import UserError
 from rl.engine_config import EngineConfig
 from rl.records import Completion, Request
+from scope_jax.engines import totals
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.models import ModelTable, Served
@@ -80,6 +81,7 @@ class App:
             ("/v1/models/{name}", "DELETE", self.unload_model),
             ("/health", "GET", self.health),
             ("/ready", "GET", self.ready),
+            ("/stats", "GET", self.stats),
             ("/metrics", "GET", self.metrics),
         ]
         return Starlette(
@@ -178,6 +180,18 @@ class App:
         models = await self._models()
         await asyncio.shield(models.unload(name))
         return JSONResponse({"id": name, "deleted": True})
+
+    async def stats(self, request: HttpRequest) -> Response:
+        """What each model's engine has counted since its start, and which one it is."""
+        names = self.models.names if self.models is not None else {}
+        found = list(names.items())
+        # All at once: each may have to wait until its engine has an ear.
+        counted = await asyncio.gather(*(one.call(totals) for _, one in found))
+        engines = {
+            name: {"id": served.id} | counts
+            for (name, served), counts in zip(found, counted, strict=True)
+        }
+        return JSONResponse({"engines": engines})
 
     async def metrics(self, request: HttpRequest) -> Response:
         """Counters in Prometheus's text format."""

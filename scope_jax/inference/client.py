@@ -12,8 +12,14 @@ import httpx
 
 from retrieval.passages import Passage
 from rl.records import Completion, FinishReason, Request
+from scope_jax.engines import Totals
 from scope_jax.inference.config import InferenceConfig
-from scope_jax.inference.protocol import read_completion, read_search, request_json
+from scope_jax.inference.protocol import (
+    read_completion,
+    read_search,
+    read_stats,
+    request_json,
+)
 from scope_jax.inference.validation import TOO_LONG
 
 log = logging.getLogger(__name__)
@@ -159,6 +165,26 @@ class Client:
         except httpx.TransportError as error:
             raise ServerUnavailable(f"{self.url}: {_describe(error)}") from error
         return response.json()["missing"]
+
+    async def engines(
+        self, names: Sequence[str]
+    ) -> dict[tuple[str, str], Totals] | None:
+        """What our server's engines have counted since their starts. Not retried.
+
+        Args:
+          names: models to ask about; of those that share an engine, the first has it.
+
+        Returns:
+          totals by model and engine id, which is another one after a restart; None
+          where the server does not say.
+        """
+        try:
+            async with self._slot() as http:
+                response = await http.get(f"{self.url}/stats", timeout=2.0)
+            return read_stats(response.json(), names)
+        except (httpx.RequestError, LookupError, TypeError, ValueError) as error:
+            log.debug("%s/stats: %s", self.url, _describe(error))
+            return None
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""

@@ -7,8 +7,9 @@ tokenizer stay the same; only its parameters are exchanged, when nothing is in f
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -39,6 +40,8 @@ class Served:
     tokenizer: Any
     renderer: ChatRenderer
     thread: EngineThread
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Of the engine: its counts begin anew with another."""
 
     async def complete(self, request: Request) -> Completion:
         """Samples a completion; cancelled with its task."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from retrieval.passages import Passage
 from rl.records import Completion, Request
+from scope_jax.engines import COUNTERS, Totals
 from scope_jax.inference.validation import Call
 
 
@@ -162,6 +163,23 @@ def read_search(body: Mapping[str, Any]) -> list[list[tuple[Passage, float]]]:
         [(_passage(entry["document"]), float(entry["score"])) for entry in found]
         for found in body["result"]
     ]
+
+
+def read_stats(
+    body: Mapping[str, Any], names: Sequence[str]
+) -> dict[tuple[str, str], Totals]:
+    """Totals in an answer of ``GET /stats``, by model and engine id.
+
+    Args:
+      names: models to look for; of those that share an engine, the first has it.
+    """
+    found: dict[str, tuple[str, Totals]] = {}
+    for name in names:
+        if name in body["engines"]:
+            engine = body["engines"][name]
+            counted = {key: float(engine[key]) for key in COUNTERS}
+            found.setdefault(str(engine["id"]), (name, counted))
+    return {(name, id): counted for id, (name, counted) in found.items()}
 
 
 def _passage(document: Mapping[str, Any]) -> Passage:

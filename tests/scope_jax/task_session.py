@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from retrieval.passages import Passages
 from scope_jax import tasks as stage
 from scope_jax.compat import OFF
+from scope_jax.engines import COUNTERS, Meter
 from scope_jax.run_folder import RunFolder
 from scope_jax.task_file import read_tasks
 from tests.scope_jax.rewarded import call, thought
@@ -94,6 +95,12 @@ class TaskSession(ScriptedSession):
         self.tracker = Tracker()
         self.compilations = SimpleNamespace(count=0)
         self.written = []
+        self._meter = Meter()
+
+    async def engine_work(self):
+        """As if every answer of the judge had been one token of one slot."""
+        now = {"judge": dict.fromkeys(COUNTERS, float(len(self.asked)))}
+        return {}, self._meter.since(now)
 
     def serve_solver(self, iteration):
         pass

@@ -84,6 +84,9 @@ class Session:
     def use_policy(self, params):
         pass
 
+    async def engine_work(self):
+        return {}, {}
+
     def run(self, work):
         return asyncio.run(work)
 

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rl.records import Request, SamplingParams
+from scope_jax.engines import COUNTERS
 from scope_jax.inference import client as client_module
 from scope_jax.inference.client import Client, RequestRefused, ServerUnavailable
 
@@ -38,7 +39,8 @@ def scripted(*answers):
     seen, left = [], list(answers)
 
     async def answer(request):
-        seen.append((request.url.path, json.loads(await request.body())))
+        body = await request.body()
+        seen.append((request.url.path, json.loads(body) if body else None))
         now = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(now, int):
             error = {"message": "as scripted", "code": "c"}
@@ -48,7 +50,8 @@ def scripted(*answers):
             return Response(status_code=503)
         return JSONResponse(now)
 
-    app = Starlette(routes=[Route("/{path:path}", answer, methods=["POST"])])
+    route = Route("/{path:path}", answer, methods=["GET", "POST"])
+    app = Starlette(routes=[route])
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0)
@@ -166,6 +169,45 @@ def test_another_judge_gets_openais_fields_and_its_stop_string_is_put_back(key):
     ]
     assert (completion.text, completion.ids) == ("a</score>", ())
     assert completion.prompt_tokens == 3
+
+
+COUNTS = dict.fromkeys(COUNTERS, 2)
+
+
+def test_engines_are_counted_once_whatever_the_names_they_have():
+    engines = {"judge": {"id": "a"} | COUNTS, "solver": {"id": "a"} | COUNTS}
+    engines["other"] = {"id": "b"} | COUNTS
+    with scripted({"engines": engines}) as (url, seen):
+        shared = ask(lambda c: c.engines(("judge", "solver")), url)
+        alone = ask(lambda c: c.engines(("solver",)), url)
+    assert shared == {("judge", "a"): COUNTS}
+    assert alone == {("solver", "a"): COUNTS}
+    assert seen == [("/stats", None)] * 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        404,
+        503,
+        {"engines": ["judge"]},
+        {"engines": {"judge": {"id": "a"}}},
+        ["stats"],
+        "?",
+    ],
+)
+def test_a_server_without_counts_is_asked_once_and_no_error(waits, answer):
+    with scripted(answer) as (url, seen):
+        assert ask(lambda c: c.engines(("judge",)), url) is None
+    assert len(seen) == 1 and waits == []
+
+
+def test_nobody_waits_for_the_counts_of_a_server_that_is_gone(waits):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert ask(lambda c: c.engines(("judge",)), url) is None
+    assert waits == []
 
 
 def test_a_passed_deadline_gives_a_cancelled_completion():

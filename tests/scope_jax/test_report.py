@@ -80,6 +80,20 @@ def test_the_page_is_well_formed_and_stands_alone(run):
     assert not any({"src", "href"} & set(attributes) for _, attributes in tags.seen)
 
 
+def test_speed_and_shares_of_the_engines_have_charts_of_their_own(run):
+    with Tracker(run, TrackingConfig(tensorboard=False)) as tracker:
+        for step in (1, 2):
+            metrics = {"perf/tokens_per_second": 60.0, "perf/judge_saved_share": 0.5}
+            metrics |= {"perf/judge_saved_tokens": 7e5}
+            tracker.log(metrics, iteration=1, stage="solver", step=step)
+    charts = re.findall(r"<figcaption>(.*?)</figure>", report.build(run))
+    names = {
+        chart.split("<")[0]: re.findall(r">(perf/\w+)<", chart) for chart in charts
+    }
+    assert names["Speed"] == ["perf/tokens_per_second"]
+    assert names["Prompt tokens saved, slots busy"] == ["perf/judge_saved_share"]
+
+
 def test_text_of_models_and_documents_is_escaped(run):
     page = report.build(run)
     assert "<script>" not in page

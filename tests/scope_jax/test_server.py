@@ -16,6 +16,7 @@ import pytest
 
 from rl.records import Request, SamplingParams
 from scope_jax import settings as settings_io
+from scope_jax.engines import Meter
 from scope_jax.inference import ModelSource, ServerSettings
 from scope_jax.inference.client import Client, RequestRefused
 from scope_jax.inference.supervisor import Supervisor
@@ -245,6 +246,26 @@ def test_metrics_are_prometheus_text(http):
     assert any(line.startswith("scope_engine_") for line in lines)
     for line in lines:
         float(line.rsplit(" ", 1)[1])
+
+
+def test_engines_count_what_they_did_and_what_they_saved(server):
+    request = ask("x" * 100, tokens=8)
+
+    async def play():
+        async with Client(world.inference_config(), server.url) as client:
+            meter = Meter()
+            meter.since(await client.engines(("judge", "solver")))
+            done = [await client.complete(m, request) for m in ("judge", "solver")]
+            return done, meter.since(await client.engines(("judge", "solver")))
+
+    done, found = asyncio.run(play())
+    # One engine has both names, and the second prompt's first chunk from the first.
+    [((name, _), work)] = found.items()
+    assert name == "judge"
+    assert (work["prefill_tokens"], work["cached_tokens"]) == (136, 64)
+    assert work["decode_tokens"] == sum(len(c.ids) for c in done)
+    assert work["slot_steps"] == 4 * work["decode_tokens"]  # alone in four slots
+    assert work["prefill_seconds"] > 0 and work["decode_seconds"] > 0
 
 
 def start(settings: ServerSettings, file: Path) -> subprocess.Popen:

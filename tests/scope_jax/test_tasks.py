@@ -69,6 +69,13 @@ def test_the_next_batch_is_written_while_one_is_sifted(tmp_path):
     session.folder.close()
 
 
+def test_the_engines_work_is_each_batch_s_own(tmp_path):
+    (_, _, records), session = create(tmp_path, small())
+    work = [record["perf/judge_prefill_tokens"] for record in session.tracker.records]
+    assert len(records) > 1 and min(work) > 0
+    assert sum(work) == len(session.asked)
+
+
 def test_a_batch_written_for_nothing_is_called_off_and_leaves_no_file(tmp_path):
     (made, _, records), session = create(tmp_path, small(target=2))
     assert (len(made), len(records)) == (2, 1)

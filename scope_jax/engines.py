@@ -1,0 +1,93 @@
+"""What the engines did in a step: prompt tokens computed and saved, and how fast.
+
+Three kinds of engine work for a run: the trainer's own play its rollouts, the inference
+process's are the judge and, once its weights are others, the previous Solver. All of
+them count from their start; a step's numbers are differences.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rl.engine import Engine
+
+Totals = dict[str, float]
+"""An engine's counters, by the names of ``COUNTERS``."""
+
+COUNTERS = (
+    *("prefill_tokens", "cached_tokens", "decode_tokens"),
+    *("prefill_seconds", "decode_seconds", "slot_steps"),
+)
+"""Prompt tokens computed and found in the cache, tokens sampled, seconds of both, and
+how many tokens all slots together could have sampled in the decode steps."""
+
+
+def totals(engine: Engine) -> Totals:
+    """What an engine has counted since its start; for the thread that owns it."""
+    stats = engine.stats()
+    stats["perf/slot_steps"] = stats["perf/decode_steps"] * engine.config.slots
+    return {name: float(stats[f"perf/{name}"]) for name in COUNTERS}
+
+
+class Meter:
+    """Makes differences of totals, engine by engine."""
+
+    def __init__(self):
+        self._before: Mapping[Any, Totals] | None = None
+
+    def since(self, now: Mapping[Any, Totals] | None) -> dict[Any, Totals]:
+        """What was done since the last call, by the engine's id.
+
+        Args:
+          now: id -> totals. An id that was not there the last time is of an engine that
+            started in between, from 0: so a restarted server takes nothing away. None:
+            nobody knows; it counts as not asked.
+
+        Returns:
+          nothing at the first call, which has nothing to compare with.
+        """
+        if now is None:
+            return {}
+        before, self._before = self._before, now
+        if before is None:
+            return {}
+        return {
+            id: {n: v - before[id][n] if id in before else v for n, v in one.items()}
+            for id, one in now.items()
+        }
+
+
+def metrics(own: Sequence[Totals], served: Mapping[str, Totals]) -> dict[str, float]:
+    """A step's metrics, ``perf/rollout_..`` and for each served model ``perf/NAME_..``.
+
+    Args:
+      own: what each trainer process's engine did.
+      served: what the inference process's engines did, by model.
+    """
+    found = _metrics("rollout", own)
+    for name, one in served.items():
+        found |= _metrics(name, [one])
+    return found
+
+
+def _metrics(name: str, work: Sequence[Totals]) -> dict[str, float]:
+    """Numbers of engines that shared some work; without any, none.
+
+    Tokens and rates are sums: engines run side by side.
+    """
+    sums = {key: sum(one.get(key, 0.0) for one in work) for key in COUNTERS}
+    found = {}
+    if prompts := sums["prefill_tokens"] + sums["cached_tokens"]:
+        found["prefill_tokens"] = sums["prefill_tokens"]
+        found["saved_tokens"] = sums["cached_tokens"]
+        found["saved_share"] = sums["cached_tokens"] / prompts
+    if sums["slot_steps"]:
+        found["busy_share"] = sums["decode_tokens"] / sums["slot_steps"]
+    for kind in ("prefill", "decode"):
+        rates = [
+            one[f"{kind}_tokens"] / one[f"{kind}_seconds"]
+            for one in work
+            if one.get(f"{kind}_tokens")
+        ]
+        if rates:
+            found[f"{kind}_tokens_per_second"] = sum(rates)
+    return {f"perf/{name}_{key}": value for key, value in found.items()}
