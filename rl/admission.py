@@ -1,10 +1,11 @@
 """Who comes in next, and where: slots to be decoded in, pages for what is cached.
 
 Who has most in the cache comes first: the next turn of a conversation before a new one,
-or by its time others would have taken its pages. A prompt whose beginning is just being
-computed for another waits for that. Pages are taken as rows grow; where there are none
-left, the latest row goes back to wait and starts again: what it gets is a function of
-its request, so it loses time and nothing else.
+or by its time others would have taken its pages. Now and then the oldest comes in, so
+that nobody waits for ever. A prompt whose beginning is just being computed for another
+waits for that. Pages are taken as rows grow; where there are none left, the latest row
+goes back to wait and starts again: what it gets is a function of its request, so it
+loses time and nothing else.
 """
 
 from collections import Counter, deque
@@ -13,7 +14,8 @@ from collections.abc import Iterable
 from rl.pages import PagePool, digests_of
 from rl.rows import Row
 
-# How often others may be let in before a row that was there earlier.
+# How many rows may be let in before the oldest that waits. It alone: if all came in who
+# waited that long, a long queue would keep every next turn out until it is empty.
 PATIENCE = 64
 
 
@@ -46,6 +48,7 @@ class Admission:
         self._coming: list[Counter[bytes]] = [Counter() for _ in range(devices)]
         self._ends: list[dict[bytes, Row]] = [{} for _ in range(devices)]
         self._admitted = 0
+        self._passed = 0  # rows let in since the oldest was
 
     def clear(self) -> None:
         """Forget what is in the pages; there must be no row in a slot."""
@@ -64,28 +67,32 @@ class Admission:
         """
         if not self.waiting or not any(self._free):
             return []
+        oldest = min(self.waiting, key=lambda row: row.id)
+        patient = self._passed >= PATIENCE
         order = sorted(
-            enumerate(self.waiting),
-            key=lambda item: (
-                item[1].passed < PATIENCE,
-                -max(pool.match(item[1].digests[:-1])[1] for pool in self._pools),
-                item[0],
+            self.waiting,
+            key=lambda row: (
+                not patient or row is not oldest,
+                -max(pool.match(row.digests[:-1])[1] for pool in self._pools),
             ),
         )
-        admitted, latest = [], -1
-        for number, row in order:
-            if not any(self._free):
+        admitted: list[Row] = []
+        full: set[int] = set()  # devices that keep their room for who came first
+        for row in order:
+            if all(d in full for d, free in enumerate(self._free) if free):
                 break
-            device = self._choose(row)
-            if device is None:
+            device = self._choose(row, full)
+            if device is None or device in full:
                 continue
-            if not self._place(row, device):
-                break
-            admitted.append(row)
-            latest = max(latest, number)
+            if self._place(row, device):
+                admitted.append(row)
+            elif patient and row is oldest:
+                break  # nobody before it any more, on no device
+            else:
+                full.add(device)
         if admitted:
-            for number, row in enumerate(self.waiting):
-                row.passed += row.slot < 0 and number < latest
+            came = oldest.slot >= 0
+            self._passed = 0 if came else self._passed + len(admitted)
             self.waiting = deque(row for row in self.waiting if row.slot < 0)
         return admitted
 
@@ -126,7 +133,7 @@ class Admission:
         row.slot, row.pages = -1, []
 
     def again(self, row: Row) -> None:
-        """Take slot and pages back, and let the row wait, first of all."""
+        """Take slot and pages back, and let the row wait, before its equals."""
         self.leave(row)
         row.restart()
         self.waiting.appendleft(row)
@@ -154,16 +161,20 @@ class Admission:
             if not coming[digest]:
                 del coming[digest]
 
-    def _choose(self, row: Row) -> int | None:
-        """The device with most of the prompt; None: it is being computed there."""
+    def _choose(self, row: Row, full: set[int]) -> int | None:
+        """The device with most of the prompt; None: it is being computed there.
+
+        A row waits for room where its prompt is; others go where there is room.
+        """
         best, chosen, coming = (), None, False
         for device, free in enumerate(self._free):
             if not free:
                 continue
             _, count = self._pools[device].match(row.digests[:-1])
             whole = row.digests[-1] in self._ends[device]
-            if (whole, count, len(free), -device) > best or not best:
-                best, chosen = (whole, count, len(free), -device), device
+            rank = (whole, count, device not in full, len(free), -device)
+            if rank > best:  # no rank is empty
+                best, chosen = rank, device
                 coming = not whole and self._coming[device][row.digests[count]] > 0
         return None if coming else chosen
 

@@ -221,8 +221,7 @@ class Engine:
                 self._finished.append((id, rows.refused(reason)))
             return id
         prompt = np.asarray(request.ids, np.int32)
-        row = Row(id=id, request=request, prompt=prompt, keep=keep)
-        self._live[id] = row
+        self._live[id] = row = Row(id=id, request=request, prompt=prompt, keep=keep)
         self._admission.wait(row)
         return id
 
@@ -288,12 +287,13 @@ class Engine:
         """Pages for the next dispatch's tokens of every row, the oldest first."""
         c = self._controls
         for row in sorted(self._running.values(), key=lambda row: row.order):
-            if not row.ready or row.slot < 0:
+            if not row.ready:  # nor is one that has just been sent back
                 continue
-            steps = min(self.config.decode_steps, int(c.remaining[row.slot]))
+            # The last token that a row may sample is not written.
+            steps = min(self.config.decode_steps, int(c.remaining[row.slot]) - 1)
             length = int(c.positions[row.slot]) + steps
             while row.slot >= 0 and not self._admission.grow(row, length):
-                if not self._forks.give_up():
+                if not self._forks.give_up(self._admission.device(row)):
                     self._restart_latest(self._admission.device(row))
             if row.slot >= 0:
                 self._list_pages(row)

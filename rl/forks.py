@@ -29,12 +29,17 @@ class Forks:
         if handle in self._pages:
             self._admission.release(*self._pages.pop(handle))
 
-    def give_up(self) -> bool:
-        """Release the oldest whose row has left; whether there was one."""
-        if not self._pages:
-            return False
-        self.release(next(iter(self._pages)))
-        return True
+    def give_up(self, device: int | None = None) -> bool:
+        """Release the oldest whose row has left; whether there was one.
+
+        Args:
+          device: where its pages are to be; None: anywhere.
+        """
+        for handle, (where, _) in self._pages.items():
+            if device is None or where == device:
+                self.release(handle)
+                return True
+        return False
 
     def clear(self) -> None:
         """Release all pages: what they hold is of no use any more."""

@@ -17,7 +17,6 @@ class Row:
     Attributes:
       digests: of its prompt, see ``rl.pages``.
       keep: a prefix: prefilled and retained, never decoded.
-      passed: how often others were let in before it that had come later.
       slot: -1 while it waits; ``order``: when it was let in, in the order of all.
       pages: of the cache, on the slot's device, in the order of the row's positions.
       done: prompt tokens in the cache; ``ready``: all, and the last hidden state too.
@@ -31,7 +30,6 @@ class Row:
     prompt: np.ndarray
     digests: tuple[bytes, ...] = ()
     keep: bool = False
-    passed: int = 0
     slot: int = -1
     order: int = -1
     pages: list[int] = field(default_factory=list)

@@ -97,6 +97,41 @@ def test_a_next_turn_comes_before_a_new_row_and_not_for_ever():
         compute(a, first)
 
 
+def test_a_long_queue_does_not_keep_next_turns_out():
+    a = admission(slots=1, pages=16)
+    first = waiting(a, 0, *range(10))
+    assert a.admit() == [first]
+    compute(a, first)
+    queue = [waiting(a, 1 + i, *range(70 + 10 * i, 80 + 10 * i)) for i in range(20)]
+    came = []
+    for turn in range(3 * PATIENCE):
+        a.leave(first)
+        following = waiting(a, 100 + turn, *range(10), turn)
+        (first,) = a.admit()
+        compute(a, first)
+        if first is not following:
+            came.append(first)
+            a.leave(first)
+            (first,) = a.admit()
+            compute(a, first)
+    assert came == queue[:2]  # one at a time, the oldest
+
+
+def test_a_full_device_does_not_hold_up_the_others():
+    a = admission(slots=3, pages=4, devices=2)
+    first = waiting(a, 0, *range(10))
+    assert a.admit() == [first]
+    compute(a, first)
+    assert a.grow(first, 32)  # all there is on its device
+    following = waiting(a, 1, *range(8), 60)
+    others = [waiting(a, 2, *range(50, 56)), waiting(a, 3, *range(30, 36))]
+    assert a.admit() == others
+    assert a.device(first) not in {a.device(row) for row in others}
+    assert list(a.waiting) == [following]
+    a.leave(first)
+    assert a.admit() == [following] and following.cached == 8
+
+
 def test_twins_wait_until_their_prompt_is_computed_and_share_it():
     a = admission(slots=3)
     rows = [waiting(a, id, *range(10)) for id in range(3)]
