@@ -36,8 +36,8 @@ PEERS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmarks that generate."""
-    parser.add_argument("--decode-steps", type=int, default=16)
-    parser.add_argument("--prefill-rows", type=int, default=8)
+    parser.add_argument("--decode-steps", type=int, default=8)
+    parser.add_argument("--prefill-rows", type=int, default=2)
     parser.add_argument("--prefill-chunk", type=int, default=64)
     parser.add_argument("--page-size", type=int, default=128)
     parser.add_argument(
