@@ -15,10 +15,11 @@ Totals = dict[str, float]
 
 COUNTERS = (
     *("prefill_tokens", "cached_tokens", "decode_tokens"),
-    *("prefill_seconds", "decode_seconds", "slot_steps"),
+    *("prefill_seconds", "decode_seconds", "slot_steps", "restarts"),
 )
-"""Prompt tokens computed and found in the cache, tokens sampled, seconds of both, and
-how many tokens all slots together could have sampled in the decode steps."""
+"""Prompt tokens computed and found in the cache, tokens sampled, seconds of both, how
+many tokens all slots together could have sampled in the decode steps, and how often a
+sequence had to start again because the cache was full."""
 
 
 def totals(engine: Engine) -> Totals:
@@ -82,6 +83,7 @@ def _metrics(name: str, work: Sequence[Totals]) -> dict[str, float]:
         found["saved_share"] = sums["cached_tokens"] / prompts
     if sums["slot_steps"]:
         found["busy_share"] = sums["decode_tokens"] / sums["slot_steps"]
+        found["restarts"] = sums["restarts"]
     for kind in ("prefill", "decode"):
         rates = [
             one[f"{kind}_tokens"] / one[f"{kind}_seconds"]
