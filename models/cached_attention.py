@@ -103,6 +103,8 @@ def token_attention(
         seen = at <= last
         if window:
             seen &= at > last - window
+        # What others left there may be no number, and a weight of 0 doesn't hide that.
+        v = jnp.where(seen[:, None, :, None], v, 0)
         seen = seen[:, None, None]
         scores = jnp.einsum(
             "WKGH,WKHS->WKGS", q[rows], k, preferred_element_type=jnp.float32
@@ -141,8 +143,10 @@ def _together(parts, needed: Needed) -> Float[Array, "B K G H"]:
     index = jnp.minimum(needed.starts[:, None] + nth, len(needed.rows) - 1)
     highest, totals, outs = (x[index] for x in parts)
     own = (nth < needed.counts[:, None])[..., None, None]
+    # The others' may be no numbers, which a weight of 0 doesn't hide.
     highest = jnp.where(own, highest, MASKED)
-    scale = jnp.exp(highest - highest.max(1, keepdims=True)) * own
+    totals, outs = jnp.where(own, totals, 0), jnp.where(own[..., None], outs, 0)
+    scale = jnp.exp(highest - highest.max(1, keepdims=True))
     total = (scale * totals).sum(1)
     out = (scale[..., None] * outs).sum(1)
     return out / jnp.maximum(total, TINY)[..., None]
@@ -197,6 +201,8 @@ def chunk_attention(
         # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
         decay = jnp.exp(highest - new_highest)
         weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
+        # A weight of 0 doesn't hide what is no number, beyond the row's own tokens.
+        v = jnp.where((at <= positions.max(2))[..., None], v, 0)
         added = jnp.einsum(
             "BKQS,BKSH->BKQH",
             weights.astype(v.dtype),

@@ -85,3 +85,16 @@ def test_greedy_is_a_plain_loop_over_whole_rows_and_bit_equal_in_any_company(
                 logprob, jax.nn.log_softmax(logits)[token], atol=1e-5
             )
             ids.append(token)
+
+
+def test_what_was_no_number_in_a_page_is_never_seen_again(config, params):
+    requests = [request(*sizes) for sizes in ((5, 30), (61, 30), (34, 9))]
+    engine = Engine(params, config, Letters(), SIZES)
+    expected = engine.generate(requests)
+    engine.set_params(jax.tree.map(lambda x: x * np.nan, params))
+    (broken, *_) = engine.generate([request(length, 30) for length in range(40, 60)])
+    assert np.isnan(broken.logprobs).all()
+    engine.set_params(params)
+    again = engine.generate(requests)
+    for first, second in zip(expected, again, strict=True):
+        assert (first.ids, first.logprobs) == (second.ids, second.logprobs)
