@@ -37,6 +37,12 @@ class EngineConfig:
     page_size: int = 128
     max_stop_ids: int = 8
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            least = 0 if name == "cache_tokens" else 1
+            if value < least:
+                raise UserError(f"{name}={value}: must be at least {least}")
+
     @property
     def table(self) -> int:
         """Pages of the longest sequence."""

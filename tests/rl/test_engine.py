@@ -378,6 +378,8 @@ def test_a_full_cache_costs_time_and_changes_nothing(engine, tiny_config, params
     ("change", "message"),
     [
         ({"slots": 9}, "slots=9: not a multiple of 4 devices: change it"),
+        ({"slots": 0}, "slots=0: must be at least 1"),
+        ({"cache_tokens": -1}, "cache_tokens=-1: must be at least 0"),
         ({"page_size": 24}, "page_size=24: not a multiple of prefill_chunk=16"),
         (
             {"cache_tokens": 500},
