@@ -87,7 +87,7 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Static numbers of the programs; see ``rl.engine.EngineConfig`` for most.
+    """Static numbers of the programs; see ``rl.engine_config.EngineConfig`` for most.
 
     Attributes:
       slots, pages, prefill_rows: for each device.

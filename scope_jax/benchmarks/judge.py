@@ -27,7 +27,10 @@ def run(args: argparse.Namespace) -> harness.Result:
     apart = workloads.judge(config.vocab_size, tasks=args.tasks, shared=False)
     engine = generation.make_engine(params, config, work, args.slots, args)
     seconds, notes = generation.take_turns(engine, params, work, args)
-    alone = [generation.play(engine, apart) for _ in range(args.repeats)]
+    alone = []
+    for _ in range(args.repeats):
+        engine.set_params(params)  # or the next turn would find what this one computed
+        alone.append(generation.play(engine, apart))
     computed = alone[0]["perf/prefill_tokens"]
     notes["prompt tokens computed, nothing shared"] = computed
     share = notes["prompt tokens computed, ours"] / computed
