@@ -1,6 +1,5 @@
 """The engine's promise: a completion depends on its request and on nothing else."""
 
-import asyncio
 import time
 from dataclasses import replace
 
@@ -11,37 +10,18 @@ import pytest
 from models import forward
 from models.errors import UserError
 from rl.engine import Engine
-from rl.engine_config import EngineConfig
-from rl.engine_thread import EngineThread
 from rl.programs import describe
 from rl.records import Request, SamplingParams
-from rl.sampling import seed64
-
-SIZES = EngineConfig(
-    slots=8,
-    max_length=128,
-    decode_steps=4,
-    prefill_chunk=16,
-    prefill_rows=2,
-    page_size=32,
+from tests.rl.engine_world import (
+    SIZES,
+    Letters,
+    crowd,
+    make_params,
+    request,
+    sampled,
 )
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-class Letters:
-    """Every id is one letter; the model has four ids more than there are here."""
-
-    def get_vocab(self):
-        return {str(i): i for i in range(60)}
-
-    def decode(self, ids, skip_special_tokens=False):
-        return "".join("ABCDEFGHIJ"[i % 10] for i in ids)
-
-
-def make_params(config, seed: int):
-    return jax.jit(lambda key: forward.init(config, key, embed_std=0.5))(
-        jax.random.key(seed)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -60,35 +40,6 @@ def shared(tiny_config, params):
 def engine(shared, params):
     shared.set_params(params)  # forgets the prefixes of other tests
     return shared
-
-
-def request(seed: int, length: int = 20, new: int = 12, **fields) -> Request:
-    ids = np.random.default_rng(seed).integers(0, 60, length).tolist()
-    sampling = SamplingParams(max_new_tokens=new, **fields.pop("sampling", {}))
-    seed64_ = fields.pop("seed64", seed64("test", seed))
-    return Request(ids=tuple(ids), sampling=sampling, seed64=seed64_, **fields)
-
-
-def crowd(count: int = 24) -> list[Request]:
-    """Prompts of many lengths, in groups, extending others, in all samplings."""
-    samplings = [{}, {"temperature": 0.0}, {"top_p": 0.7}, {"top_k": 5, "min_p": 0.01}]
-    requests = []
-    for i in range(count):
-        base = request(i // 3, 5 + 11 * (i // 3), 2 + 7 * (i % 4))
-        extra = request(100 + i, 13).ids if i % 3 == 2 else ()
-        requests.append(
-            replace(
-                base,
-                ids=base.ids + extra,
-                seed64=seed64("crowd", i),
-                sampling=replace(base.sampling, **samplings[i % 4]),
-            )
-        )
-    return requests
-
-
-def sampled(completions):
-    return [(c.ids, c.logprobs, c.text, c.finish_reason) for c in completions]
 
 
 def test_greedy_tokens_and_logprobs_are_those_of_the_whole_row_forward(
@@ -305,60 +256,6 @@ def test_four_devices_sample_what_one_does(engine, tiny_config, params):
         np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
     assert split.stats()["perf/cached_tokens"] > 0
     assert len(split._programs.state.hidden.sharding.device_set) == 4
-
-
-def test_the_thread_serves_any_thread_and_asyncio(engine, params, tiny_config):
-    requests = crowd(9)
-    expected = sampled(engine.generate(requests))
-    with EngineThread(engine) as thread:
-        futures = [thread.complete(r) for r in requests]
-        swapped = thread.call(lambda e: (e.idle, e.set_params(params)), when_idle=True)
-        later = thread.complete(requests[0])
-        assert sampled([f.result(60) for f in futures]) == expected
-        assert swapped.result(60) == (True, None)
-        assert sampled([later.result(60)]) == expected[:1]
-
-        async def gather():
-            wrapped = (asyncio.wrap_future(thread.complete(r)) for r in requests)
-            return await asyncio.gather(*wrapped)
-
-        assert sampled(asyncio.run(gather())) == expected
-        assert thread.call(lambda e: e.idle).result(60) is True
-        with pytest.raises(ZeroDivisionError):
-            thread.call(lambda e: 1 / 0).result(60)
-        with pytest.raises(TypeError):
-            thread.complete(Request(ids=("one",))).result(60)
-        assert sampled([thread.complete(requests[1]).result(60)]) == expected[1:2]
-
-
-def test_a_cancelled_future_ends_its_request(engine):
-    with EngineThread(engine) as thread:
-        futures = [thread.complete(request(i, 20, 100)) for i in range(10)]
-        assert futures[9].cancel()
-        assert all(len(f.result(60).ids) == 100 for f in futures[:9])
-        assert thread.call(lambda e: e.idle, when_idle=True).result(60)
-
-
-def test_a_broken_engine_fails_every_future_with_its_reason(engine):
-    class Broken:
-        idle = False
-
-        def submit(self, request):
-            return 0
-
-        def poll(self):
-            raise FloatingPointError("no more numbers")
-
-    thread = EngineThread(Broken())
-    with pytest.raises(RuntimeError, match=r"engine failed: Floating.*more numbers"):
-        thread.complete(request(0)).result(60)
-    with pytest.raises(RuntimeError, match="no more numbers"):
-        thread.call(lambda e: None).result(60)
-    thread.close()
-    thread = EngineThread(engine)
-    thread.close()
-    with pytest.raises(RuntimeError, match="engine closed"):
-        thread.complete(request(0)).result(60)
 
 
 def test_a_full_cache_costs_time_and_changes_nothing(engine, tiny_config, params):
