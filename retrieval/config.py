@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalConfig:
@@ -40,6 +42,11 @@ class RetrievalConfig:
     """Width of lexical vectors: words share a coordinate where their hashes collide."""
     title_weight: float = 0.3
     """Weight of a passage's whole title against its words in lexical vectors."""
+
+    def __post_init__(self):
+        for name in ("top_k", "passage_batch", "query_batch", "lexical_dim"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
     def index_root(self) -> Path:
         """Folder under which everything made from the passages is written."""

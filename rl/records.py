@@ -4,6 +4,7 @@ Fields may be added; none is ever re-used for another meaning. Masks, groups and
 are born with the tokens and carried: nothing re-derives them from text or from order.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,19 @@ class SamplingParams:
     """Only tokens with this share of the likeliest token's probability; 0 is off."""
     max_new_tokens: int = 256
     """Tokens after which it ends, with reason `length`."""
+
+    def problem(self) -> str:
+        """What is wrong with a field, and what it may be; empty when nothing is."""
+        checks = (
+            ("temperature", 0 <= self.temperature < math.inf, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, and at most 1"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("min_p", 0 <= self.min_p <= 1, "within 0..1"),
+        )
+        for name, holds, allowed in checks:
+            if not holds:
+                return f"{name}={getattr(self, name)}: must be {allowed}"
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

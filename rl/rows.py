@@ -1,6 +1,5 @@
 """A request on its way through the engine, from its arrival to its Completion."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +56,7 @@ def refusal(
         not request.ids
         or not 0 <= min(request.ids) <= max(request.ids) < vocab
         or len(request.stop_ids) > max_stop_ids
-        or not (math.isfinite(s.temperature) and s.temperature >= 0)
-        or not 0 < s.top_p <= 1
-        or not 0 <= s.min_p <= 1
-        or s.top_k < 0
+        or s.problem()
     ):
         return "error"
     if len(request.ids) >= max_length or s.max_new_tokens < 1:

@@ -189,11 +189,19 @@ class Config:
 
 
 def check_sizes(config: Config) -> None:
-    """Refuses limits that don't fit into one another, which would only cost rollouts.
+    """Refuses sampling that no engine does, and limits that don't fit into one another.
 
     Raises:
-      UserError: naming both fields and their values.
+      UserError: naming the fields and their values.
     """
+    for name, sampling in (
+        ("challenger.rollout_sampling", config.challenger.rollout_sampling),
+        ("tasks.sampling", config.tasks.sampling),
+        ("challenger_train.sampling", config.challenger_train.sampling),
+        ("solver_train.sampling", config.solver_train.sampling),
+    ):
+        if problem := sampling.problem():
+            raise UserError(f"{name}.{problem}")
     room = ("engine.max_length", config.engine.max_length)
     limits = [
         ("tasks.max_context_tokens", config.tasks.max_context_tokens, *room),

@@ -108,6 +108,8 @@ def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
         ("--inference.port 99999", "must be within 0..65535"),
         ("--solver-train.optimizer.beta1 2", "must be at least 0 and less than 1"),
         ("--placement.trainer.mesh.fsdp 0", "must be at least 1"),
+        ("--engine.slots 0", "must be at least 1"),
+        ("--retrieval.top_k 0", "must be at least 1"),
         ("--placement.hosts.address host", "placement.hosts: address and index"),
         ("--solver_train.sampling.temperature 0.5", "is not update.temperature 1.0"),
         # the one that was not given is at odds with it

@@ -135,3 +135,21 @@ def test_an_update_in_float32_is_planned_in_float32():
             if kind in before.kinds:
                 wider = before.process == "trainer" and "challenger" not in before.name
                 assert after.kinds[kind] == before.kinds[kind] * (2 if wider else 1)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "change", "said"),
+    [
+        ("challenger", "rollout_sampling", {"top_p": 3}, "top_p=3: must be above 0"),
+        ("tasks", "sampling", {"temperature": -1}, "temperature=-1: must be at least"),
+        ("challenger_train", "sampling", {"min_p": 2}, "min_p=2: must be within 0..1"),
+        ("solver_train", "sampling", {"top_k": -1}, "top_k=-1: must be at least 0"),
+    ],
+)
+def test_sampling_that_no_engine_does_is_refused(section, field, change, said):
+    config = configs.load("ci")
+    part = getattr(config, section)
+    sampling = dataclasses.replace(getattr(part, field), **change)
+    part = dataclasses.replace(part, **{field: sampling})
+    with pytest.raises(UserError, match=f"{section}.{field}.{said}"):
+        plan(dataclasses.replace(config, **{section: part}))
