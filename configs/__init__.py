@@ -14,7 +14,7 @@ from dataclasses import replace
 from configs import variants as _variants
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.settings import closest
+from scope_jax.system.settings import closest
 
 
 def names() -> list[str]:

@@ -1,7 +1,7 @@
-"""`tiny` at its smallest: the same code in every stage, less of everything.
+"""The smallest version of `tiny`: the same code in every stage, less of everything.
 
 Hardware: two CPU cores and 4 GB of memory.
-Expect: two iterations within a minute; rewards that mean nothing.
+Expect: two iterations within a minute; the rewards are meaningless.
 
     python scripts/train.py --config ci
 """

@@ -1,10 +1,10 @@
 """OLMo-3-7B-Instruct with function-call text, every constant as in the reference.
 
-Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train.
-Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
-Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages
+Hardware: six GPUs of 80 GB: 0 and 1 for inference, 2 to 5 for training.
+Input: passages (`--retrieval.passages`), one JSON object per line; the reference uses
+Wikipedia of 2018. Build the index first: `scripts/build_index.py --passages
 wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
-Expect: nothing measured here yet.
+Expect: as many iterations, steps and tasks as `qwen25_7b`. Not measured here yet.
 
     python scripts/train.py --config olmo3_7b --retrieval.passages wiki-18.jsonl
 """
@@ -12,12 +12,12 @@ Expect: nothing measured here yet.
 from dataclasses import replace
 
 from configs import qwen25_7b
-from scope_jax.challenger import ChallengerConfig
 from scope_jax.config import Config, ModelConfig
+from scope_jax.method.challenger import ChallengerConfig
 
 
 def config() -> Config:
-    """What the format, the template and a larger cache change against `qwen25_7b`."""
+    """`qwen25_7b` with another format, template, and larger cache."""
     base = qwen25_7b.config()
     # A token of context is 524 KB of cache in bfloat16: 26 GB on each of the trainer's
     # GPUs, 6,144 tokens for each of its 8 slots there.

@@ -1,28 +1,27 @@
-"""A smallest iteration with a real pretrained model and real text, on a CPU.
+"""The smallest iteration with a real pretrained model and real text, on a CPU.
 
-Four prompts, groups of two, two Solver rollouts a task, one step a stage: enough to
-read what comes out, far too little to learn from. The prompts show example turns, which
-small models need to keep to the formats.
+Four prompts, groups of two, two Solver rollouts per task, one step per stage: enough to
+read the results, far too little to learn anything. The prompts show example turns;
+small models need them to follow the formats.
 
 Hardware: two CPU cores and 18 GB of memory, or one GPU (then both processes share it).
 Input: `--model.path`, a folder in Hugging Face format of Qwen2, Qwen3 or Llama type;
-`--retrieval.passages`, one JSON object a line; `--retrieval.encoder_path`, a MiniLM
+`--retrieval.passages`, one JSON object per line; `--retrieval.encoder_path`, a MiniLM
 folder, or `--retrieval.encoder lexical`, which needs no weights.
-Expect: some 35 minutes, and tasks, rubrics, answers and grades to read in
-`runs/qwen25_05b/report.html`. Of eight tasks of a 0.5B model three or four have the
-wanted form, and as a judge it calls nearly every rubric met.
+Expect: about 35 minutes; then tasks, rubrics, answers and grades to read in
+`runs/qwen25_05b/report.html`. Of eight tasks that a 0.5B model writes, three or four
+have the required form; as a judge it says of nearly every rubric that it is met.
 
-    python scripts/train.py --config qwen25_05b --model.path PATH \
+    python scripts/train.py --config qwen25_05b --model.path PATH \\
         --retrieval.passages FILE
 """
 
 from dataclasses import replace
 
 from retrieval.config import RetrievalConfig
-from rl.engine_config import EngineConfig
+from rl.engine.config import EngineConfig
+from rl.learner.config import UpdateConfig
 from rl.records import SamplingParams
-from rl.update_config import UpdateConfig
-from scope_jax.challenger import ChallengerConfig
 from scope_jax.config import (
     CheckpointConfig,
     Config,
@@ -33,8 +32,9 @@ from scope_jax.config import (
     solver_stage,
 )
 from scope_jax.inference import InferenceConfig
-from scope_jax.judge import JudgeConfig
-from scope_jax.placement import gpus
+from scope_jax.method.challenger import ChallengerConfig
+from scope_jax.method.judge import JudgeConfig
+from scope_jax.system.placement import gpus
 
 # At temperature 1 a model of this size strays from the formats in most turns.
 TURN = SamplingParams(temperature=0.7, max_new_tokens=256)
@@ -42,7 +42,7 @@ LENGTH = 2048
 
 
 def config() -> Config:
-    """The method's constants where they don't concern size."""
+    """The method's constants, except where they concern size."""
     engine = EngineConfig(slots=8, max_length=LENGTH, prefill_rows=4)
     return Config(
         name="qwen25_05b",

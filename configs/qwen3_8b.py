@@ -1,15 +1,16 @@
 """Qwen3-8B with JSON tool calls, every constant as in the reference.
 
 The template strips earlier thinking, so every turn is a training row of its own and a
-step has several optimizer updates; every row weighs the same. The judge thinks by
-itself, so its prompts ask for plain reasoning and its gates get more tokens.
+step has several optimizer updates; every row has the same weight. The judge thinks
+without being asked to, so its prompts ask for plain reasoning, and its gates get more
+tokens.
 
-Hardware: six GPUs of 80 GB: 0 and 1 search and judge, 2 to 5 train. Five:
+Hardware: six GPUs of 80 GB: 0 and 1 for inference, 2 to 5 for training. Five:
 `--placement.inference.devices 0 --placement.inference.replicas 1
 --inference.engine.slots 16 --inference.engine.cache_tokens 98304
 --placement.trainer.devices 1,2,3,4`.
-Input: passages (`--retrieval.passages`), one JSON object a line; the reference uses
-Wikipedia of 2018. Build its index first: `scripts/build_index.py --passages
+Input: passages (`--retrieval.passages`), one JSON object per line; the reference uses
+Wikipedia of 2018. Build the index first: `scripts/build_index.py --passages
 wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
 Expect: three iterations of 20 Challenger steps (64 x 8 rollouts), up to 5,120 tasks and
 20 Solver steps (256 x 8 rollouts). Not measured here yet.
@@ -21,11 +22,11 @@ from dataclasses import replace
 
 from configs import qwen25_7b
 from scope_jax.config import Config, ModelConfig, StageConfig
-from scope_jax.judge import JudgeConfig
+from scope_jax.method.judge import JudgeConfig
 
 
 def config() -> Config:
-    """What the format, thinking, and a larger cache change against `qwen25_7b`."""
+    """`qwen25_7b` with another format, thinking, and larger cache."""
     base = qwen25_7b.config()
     # A token of context is 147 KB of cache in bfloat16: 21 GB on each of the trainer's
     # GPUs, 9,216 tokens for each of its 16 slots there.

@@ -1,12 +1,12 @@
 """Two whole iterations in the small world, on a laptop.
 
 The small world is an encyclopedia of a country that does not exist, with a model of
-about a million parameters that was taught the game from written-out examples; both come
-with the package. Everything else is the real program: two processes, search, judge,
-GRPO, checkpoints. What changes is size only.
+about a million parameters that was trained on written-out examples of the three roles;
+both come with the package. Everything else is the real program: two processes, search,
+judge, GRPO, checkpoints. Only the sizes differ.
 
 Hardware: two CPU cores and 6 GB of memory, or any GPU (then both processes share it).
-Expect: bars with rewards, a table per stage, `runs/tiny/report.html`.
+Expect: progress bars with rewards, a table per stage, `runs/tiny/report.html`.
 
     python scripts/train.py --config tiny
 """
@@ -14,11 +14,10 @@ Expect: bars with rewards, a table per stage, `runs/tiny/report.html`.
 from dataclasses import replace
 
 from retrieval.config import RetrievalConfig
-from rl.engine_config import EngineConfig
-from rl.optimizer import OptimizerConfig
+from rl.engine.config import EngineConfig
+from rl.learner.config import UpdateConfig
+from rl.learner.optimizer import OptimizerConfig
 from rl.records import SamplingParams
-from rl.update_config import UpdateConfig
-from scope_jax.challenger import ChallengerConfig
 from scope_jax.config import (
     CheckpointConfig,
     Config,
@@ -29,15 +28,16 @@ from scope_jax.config import (
     solver_stage,
 )
 from scope_jax.inference import InferenceConfig
-from scope_jax.judge import JudgeConfig
-from scope_jax.placement import gpus
+from scope_jax.method.challenger import ChallengerConfig
+from scope_jax.method.judge import JudgeConfig
+from scope_jax.system.placement import gpus
 
 TURN = SamplingParams(max_new_tokens=96)
 LENGTH = 512
 
 
 def config() -> Config:
-    """The method's constants where they don't concern size."""
+    """The method's constants, except where they concern size."""
     engine = EngineConfig(slots=32, max_length=LENGTH, prefill_rows=8)
     return Config(
         name="tiny",
@@ -76,7 +76,7 @@ def config() -> Config:
 
 
 def _small(stage: StageConfig) -> StageConfig:
-    """A stage at this size. Small models bear, and need, a larger learning rate."""
+    """A stage of this size. Small models tolerate, and need, a larger learning rate."""
     return replace(
         stage,
         steps=8,

@@ -1,32 +1,21 @@
 """A decoder as pure functions: whole rows (training), prefill, and one decode step."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import Backend, choose_backend, row_attention
-from models.blocked_attention import SAVED
 from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
 from models.cached_attention import chunk_attention, needed_blocks, token_attention
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.layers import rms_norm
+from models.remat import REMAT_POLICIES, Remat
 from models.rope import rope_table
 
 Params = dict[str, Any]
-Remat = Literal["none", "block", "attention", "dots"]
-
-_SAVE_ATTENTION = jax.checkpoint_policies.save_only_these_names(SAVED)
-# What is kept inside a block, where not everything is.
-REMAT_POLICIES: dict[str, Any] = {
-    "block": jax.checkpoint_policies.nothing_saveable,
-    "attention": _SAVE_ATTENTION,
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _SAVE_ATTENTION
-    ),
-}
 
 # An empty entry of parameters whose matrices are [out, in].
 WEIGHTS_FIRST = "weights_first"
@@ -63,6 +52,11 @@ def init(
     return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
+def shapes(config: DecoderConfig) -> Params:
+    """The parameters of ``init`` as ``ShapeDtypeStruct``; nothing is allocated."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
 def hidden(
     params: Params,
     config: DecoderConfig,
@@ -95,6 +89,7 @@ def hidden(
         "segments": segment_ids is not None,
         "lengths": lengths is not None,
     }
+    rows = {"segment_ids": segment_ids, "lengths": lengths}
     backend = choose_backend(
         attention,
         needs=[need for need, given in needs.items() if given],
@@ -107,16 +102,8 @@ def hidden(
 
     def layer(index: int):
         def attend(q, k, v):
-            out = row_attention(
-                q,
-                k,
-                v,
-                backend=backend,
-                segment_ids=segment_ids,
-                lengths=lengths,
-                window=config.layer_window(index),
-            )
-            return out, None
+            window = config.layer_window(index)
+            return row_attention(q, k, v, backend=backend, window=window, **rows), None
 
         def run(x, period_params):
             # Cut out in here, or rematerialization would keep the cut out copy.
@@ -355,5 +342,6 @@ def _cached_layers(params, config, x, positions, cache, attend):
 
 def _rope_tables(config: DecoderConfig, positions: Int[Array, "B T"]) -> dict:
     """Each kind of layer's cosines and sines, computed once."""
-    kinds = {config.layer_rope(index) for index in range(config.num_layers)}
-    return {kind: rope_table(positions, config.head_dim, kind) for kind in kinds}
+    # In the layers' order: a set's would differ between processes, and with it the HLO.
+    ropes = dict.fromkeys(map(config.layer_rope, range(config.num_layers)))
+    return {rope: rope_table(positions, config.head_dim, rope) for rope in ropes}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -106,17 +105,10 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     """Returns the tree of ``NamedSharding`` for parameters on ``mesh``.
 
     Args:
-      params: the parameter pytree (arrays or ``ShapeDtypeStruct``), or a
-        ``DecoderConfig``, whose parameters' shapes are then worked out.
+      params: the parameter pytree (arrays, or ``ShapeDtypeStruct`` as from
+        ``models.forward.shapes``).
       mesh: a mesh from ``make_mesh``.
     """
-    if not isinstance(params, dict):
-        from models import forward  # here: loading weights needs no forward pass
-
-        config = params
-        params = jax.eval_shape(
-            lambda: forward.init(config, jax.random.key(0), jnp.float32)
-        )
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(
             mesh, param_spec(path[-1].key, leaf.shape, mesh)

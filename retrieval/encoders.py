@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from models import encoder as bert
 from models.errors import UserError
+from models.hf.encoders import load_encoder
 from retrieval.config import RetrievalConfig
 from retrieval.lexical import LexicalEncoder
 
@@ -65,7 +66,7 @@ class TransformerEncoder:
     def __init__(self, config: RetrievalConfig):
         from models.hf import content_hash
 
-        bert_config, params, tokenizer = bert.load_encoder(config.encoder_path)
+        bert_config, params, tokenizer = load_encoder(config.encoder_path)
         self.config, self.dim = config, bert_config.hidden_size
         self._params = params
         self._tokenizer = _plain_tokenizer(tokenizer)

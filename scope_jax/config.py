@@ -1,40 +1,41 @@
 """One run's settings: the packages' own dataclasses, composed into a frozen `Config`.
 
-Each package owns the settings of its own room; this module adds what belongs to none of
+Each package defines its own settings; this module adds those that belong to none of
 them (stages, tasks, checkpoints, tracking) and puts everything together. The string
 below a field is its documentation: ``--help`` prints it. The defaults are the method's
-constants as the reference uses them for Qwen2.5-7B; files of ``configs/`` say only what
+constants as the reference uses them for Qwen2.5-7B; files of ``configs/`` set only what
 differs.
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
-from rl.engine_config import EngineConfig
-from rl.losses import LossConfig
-from rl.optimizer import OptimizerConfig
+from rl.engine.config import EngineConfig
+from rl.learner.config import UpdateConfig
+from rl.learner.losses import LossConfig
+from rl.learner.optimizer import OptimizerConfig
 from rl.records import SamplingParams
-from rl.update_config import UpdateConfig
-from scope_jax.challenger import ChallengerConfig
-from scope_jax.compat import Compat
 from scope_jax.inference import InferenceConfig
-from scope_jax.judge import JudgeConfig
-from scope_jax.placement import PlacementConfig
-from scope_jax.solver import SolverConfig
-from scope_jax.types import ToolFormat
+from scope_jax.method.challenger import ChallengerConfig
+from scope_jax.method.compat import Compat
+from scope_jax.method.judge import JudgeConfig
+from scope_jax.method.solver import SolverConfig
+from scope_jax.method.types import ToolFormat
+from scope_jax.system.placement import PlacementConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The base model M0: judge, KL reference, and where both policies start from."""
+    """The base model M0: judge, KL reference, and start of both policies."""
 
     path: str
     """Folder in Hugging Face format, name on the hub, or `demo` (the small world's
     model, shipped with the package)."""
     template: str | None = None
-    """Chat template that replaces the tokenizer's own: a file, or the name of one that
-    is shipped in `models/templates`. None: the tokenizer's."""
+    """Chat template to use instead of the tokenizer's own: a file, or the name of one
+    that is shipped in `models/templates`. None: the tokenizer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,35 +45,35 @@ class DocumentsConfig:
     rows: int = 2000
     """Challenger prompts drawn for stage 1 of an iteration."""
     max_tokens: int = 256
-    """Tokens (of the policy's tokenizer) that a source document is cut to."""
+    """Tokens (of the policy's tokenizer) to which a source document is truncated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    """Stage 2: how many tasks, from how many prompts, which ones are kept (spec 11)."""
+    """Stage 2: how many tasks, from how many prompts, and which are kept (spec 11)."""
 
     target: int = 5120
-    """Tasks wanted; creation stops as soon as they are there."""
+    """Number of tasks wanted; creation stops as soon as it is reached."""
     prompts_per_batch: int = 2000
-    """Challenger prompts of one batch."""
+    """Challenger prompts per batch."""
     max_batches: int = 20
-    """Batches after which creation ends, whatever was found."""
+    """Batches after which creation ends, however many tasks were found."""
     samples: int = 4
     """Challenger conversations per prompt."""
     solver_rollouts: int = 4
     """Rollouts of the previous Solver per task; their mean score is its difficulty."""
     sub_batch: int = 500
-    """Tasks that are under way in gates, rubrics, rollouts and grading at one time."""
+    """Tasks that go through gates, rubrics, rollouts and grading at the same time."""
     low: float = 0.2
-    """Lowest mean rubric score that is kept, this value included."""
+    """Lowest mean rubric score that is kept (inclusive)."""
     high: float = 0.8
-    """Highest mean rubric score that is kept, this value included."""
+    """Highest mean rubric score that is kept (inclusive)."""
     max_per_document: int = 1
-    """Tasks kept per Challenger prompt, the first ones in row order."""
+    """Tasks kept per Challenger prompt: the first ones in row order."""
     max_turns: int = 10
-    """Assistant turns of a conversation that writes a task."""
+    """Maximum number of assistant turns in a conversation that writes a task."""
     max_context_tokens: int = 32768
-    """Such a conversation ends where a whole turn no longer fits."""
+    """Such a conversation ends when another whole turn no longer fits."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the Challenger samples tasks; `max_new_tokens` is per turn."""
 
@@ -84,31 +85,31 @@ class StageConfig:
     steps: int = 20
     """Training steps per iteration."""
     prompts_per_step: int = 64
-    """Prompts of a step."""
+    """Prompts per step."""
     group_size: int = 8
     """Rollouts per prompt; their mean reward is the baseline."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the policy samples; `max_new_tokens` is per turn."""
     max_prompt_tokens: int = 1024
-    """The Solver's tasks with longer prompts are left out; a longer prompt of the
-    Challenger, whose documents are cut to a fixed length, is refused."""
+    """Solver tasks with longer prompts are left out; a longer Challenger prompt is an
+    error, because its documents are truncated to a fixed length."""
     max_response_tokens: int = 8192
-    """All tokens after the prompt, tool results included, that are trained on."""
+    """Limit on the tokens after the prompt, tool results included."""
     max_context_tokens: int = 16384
-    """Prompt and response; a conversation that reaches it ends with reason `length`."""
+    """Limit on prompt and response; a conversation that reaches it ends as `length`."""
     loss: LossConfig = LossConfig()
     """Policy loss and KL penalty."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW."""
     update: UpdateConfig = UpdateConfig()
-    """Shapes and arithmetic of the update."""
+    """Shapes and precision of the update."""
 
     def __post_init__(self):
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
-                f"update.temperature {self.update.temperature}, so the policy that is "
-                "trained is not the one that is sampled: make them equal"
+                f"update.temperature {self.update.temperature}, so the trained policy "
+                "would not be the sampled one: make them equal"
             )
 
 
@@ -117,20 +118,24 @@ class CheckpointConfig:
     """When a training stage is saved. Its last step always is."""
 
     every: int = 2
-    """Steps between checkpoints of which only the newest is kept."""
+    """Steps between checkpoints; of these, only the newest is kept."""
     permanent_every: int = 10
-    """Steps between checkpoints that are kept for good."""
+    """Steps between checkpoints that are kept permanently."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step is saved, for now or for good."""
+        return step % self.every == 0 or step % self.permanent_every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """What is written and shown while a run goes on; never changes what is computed."""
+    """What is written and shown during a run; never changes what is computed."""
 
     tensorboard: bool = True
-    """Write TensorBoard event files to `tb/` of the run folder."""
+    """Write TensorBoard event files to `tb/` in the run folder."""
     progress: bool = True
-    """Progress bars on a terminal. Without them, and where the output is not a
-    terminal, a line per step is logged."""
+    """Show progress bars on a terminal. Without them, and where the output is not a
+    terminal, one line per step is logged."""
 
 
 def solver_stage() -> StageConfig:
@@ -155,7 +160,7 @@ class Config:
     tool_format: ToolFormat = "search_r1"
     """How the models write a search: tags, JSON tool calls or function-call text."""
     prompts: str = "default"
-    """Prompt set: a name that is shipped, or a folder of text files."""
+    """Prompt set: the name of a shipped one, or a folder of text files."""
     model: ModelConfig
     """Base model."""
     documents: DocumentsConfig = DocumentsConfig()
@@ -185,41 +190,31 @@ class Config:
     tracking: TrackingConfig = TrackingConfig()
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
-    """Switches that turn the reference's behaviour on where ours differs."""
+    """Switches that turn on the reference's behaviour where ours differs."""
 
 
 def check_sizes(config: Config) -> None:
-    """Refuses sampling that no engine does, and limits that don't fit into one another.
+    """Refuses sampling that no engine does, and limits that do not fit one another.
 
     Raises:
       UserError: naming the fields and their values.
     """
-    for name, sampling in (
-        ("challenger.rollout_sampling", config.challenger.rollout_sampling),
-        ("tasks.sampling", config.tasks.sampling),
-        ("challenger_train.sampling", config.challenger_train.sampling),
-        ("solver_train.sampling", config.solver_train.sampling),
-    ):
-        if problem := sampling.problem():
+    stages = ("challenger_train", "solver_train")
+    samplings = ["challenger.rollout_sampling", "tasks.sampling"]
+    for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
+        if problem := attrgetter(name)(config).problem():
             raise UserError(f"{name}.{problem}")
-    room = ("engine.max_length", config.engine.max_length)
     limits = [
-        ("tasks.max_context_tokens", config.tasks.max_context_tokens, *room),
-        (
-            "tasks.sampling.max_new_tokens",
-            config.tasks.sampling.max_new_tokens,
-            "tasks.max_context_tokens",
-            config.tasks.max_context_tokens,
-        ),
+        ("tasks.max_context_tokens", "engine.max_length"),
+        ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),
     ]
-    for role in ("challenger_train", "solver_train"):
-        stage: StageConfig = getattr(config, role)
-        context = (f"{role}.max_context_tokens", stage.max_context_tokens)
-        limits.append((*context, *room))
-        limits.append((*context, f"{role}.update.length", stage.update.length))
-    for name, value, limit_name, limit in limits:
-        if value > limit:
+    for stage in stages:
+        context = f"{stage}.max_context_tokens"
+        limits += [(context, "engine.max_length"), (context, f"{stage}.update.length")]
+    for name, limit in limits:
+        value, most = attrgetter(name)(config), attrgetter(limit)(config)
+        if value > most:
             raise UserError(
-                f"{name}={value}: exceeds {limit_name}={limit}: raise the second, or "
-                "lower the first"
+                f"{name}={value}: exceeds {limit}={most}: raise the second, or lower "
+                "the first"
             )

@@ -2,35 +2,26 @@
 
     python scripts/bench.py sampler --peer tunix=.tunix/bin/python --json out.json
 
-Each peer runs in the interpreter that is named, in turns with ours.
+Each peer runs in the interpreter that is named for it, and takes turns with ours.
 """
 
-import argparse
 from collections.abc import Sequence
 
-from scope_jax import cli
-from scope_jax.benchmarks import (
-    forward,
-    harness,
-    judge,
-    load,
-    sampler,
-    speculation,
-    update,
-)
+import check_packages  # noqa: F401
+from benchmarks import forward, harness, judge, load, sampler, update
+from scope_jax.run import cli
 
 BENCHMARKS = {
     "forward": forward,
     "load": load,
     "sampler": sampler,
     "judge": judge,
-    "speculation": speculation,
     "update": update,
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str]) -> int:
+    parser = cli.ArgumentParser(prog="bench.py", description=__doc__)
     chosen = parser.add_subparsers(dest="benchmark", required=True)
     for name, module in BENCHMARKS.items():
         one = chosen.add_parser(name, help=module.__doc__.splitlines()[0])

@@ -4,9 +4,10 @@
     python scripts/eval.py --config tiny --file prompts.jsonl
 
 Without ``--file``: held-out tasks of the small world, scored by their known facts. With
-it: prompts with rubrics, one ``{"prompt": .., "rubrics": [..]}`` a line, graded by the
-judge; with ``"questions"`` in place of ``"rubrics"`` one call rates how far an answer
-covers each. Give the run's own options; results go to ``eval/`` of the run folder.
+it: prompts with rubrics, one ``{"prompt": .., "rubrics": [..]}`` per line, which the
+judge grades; with ``"questions"`` instead of ``"rubrics"``, one call rates how far an
+answer covers each of them. Give the same options as for the run; results are written
+to ``eval/`` in the run folder.
 """
 
 import os
@@ -14,30 +15,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import check_packages  # noqa: F401
 import configs
-from scope_jax import cli, tracking
+from scope_jax.run import cli, tracking
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """What concerns this evaluation only."""
+    """Options of this evaluation only."""
 
     run: Path | None = None
     """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
     file: Path | None = None
-    """Prompts with rubrics, one JSON object a line. None: the small world's tasks."""
+    """Prompts with rubrics, one JSON object per line. None: the small world's tasks."""
     count: int = 150
-    """Held-out tasks of the small world."""
+    """Number of held-out tasks of the small world."""
 
 
 def main(argv: Sequence[str]) -> int:
-    config, options = cli.parse(
-        argv,
-        load=configs.load,
-        describe=configs.describe,
-        options=EvalOptions,
-        prog="eval.py",
-    )
+    config, options = cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
     from scope_jax.evaluation import checkpoints

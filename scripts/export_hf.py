@@ -4,21 +4,21 @@
     python scripts/export_hf.py runs/look --iteration 1 --role challenger --step 10
 
 Weights (safetensors), configurations, tokenizer, and the chat template of the training.
-The run is only read: it may be going on. Its base model must still be in its place.
+The run is only read, so it may still be going on. Its base model must still exist.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from scope_jax import cli
+import check_packages  # noqa: F401
+from scope_jax.run import cli
 
 
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(prog="export_hf.py", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--iteration", type=int, required=True, help="counts from 1")
-    parser.add_argument("--role", required=True, help="challenger or solver")
+    parser.add_argument("--role", required=True, choices=("challenger", "solver"))
     parser.add_argument(
         "--step", type=int, help="of a checkpoint; default: the end of the stage"
     )
@@ -26,13 +26,17 @@ def main(argv: Sequence[str]) -> int:
         "--out", type=Path, help="folder to make; default: RUN-iter_N-ROLE, here"
     )
     parser.add_argument(
-        "--dtype", help="bfloat16, float16 or float32; default: as stored"
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="of the tensors; default: as stored",
     )
     options = parser.parse_args(argv)
-    # A training may have all of the accelerator's memory, and copying needs none.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from scope_jax import export
+    import jax
 
+    from scope_jax.run import export
+
+    # A training run may hold all of the accelerator's memory; copying needs none.
+    jax.config.update("jax_platforms", "cpu")
     out, source = export.export(
         options.run,
         options.iteration,

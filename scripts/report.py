@@ -1,4 +1,4 @@
-"""Writes a run's report: one self-contained HTML page.
+"""Writes the report of a run: one self-contained HTML page.
 
 python scripts/report.py runs/tiny [--out FILE]
 """
@@ -6,7 +6,9 @@ python scripts/report.py runs/tiny [--out FILE]
 from collections.abc import Sequence
 from pathlib import Path
 
-from scope_jax import cli, report
+import check_packages  # noqa: F401
+from scope_jax.report import page as report
+from scope_jax.run import cli
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
-"""Serves search and models by hand, as a run's trainer starts them for itself.
+"""Serves search and models, as a run's trainer otherwise does by itself.
 
     python scripts/serve.py --config tiny --inference.port 8000
 
-A run finds it with ``--inference.url http://HOST:8000``. Without ``--models`` the
+A run uses it with ``--inference.url http://HOST:8000``. Without ``--models``, the
 configuration's base model is served, as ``judge`` and as ``solver``.
 """
 
@@ -12,20 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import check_packages  # noqa: F401
 import configs
 from models.errors import UserError
-from scope_jax import cli
 from scope_jax.inference import ModelSource, ServerSettings
+from scope_jax.run import cli
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """What concerns this server only."""
+    """Options of this server only."""
 
     models: tuple[str, ...] = ()
-    """Weights to serve, as NAME=FOLDER. None given: the base model."""
+    """Models to serve, as NAME=FOLDER. Default: the base model."""
     log: Path | None = None
-    """File for the server's log. None: warnings only, on the screen."""
+    """File for the server's log. None: only warnings, on the terminal."""
 
 
 def sources(options: ServeOptions, base: str) -> dict[str, ModelSource]:
@@ -34,24 +35,20 @@ def sources(options: ServeOptions, base: str) -> dict[str, ModelSource]:
     for entry in options.models or (f"judge={base}", f"solver={base}"):
         name, equals, path = entry.partition("=")
         if not (name and equals and path):
-            raise UserError(f"--models {entry}: not NAME=FOLDER: as in judge=my/model")
+            raise UserError(
+                f"--models {entry}: expected NAME=FOLDER, as in judge=my/model"
+            )
         models[name] = ModelSource(path=path)
     return models
 
 
 def main(argv: Sequence[str]) -> int:
-    config, options = cli.parse(
-        argv,
-        load=configs.load,
-        describe=configs.describe,
-        options=ServeOptions,
-        prog="serve.py",
-    )
+    config, options = cli.parse(argv, configs, options=ServeOptions, prog="serve.py")
     placement = config.placement.inference
     # Before JAX looks for devices.
     os.environ.update(placement.environment())
     from scope_jax.inference import server
-    from scope_jax.session import resolve
+    from scope_jax.small_world.assets import resolve
 
     config = resolve(config)
     level = logging.INFO if options.log else logging.WARNING

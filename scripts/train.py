@@ -2,39 +2,41 @@
 
     python scripts/train.py --config tiny
 
-The run folder is ``runs/NAME`` unless ``--run`` names another. The same command goes on
+The run folder is ``runs/NAME`` unless ``--run`` names another. The same command resumes
 where it stopped; any field of the configuration can be set (``--help`` lists them).
-``--plan`` says what memory each program needs, and whether it is there.
+``--plan`` prints how much memory each program needs, and whether it fits.
 """
 
 import os
 from collections.abc import Sequence
 
+import check_packages  # noqa: F401
 import configs
-from scope_jax import cli, tracking
+from scope_jax.run import cli, tracking
 
 
 def main(argv: Sequence[str]) -> int:
-    config, options = cli.parse(argv, load=configs.load, describe=configs.describe)
+    config, options = cli.parse(argv, configs)
     # Before JAX looks for devices.
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
     if options.plan:
         import jax
 
-        from scope_jax.plan import plan
+        from scope_jax.run.plan import plan
 
         jax.config.update("jax_platforms", "cpu")  # takes no memory of a GPU
         found = plan(config)
         print(found.text())
         found.check()
         return 0
-    from scope_jax import hosts, pipeline
+    from scope_jax.selfplay import pipeline
+    from scope_jax.system import hosts
 
-    hosts.start(config.placement.hosts)
     pipeline.run(
         config,
         options.folder(config),
+        hosts=hosts.join(config.placement.hosts),
         fresh=options.fresh,
         profile=options.profile,
     )

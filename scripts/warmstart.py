@@ -3,48 +3,52 @@
     python scripts/warmstart.py                     # the shipped model, see --help
     python scripts/warmstart.py --steps 20 --out /path/to/folder
 
-The same command goes on where it stopped: its state lies beside the model's folder
+The same command resumes where it stopped: its state lies beside the model's folder
 until the last step is done. Every ``--save-every`` steps the model is written.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+import check_packages  # noqa: F401
 from models.errors import UserError
+from scope_jax.run import cli
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Warm start of the small world's model."""
+    """Options of one invocation."""
 
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
     steps: int = 2400
-    """Optimizer steps in all."""
+    """Optimizer steps in total."""
     seed: int = 0
-    """Of parameters and transcripts."""
+    """Seed of parameters and transcripts."""
     save_every: int = 200
     """Steps between two saves of state and model."""
     decay_steps: int = 400
-    """Last steps, in which the learning rate falls to 0."""
+    """Steps at the end in which the learning rate falls to 0."""
     batch_tokens: int = 5280
-    """Tokens of a step."""
+    """Tokens per step."""
     probe: int = 32
     """Conversations per job and tool format to measure at the end; 0 for none."""
     fresh: bool = False
-    """Start anew even if there is a state to go on from."""
+    """Start again from step 0, even if there is a state to resume from."""
 
 
-def main(options: Options) -> None:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+def main(argv: Sequence[str]) -> int:
+    options = cli.parse_alone(Options, argv, prog="warmstart.py", about=__doc__)
+    import jax
     import jax.numpy as jnp
 
     from models import hf
-    from scope_jax.demo import assets, probe, warmstart, world
+    from pretraining import probe, warmstart
+    from scope_jax.small_world import assets, world
 
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: needs at least one step")
     out = options.out or assets.MODEL
@@ -82,9 +86,8 @@ def main(options: Options) -> None:
     if options.probe:
         player = probe.Player(decoder, params, small_world, tokenizer)
         print(probe.describe(probe.measure(player, count=options.probe)))
+    return 0
 
 
 if __name__ == "__main__":
-    from scope_jax import cli
-
-    cli.run_main(lambda argv: main(tyro.cli(Options, args=argv, prog="warmstart.py")))
+    cli.run_main(main)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 # Not tests/, whose folders bear the packages' names and would stand in for them.
 sys.path[0] = str(Path(__file__).parents[1])
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import httpx  # noqa: E402
 
-from scope_jax.session import Session  # noqa: E402
+from scope_jax.selfplay.policy_engine import PolicyEngine  # noqa: E402
 
 CHANCE = random.SystemRandom()  # another order every time
-send, policy = httpx.AsyncClient.send, Session.policy
+send, policy = httpx.AsyncClient.send, PolicyEngine.complete
 
 
 async def send_late(client, *args, **options):
@@ -28,13 +29,13 @@ async def send_late(client, *args, **options):
     return response
 
 
-async def policy_late(session, request):
+async def policy_late(engine, request):
     await asyncio.sleep(CHANCE.uniform(0, 0.01))
-    return await policy(session, request)
+    return await policy(engine, request)
 
 
 if __name__ == "__main__":
-    httpx.AsyncClient.send, Session.policy = send_late, policy_late
+    httpx.AsyncClient.send, PolicyEngine.complete = send_late, policy_late
     script = Path(__file__).parents[1] / "scripts" / "train.py"
     sys.argv[0] = str(script)
     runpy.run_path(str(script), run_name="__main__")

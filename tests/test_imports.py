@@ -10,12 +10,16 @@ from importlinter import cli as linter
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "retrieval", "rl", "scope_jax", "configs")
+"""What is installed."""
+
+FOLDERS = ("benchmarks", "pretraining", "pages")
+"""Folders of scripts/, imported by their own names."""
 
 
 def modules():
     """Names of all modules of the packages."""
     names = []
-    for package in PACKAGES:
+    for package in (*PACKAGES, *FOLDERS):
         names.append(package)
         path = importlib.import_module(package).__path__
         names += [m.name for m in pkgutil.walk_packages(path, f"{package}.")]
@@ -64,7 +68,8 @@ def test_every_module_is_used_by_another_file():
     entry |= {name for name in modules() if name.startswith("configs.")}
     unused = []
     for name in modules():
-        own = ROOT / (name.replace(".", "/") + ".py")
+        top = ROOT / "scripts" if name.startswith(FOLDERS) else ROOT
+        own = top / (name.replace(".", "/") + ".py")
         if name not in entry and own.exists() and not used.get(name, set()) - {own}:
             unused.append(name)
     assert unused == []

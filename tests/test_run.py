@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rl import checkpoint
-from scope_jax import tracking
+from rl.learner import checkpoint
+from scope_jax.run import tracking
+from tests.records import comparable
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -59,7 +60,7 @@ def kill_when(process, reached):
 
 
 def records(folder):
-    return [tracking.comparable(record) for record in tracking.read(folder)]
+    return [comparable(record) for record in tracking.read(folder)]
 
 
 def same_weights(one, other):

@@ -1,13 +1,14 @@
-"""The reward weights and the length limits that the paper gives, not the code's.
+"""The reward weights and length limits of the paper instead of its code's.
 
-Format and difficulty 1.0 and 0.5 (the code: 0.5 and 1.0), the Solver's format 1.0
-(0.5), answers lose from 512 tokens on and keep 0.1 from 4,096 on (1,024, 0.05, 2,048).
+Challenger: format 1.0 and difficulty 0.5 (the code: 0.5 and 1.0). Solver: format 1.0
+(0.5); an answer loses accuracy from 512 tokens on and keeps 0.1 of it at 4,096 (from
+1,024 on, 0.05 at 2,048).
 """
 
 from dataclasses import replace
 
 from scope_jax.config import Config
-from scope_jax.solver import LengthConfig
+from scope_jax.method.solver import LengthConfig
 
 
 def apply(config: Config) -> Config:

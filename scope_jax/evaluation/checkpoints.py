@@ -9,9 +9,11 @@ from rich.table import Table
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.evaluation import rubric_file, small_world
-from scope_jax.run_folder import RunFolder, write_json_lines, write_text
-from scope_jax.session import Session
-from scope_jax.tracking import Tracker, console, format_number
+from scope_jax.run.folder import RunFolder
+from scope_jax.run.tracking import Tracker, console, format_number
+from scope_jax.selfplay.parts import open_parts
+from scope_jax.system.files import write_json_lines, write_text
+from scope_jax.system.hosts import ONE_HOST
 
 log = logging.getLogger("scope_jax")
 
@@ -43,22 +45,23 @@ def evaluate(
     try:
         with (
             Tracker(run_folder.path, config.tracking) as tracker,
-            Session(config, run_folder, tracker) as session,
+            open_parts(config, run_folder, tracker, ONE_HOST) as parts,
         ):
             kind = file.stem if file else "small_world"
-            for name, path in _solvers(run_folder, session.config):
-                session.use_policy(session.load(path))
+            world = parts.world
+            for name, path in _solvers(run_folder, world.config):
+                parts.trainer.use_folder(path)
                 with tracker.stage(0, f"evaluation of {name}", total=1) as bar:
 
                     def progress(n: int, of: int, bar=bar) -> None:
                         bar.inside("tasks", n, of)
 
                     work = (
-                        rubric_file.evaluate(session, rows, name, progress)
+                        rubric_file.evaluate(world, rows, name, progress)
                         if rows
-                        else small_world.evaluate(session, count, name, progress)
+                        else small_world.evaluate(world, count, name, progress)
                     )
-                    scores[name], records = session.run(work)
+                    scores[name], records = parts.serving.run(work)
                     bar.advance(scores[name])
                 write_json_lines(
                     run_folder.path / "eval" / kind / f"{name}.jsonl", records

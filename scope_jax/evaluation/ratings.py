@@ -6,10 +6,10 @@ five phrases from ``Not at all`` (0) to ``Completely`` (1).
 
 from collections.abc import Sequence
 
-from scope_jax.compat import OFF, Compat
-from scope_jax.formats import Message
-from scope_jax.judge import verdict_text
-from scope_jax.prompts import Template
+from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.formats import Message
+from scope_jax.method.judge import verdict_text
+from scope_jax.method.prompts.templates import Template
 
 PHRASES = ("Not at all", "Barely", "Moderately", "Mostly", "Completely")
 

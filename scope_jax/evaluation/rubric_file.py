@@ -1,8 +1,8 @@
 """Any prompts with rubrics, answered by the policy and graded by the judge.
 
-One JSON object a line: ``{"prompt": "..", "rubrics": ["..", ".."]}``, or ``questions``
-in the place of ``rubrics``: then one call rates how far the answer covers each of them
-(see ``ratings``). Other keys are carried into the results.
+One JSON object per line: ``{"prompt": "..", "rubrics": ["..", ".."]}``, or with
+``questions`` in place of ``rubrics``: then one call rates how far the answer covers
+each of them (see ``ratings``). Other keys are carried into the results.
 """
 
 import json
@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import UserError
-from rl.sampling import seed64
-from scope_jax import judge
+from rl.engine.sampling import seed64
 from scope_jax.evaluation import ratings
 from scope_jax.evaluation.solving import solve
-from scope_jax.rewards import Rewards
-from scope_jax.session import Session
-from scope_jax.stages import gather
-from scope_jax.training import Progress
-from scope_jax.types import Rubric
+from scope_jax.method import judge
+from scope_jax.method.types import Rubric
+from scope_jax.selfplay.judging import Judging
+from scope_jax.selfplay.training import Progress, gather
+from scope_jax.selfplay.world import World
 
 
 def read(path: Path) -> list[dict]:
@@ -66,7 +65,7 @@ def _good(row: object) -> bool:
 
 
 async def evaluate(
-    session: Session, rows: list[dict], name: str, progress: Progress
+    world: World, rows: list[dict], name: str, progress: Progress
 ) -> tuple[dict[str, float], list[dict]]:
     """Answers every prompt and has the judge grade the answers, unweighted.
 
@@ -74,12 +73,12 @@ async def evaluate(
       metrics, and per row a record for people. A row without a valid answer, or with
       too few readable grades, scores 0.
     """
-    config, compat = session.config.judge, session.config.compat
-    rewards = Rewards(session, "solver")
-    solutions = await solve(session, [row["prompt"] for row in rows], name, progress)
+    config, compat = world.config.judge, world.config.compat
+    judging = Judging(world, "solver")
+    solutions = await solve(world, [row["prompt"] for row in rows], name, progress)
 
     async def rate(row: dict, answer: str, seed: tuple[str | int, ...]) -> dict:
-        raw = await session.ask_judge(
+        raw = await world.judge(
             ratings.ask(row["prompt"], answer, row["questions"]),
             temperature=config.grade_temperature.solver,
             max_tokens=config.grade_tokens,
@@ -90,27 +89,24 @@ async def evaluate(
 
     async def grade(number: int) -> dict:
         row, solution = rows[number], solutions[number]
-        seed = (session.config.seed, "evaluation", name, number)
-        told = {"answer": solution.answer}
-        told["messages"] = list(solution.episode.state.messages)
+        seed = (world.config.seed, "evaluation", name, number)
+        shown = {"answer": solution.answer}
+        shown["messages"] = list(solution.rollout.messages)
         if "questions" in row:
             rated: dict = {"score": 0.0, "judge": []}
             if solution.answer:
                 rated = await rate(row, solution.answer, seed)
-            return row | told | rated
+            return row | shown | rated
         rubrics = [Rubric(text) for text in row["rubrics"]]
         grades = ()
         if solution.answer:
-            grades = await rewards.grade(row["prompt"], solution.answer, rubrics, seed)
+            grades = await judging.grade(row["prompt"], solution.answer, rubrics, seed)
         total = judge.rubric_score(
-            [grade.score for grade in grades],
-            len(rubrics),
-            min_coverage=config.min_coverage,
-            pad=config.pad,
+            [grade.score for grade in grades], len(rubrics), config
         )
         return (
             row
-            | told
+            | shown
             | {
                 "score": (total or 0.0) / len(rubrics),
                 "grades": [grade.score for grade in grades],

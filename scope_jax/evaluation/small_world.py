@@ -6,16 +6,15 @@ of them that it states.
 
 import numpy as np
 
-from scope_jax.demo import world
 from scope_jax.evaluation.solving import solve
-from scope_jax.session import Session
-from scope_jax.training import Progress
+from scope_jax.selfplay.training import Progress
+from scope_jax.selfplay.world import World
 
 HELDOUT_SEED = 7
 
 
 async def evaluate(
-    session: Session, count: int, name: str, progress: Progress
+    world: World, count: int, name: str, progress: Progress
 ) -> tuple[dict[str, float], list[dict]]:
     """Scores the policy on ``count`` held-out tasks.
 
@@ -23,7 +22,7 @@ async def evaluate(
       metrics, and per task a record for people.
     """
     tasks = world.heldout_tasks(count, HELDOUT_SEED)
-    solutions = await solve(session, [task.text for task in tasks], name, progress)
+    solutions = await solve(world, [task.text for task in tasks], name, progress)
     records = [
         {
             "task": task.text,
@@ -31,8 +30,8 @@ async def evaluate(
             "answer": solution.answer,
             "true_score": world.wanted_facts_stated(solution.answer, task.facts),
             "entities": len(task.entities),
-            "searches": solution.episode.state.searches,
-            "messages": list(solution.episode.state.messages),
+            "searches": solution.rollout.searches,
+            "messages": list(solution.rollout.messages),
         }
         for task, solution in zip(tasks, solutions, strict=True)
     ]

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl.records import SamplingParams
-from scope_jax import solver
-from scope_jax.rewards import Rewards
-from scope_jax.rollouts import Episode, Limits, converse
-from scope_jax.session import Session
-from scope_jax.stages import gather
-from scope_jax.training import Progress
+from scope_jax.method import solver_output
+from scope_jax.selfplay.rollouts import Limits, Rollout, converse
+from scope_jax.selfplay.training import Progress, gather
+from scope_jax.selfplay.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,34 +15,32 @@ class Solution:
     """What a Solver made of one task; ``answer`` is empty if it gave none."""
 
     answer: str
-    episode: Episode
+    rollout: Rollout
 
 
 async def solve(
-    session: Session, tasks: Sequence[str], name: str, progress: Progress
+    world: World, tasks: Sequence[str], name: str, progress: Progress
 ) -> list[Solution]:
     """One greedy conversation per task, by the policy on the trainer's engine."""
-    config = session.config
+    config = world.config
     stage = config.solver_train
-    spec = Rewards(session, "solver").solver_spec("solver_eval")
+    spec = world.solver_spec("solver_eval")
 
     async def play(number: int, task: str) -> Solution:
-        episode = await converse(
+        rollout = await converse(
+            world,
             spec,
-            session.prompts.solver(task, config.solver.max_searches_eval),
-            complete=session.policy,
-            search=session.search,
-            renderer=session.renderer,
+            world.prompts.solver(task, config.solver.max_searches_eval),
+            complete=world.policy,
             sampling=SamplingParams(
                 temperature=0.0, max_new_tokens=stage.sampling.max_new_tokens
             ),
             limits=Limits(
                 context=stage.max_context_tokens, response=stage.max_response_tokens
             ),
-            uid=f"evaluation/{name}/{number}",
             seed=(config.seed, "evaluation", name, number),
         )
-        parse = solver.parse_answer(episode.state.episode)
-        return Solution(answer=parse.answer if parse.valid else "", episode=episode)
+        parse = solver_output.parse_answer(rollout.played)
+        return Solution(answer=parse.answer if parse.valid else "", rollout=rollout)
 
     return await gather((play(i, task) for i, task in enumerate(tasks)), progress)

@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from models.errors import UserError
-from rl.engine_config import EngineConfig
-from rl.records import Completion, Request
-from scope_jax.engines import totals
+from rl.engine.config import EngineConfig
+from rl.engine.counters import totals
+from rl.records import Request
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.models import ModelTable, Served
@@ -46,14 +46,14 @@ Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 class App:
     """All that the routes share.
 
-    Requests that come while something is being loaded wait for it: a restart may take
-    minutes, which a client's retries alone would not ride over.
+    Requests that arrive while something is being loaded wait for it: a restart may take
+    minutes, longer than a client's retries alone.
 
     Attributes:
       models: None until ``models_started`` is set.
-      search: None until ``search_started`` is set, or for ever, without passages.
+      search: None until ``search_started`` is set; without passages, always.
       missing: what the start is still waiting for: name -> what is being done.
-      on_fatal: called when this process can't go on and a new one should take over.
+      on_fatal: called when this process cannot continue and a new one should take over.
     """
 
     def __init__(self, config: InferenceConfig, *, default_topk: int = 3):
@@ -134,19 +134,15 @@ class App:
         """Search in Search-R1's wire format."""
         queries, topk, scores = parse_search(await _body(request), self.default_topk)
         found = await _unless_gone(request, self._search(queries, topk))
-        if found is None:
-            return Response(status_code=CLIENT_GONE)
         return JSONResponse(search_json(found, scores))
 
     async def completions(self, request: HttpRequest) -> Response:
         """OpenAI's completions."""
-        call = parse_completion(await _body(request))
-        return await self._sample(request, call, chat=False)
+        return await self._sample(request, parse_completion(await _body(request)))
 
     async def chat(self, request: HttpRequest) -> Response:
         """OpenAI's chat completions, with the model's own template."""
-        call = parse_chat(await _body(request))
-        return await self._sample(request, call, chat=True)
+        return await self._sample(request, parse_chat(await _body(request)))
 
     async def list_models(self, request: HttpRequest) -> Response:
         """Names and content hashes of the weights that are served."""
@@ -169,7 +165,7 @@ class App:
             raise bad_field("hash", digest, "must be a content hash")
         name = request.path_params["name"]
         source = ModelSource(path=body["path"], hash=digest)
-        # Shielded: weights half exchanged because a client went away help nobody.
+        # Shielded: weights must not stay half exchanged because a client went away.
         models = await self._models()
         source = await asyncio.shield(models.load(name, source))
         return JSONResponse({"id": name, "path": source.path, "hash": source.hash})
@@ -182,10 +178,10 @@ class App:
         return JSONResponse({"id": name, "deleted": True})
 
     async def stats(self, request: HttpRequest) -> Response:
-        """What each model's engine has counted since its start, and which one it is."""
+        """What each model's engine has counted since its start, and the engine's id."""
         names = self.models.names if self.models is not None else {}
         found = list(names.items())
-        # All at once: each may have to wait until its engine has an ear.
+        # All at once: each may have to wait for its engine.
         counted = await asyncio.gather(*(one.call(totals) for _, one in found))
         engines = {
             name: {"id": served.id} | counts
@@ -224,52 +220,40 @@ class App:
         if "retrieval" in self.missing:
             await self.search_started.wait()
         if self.search is None:
-            why = "retrieval: this server has no passages: give it some, or use another"
+            why = "retrieval: this server has no passages: set retrieval.passages"
             raise ApiError(404, why, code="no_retrieval")
         return await self.search(queries, topk)
 
-    async def _sample(
-        self, request: HttpRequest, call: Call, *, chat: bool
-    ) -> Response:
+    async def _sample(self, request: HttpRequest, call: Call) -> Response:
         if self.in_flight >= self.config.max_queue:
-            why = f"{self.in_flight} completions are under way: try again"
+            why = f"{self.in_flight} completions are in progress: try again"
             raise ApiError(429, why, code="queue_full", retry_after=1)
         self.in_flight += 1
         try:
-            answer = await _unless_gone(request, self._complete(call, chat=chat))
+            return JSONResponse(await _unless_gone(request, self._complete(call)))
         finally:
             self.in_flight -= 1
-        if answer is None:
-            return Response(status_code=CLIENT_GONE)
-        served, asked, completion = answer
+
+    async def _complete(self, call: Call) -> dict[str, Any]:
+        served = await (await self._models()).get(call.model)
+        asked = _request(served, call, self.config.engine)
+        try:
+            completion = await served.complete(asked)
+        except RuntimeError as error:
+            # What is wrong with a request ends that request; this ended the engine.
+            self.on_fatal(error)
+            raise
         if completion.finish_reason not in ("stop", "length"):
             why = f"model {call.model}: completion ended: {completion.finish_reason}"
             raise ApiError(500, why, code="generation_failed")
         self.tokens[call.model, "prompt"] += len(asked.ids)
         self.tokens[call.model, "sampled"] += len(completion.ids)
-        body = completion_json(
-            call, asked.ids, completion, served.renderer.decode, chat=chat
-        )
-        return JSONResponse(body)
-
-    async def _complete(
-        self, call: Call, *, chat: bool
-    ) -> tuple[Served, Request, Completion]:
-        served = await (await self._models()).get(call.model)
-        asked = _request(served, call, self.config.engine, chat=chat)
-        try:
-            return served, asked, await served.complete(asked)
-        except RuntimeError as error:
-            # What is wrong with a request ends that request; this ended the engine.
-            self.on_fatal(error)
-            raise
+        return completion_json(call, asked.ids, completion, served.renderer.decode)
 
 
-def _request(
-    served: Served, call: Call, engine: EngineConfig, *, chat: bool
-) -> Request:
+def _request(served: Served, call: Call, engine: EngineConfig) -> Request:
     """The engine's record of a checked call."""
-    if chat:
+    if call.chat:
         ids = served.renderer.prompt_ids(call.prompt, call.tools)
     elif isinstance(call.prompt, str):
         # As vLLM does: a prompt in text is taken as rendered, its special tokens count.
@@ -321,12 +305,18 @@ async def _body(request: HttpRequest) -> Any:
 
 
 async def _unless_gone(request: HttpRequest, work: Awaitable[Any]) -> Any:
-    """The result of ``work``; None, and the work cancelled, if the client goes away."""
+    """The result of ``work``, which is cancelled if the client goes away.
+
+    Raises:
+      ClientDisconnect: it went away.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
     finally:
         task.cancel()
         gone.cancel()

@@ -57,8 +57,8 @@ class SearchBatcher:
         return await future
 
     async def _run(self) -> None:
-        while self._waiting:
-            await self._call(self._take())
+        while taken := self._take():
+            await self._call(taken)
 
     def _take(self) -> list[_Waiting]:
         taken, size = [], 0
@@ -76,21 +76,17 @@ class SearchBatcher:
 
     async def _call(self, taken: list[_Waiting]) -> None:
         queries = [q for waiting in taken for q in waiting.queries]
-        if queries:
-            topk = max(waiting.topk for waiting in taken)
-            try:
-                results = await asyncio.to_thread(self.search, queries, topk)
-            except Exception as error:
-                for waiting in taken:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(error)
-                return
-            self.calls += 1
-            self.queries += len(queries)
-        start = 0
+        topk = max(waiting.topk for waiting in taken)
+        try:
+            found = iter(await asyncio.to_thread(self.search, queries, topk))
+        except Exception as error:
+            for waiting in taken:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
+            return
+        self.calls += 1
+        self.queries += len(queries)
         for waiting in taken:
-            end = start + len(waiting.queries)
+            own = [next(found)[: waiting.topk] for _ in waiting.queries]
             if not waiting.future.done():
-                found = [results[i][: waiting.topk] for i in range(start, end)]
-                waiting.future.set_result(found)
-            start = end
+                waiting.future.set_result(own)

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from retrieval.passages import Passage
+from rl.engine.counters import Totals
 from rl.records import Completion, FinishReason, Request
-from scope_jax.engines import Totals
 from scope_jax.inference.config import InferenceConfig
 from scope_jax.inference.protocol import (
     read_completion,
@@ -24,7 +24,7 @@ from scope_jax.inference.validation import TOO_LONG
 
 log = logging.getLogger(__name__)
 
-# Spec 2.4, and 429: our server answers it when its queue is full.
+# The reference's (spec 2.4), and 429: our server answers it when its queue is full.
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 ATTEMPTS = 10
 
@@ -34,7 +34,7 @@ class InferenceError(RuntimeError):
 
 
 class RequestRefused(InferenceError):
-    """The server understood and said no; asking again would not help."""
+    """The server understood and refused; asking again would not help."""
 
     def __init__(self, url: str, status: int, message: str, code: str | None):
         super().__init__(f"{url}: {status}: {message}")
@@ -46,7 +46,7 @@ class ServerUnavailable(InferenceError):
 
 
 class Client:
-    """Completions, searches, and weights in and out.
+    """Completions, searches, and the exchange of weights.
 
     One object serves a whole run: it may be used from one event loop after another,
     with any number of requests at once; ``config.concurrency`` of them are under way.
@@ -66,15 +66,13 @@ class Client:
         self._slots = asyncio.Semaphore(config.concurrency)
         self._idle: list[httpx.AsyncClient] = []
 
-    async def complete(
-        self, model: str, request: Request, *, logprobs: bool = False
-    ) -> Completion:
+    async def complete(self, model: str, request: Request) -> Completion:
         """Samples a completion from the model called ``model``.
 
         A request whose deadline passes gives an empty completion, "cancelled", and the
-        server stops working on it; a prompt that leaves no room gives one, "length".
-        ``fork_of`` is a matter of one engine and not sent. From another server than
-        ours, ids may be missing: the text is what counts.
+        server stops working on it. A prompt that leaves no room gives an empty one as
+        well, "length". A server that is not ours may return no ids: the text is what
+        counts.
 
         Raises:
           RequestRefused: unknown model, bad field.
@@ -84,18 +82,14 @@ class Client:
         base = self.url if ours else self.judge_url
         if not ours:
             model = self.config.judge_model or model
-        body = request_json(model, request, ours=ours, logprobs=logprobs)
+        body = request_json(model, request, ours=ours)
+        url, timeout = f"{base}/v1/completions", self.config.request_timeout
         left = None
         if request.deadline is not None:
             left = request.deadline - time.monotonic()
         try:
             async with asyncio.timeout(left):
-                answer = await self._send(
-                    "POST",
-                    f"{base}/v1/completions",
-                    body,
-                    timeout=self.config.request_timeout,
-                )
+                return read_completion(await self._send(url, body, timeout))
         except TimeoutError:
             return _nothing(request, "cancelled")
         except RequestRefused as refused:
@@ -103,7 +97,6 @@ class Client:
             if refused.code == TOO_LONG:
                 return _nothing(request, "length")
             raise
-        return read_completion(answer)
 
     async def search(
         self, queries: Sequence[str], topk: int = 3
@@ -115,13 +108,8 @@ class Client:
           ServerUnavailable: all attempts failed.
         """
         body = {"queries": list(queries), "topk": topk, "return_scores": True}
-        answer = await self._send(
-            "POST",
-            f"{self.search_url}/retrieve",
-            body,
-            timeout=self.config.search_timeout,
-        )
-        return read_search(answer)
+        url, timeout = f"{self.search_url}/retrieve", self.config.search_timeout
+        return read_search(await self._send(url, body, timeout))
 
     async def load_model(self, name: str, path: str, hash: str = "") -> str:
         """Serves the folder ``path`` (on the server's machine) as ``name``.
@@ -132,39 +120,9 @@ class Client:
           RequestRefused: the folder cannot be loaded, or its hash is another.
           ServerUnavailable: all attempts failed.
         """
-        answer = await self._send(
-            "POST",
-            f"{self.url}/v1/models/{name}",
-            {"path": str(path), "hash": hash},
-            timeout=self.config.ready_timeout,
-        )
-        return answer["hash"]
-
-    async def unload_model(self, name: str) -> None:
-        """Ends serving ``name``; fine if it was not served."""
-        try:
-            await self._send("DELETE", f"{self.url}/v1/models/{name}", timeout=60.0)
-        except RequestRefused as refused:
-            if refused.status != 404:
-                raise
-
-    async def models(self) -> dict[str, str]:
-        """Content hash of what is served under each name."""
-        answer = await self._send("GET", f"{self.url}/v1/models", timeout=60.0)
-        return {model["id"]: model.get("hash", "") for model in answer["data"]}
-
-    async def ready(self) -> dict[str, str]:
-        """What our server is still waiting for; empty when it is ready. Not retried.
-
-        Raises:
-          ServerUnavailable: no server answers.
-        """
-        try:
-            async with self._slot() as http:
-                response = await http.get(f"{self.url}/ready", timeout=10.0)
-        except httpx.TransportError as error:
-            raise ServerUnavailable(f"{self.url}: {_describe(error)}") from error
-        return response.json()["missing"]
+        body = {"path": str(path), "hash": hash}
+        url, timeout = f"{self.url}/v1/models/{name}", self.config.ready_timeout
+        return (await self._send(url, body, timeout))["hash"]
 
     async def engines(
         self, names: Sequence[str]
@@ -193,27 +151,15 @@ class Client:
                 await http.aclose()
         self._idle, self._loop = [], None
 
-    async def __aenter__(self) -> "Client":
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
-
-    async def _send(
-        self, method: str, url: str, body: Any = None, *, timeout: float
-    ) -> Any:
+    async def _send(self, url: str, body: Any, seconds: float) -> Any:
         """The JSON of a successful answer; waits 1, 2, 3, ... s between attempts."""
         why = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 # The slot is given back during the wait: others may have more luck.
+                timeout = httpx.Timeout(seconds, connect=30)
                 async with self._slot() as http:
-                    response = await http.request(
-                        method,
-                        url,
-                        json=body,
-                        timeout=httpx.Timeout(timeout, connect=30),
-                    )
+                    response = await http.post(url, json=body, timeout=timeout)
                 if response.is_success:
                     return response.json()
                 message, code = _error(response)
@@ -229,7 +175,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[httpx.AsyncClient]:
-        """One of ``concurrency`` places: a connection that nobody else uses.
+        """One of ``concurrency`` connections, for the caller alone.
 
         Each is an httpx client of its own: the pool of a single one looks at all its
         connections for every request, which with 500 of them is slower than the server.

@@ -1,9 +1,10 @@
-"""Settings of the inference process: a run's, and what the process itself reads."""
+"""Settings of the inference process: those of a run, and what the process reads."""
 
 from dataclasses import dataclass, field
 
+from models.errors import UserError
 from retrieval.config import RetrievalConfig
-from rl.engine_config import EngineConfig
+from rl.engine.config import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,41 +12,41 @@ class InferenceConfig:
     """The inference process and how the trainer talks to it."""
 
     url: str = ""
-    """A server of ours that is already running (`scripts/serve.py`). Empty: the trainer
-    starts its own, restarts it when it dies, and stops it at the end."""
+    """A server of this project that is already running (`scripts/serve.py`). Empty: the
+    trainer starts its own, restarts it if it dies, and stops it at the end."""
     judge_url: str = ""
     """An OpenAI-compatible server (vLLM, SGLang) that serves the judge, which stays
-    frozen for the whole run. Empty: the judge is on our server."""
+    frozen for the whole run. Empty: our server serves the judge."""
     judge_model: str = ""
     """The judge's model name at `judge_url`. Empty: `judge`."""
     retrieval_url: str = ""
-    """A server that answers `POST /retrieve` in Search-R1's wire format. Empty: search
-    is on our server."""
+    """A server that answers `POST /retrieve` in Search-R1's wire format. Empty: our
+    server searches."""
     host: str = "127.0.0.1"
-    """Address to listen on. The server trusts who can reach it: no passwords."""
+    """Address to listen on. There is no authentication: who can reach it can use it."""
     port: int = 0
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 chooses a free one."""
     ready_timeout: float = 1800.0
-    """Seconds until retrieval and all models must be loaded and compiled."""
+    """Seconds within which retrieval and all models must be loaded and compiled."""
     max_restarts: int = 10
-    """Times that a server which died is started again during a run."""
+    """How often a server that died is restarted during a run."""
     max_queue: int = 8192
-    """Completions and, counted apart, searches that may wait on the server. What
-    comes above it is answered 429 and tried again by the client."""
+    """Completions, and separately searches, that may wait on the server. Any more are
+    answered 429, and the client retries them."""
     search_batch: int = 512
-    """Queries that are embedded and searched together at most."""
+    """Largest number of queries that are embedded and searched together."""
     concurrency: int = 512
-    """Requests that the client has under way at once, each on its own connection."""
+    """Requests that the client sends at the same time, each on its own connection."""
     request_timeout: float = 600.0
-    """Seconds for one completion, the wait in the server's queue included."""
+    """Seconds for one completion, including the wait in the server's queue."""
     search_timeout: float = 300.0
     """Seconds for one search."""
     engine: EngineConfig = EngineConfig()
-    """The server's engines, one for each distinct model."""
+    """The server's engines, one per distinct model."""
 
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"inference.port={self.port}: must be within 0..65535")
+            raise UserError(f"port={self.port}: must be between 0 and 65535")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """All that the server process is told; the supervisor writes it as JSON."""
+    """Everything that the server process is told; the supervisor writes it as JSON."""
 
     inference: InferenceConfig = InferenceConfig()
     """Host, port, queue and engine."""
@@ -69,8 +70,8 @@ class ServerSettings:
     models: dict[str, ModelSource] = field(default_factory=dict)
     """Weights to load at the start, by the name that requests use."""
     replicas: int = 1
-    """Devices to use: each has a copy of every model and its share of the slots."""
+    """Devices to use; each has a copy of every model and its share of the slots."""
     parent: int = 0
-    """Process id without which the server ends itself. 0: it lives on its own."""
+    """Process id of the parent: the server exits when it is gone. 0: no parent."""
     state_file: str = ""
-    """Where the server writes its port, process id and models. Empty: nowhere."""
+    """File for these settings with the server's port and models. Empty: none."""

@@ -20,13 +20,13 @@ from models.chat import ChatRenderer
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.sharding import make_mesh
-from rl.engine import Engine
-from rl.engine_config import EngineConfig
-from rl.engine_thread import EngineThread
+from rl.engine.config import EngineConfig
+from rl.engine.engine import Engine
+from rl.engine.thread import EngineThread
 from rl.records import Completion, Request
-from scope_jax.compilation import return_memory
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.validation import ApiError
+from scope_jax.system.compilation import return_memory
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Served:
     renderer: ChatRenderer
     thread: EngineThread
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Of the engine: its counts begin anew with another."""
+    """Of the engine: with another one, counts start from 0."""
 
     async def complete(self, request: Request) -> Completion:
         """Samples a completion; cancelled with its task."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retrieval.passages import Passage
+from rl.engine.counters import COUNTERS, Totals
 from rl.records import Completion, Request
-from scope_jax.engines import COUNTERS, Totals
 from scope_jax.inference.validation import Call
 
 
@@ -20,8 +20,6 @@ def completion_json(
     prompt_ids: Sequence[int],
     completion: Completion,
     decode: Callable[[list[int]], str],
-    *,
-    chat: bool,
 ) -> dict[str, Any]:
     """The answer to a completion or chat completion, in OpenAI's format."""
     text = completion.text
@@ -33,20 +31,20 @@ def completion_json(
         "stop_reason": completion.stop_string,
         "logprobs": None,
     }
-    if chat:
+    if call.chat:
         choice["message"] = {"role": "assistant", "content": text}
     else:
         choice["text"] = text
     if call.logprobs:
         tokens = [decode([i]) for i in completion.ids]
-        choice["logprobs"] = _logprobs_json(tokens, completion.logprobs, chat=chat)
+        choice["logprobs"] = _logprobs_json(call, tokens, completion.logprobs)
     if call.return_ids:
         choice["token_ids"] = list(completion.ids)
         choice["prompt_token_ids"] = list(prompt_ids)
     sampled = len(completion.ids)
     return {
-        "id": ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(8),
-        "object": "chat.completion" if chat else "text_completion",
+        "id": ("chatcmpl-" if call.chat else "cmpl-") + secrets.token_hex(8),
+        "object": "chat.completion" if call.chat else "text_completion",
         "created": int(time.time()),
         "model": call.model,
         "choices": [choice],
@@ -59,8 +57,8 @@ def completion_json(
     }
 
 
-def _logprobs_json(tokens: list[str], logprobs: Sequence[float], *, chat: bool) -> Any:
-    if chat:
+def _logprobs_json(call: Call, tokens: list[str], logprobs: Sequence[float]) -> Any:
+    if call.chat:
         pairs = zip(tokens, logprobs, strict=True)
         return {
             "content": [
@@ -79,9 +77,7 @@ def _logprobs_json(tokens: list[str], logprobs: Sequence[float], *, chat: bool) 
     }
 
 
-def request_json(
-    model: str, request: Request, *, ours: bool, logprobs: bool = False
-) -> dict[str, Any]:
+def request_json(model: str, request: Request, *, ours: bool) -> dict[str, Any]:
     """The body of ``POST /v1/completions`` for a record.
 
     Args:
@@ -100,8 +96,6 @@ def request_json(
     }
     if request.stop:
         body["stop"] = list(request.stop)
-    if logprobs:
-        body["logprobs"] = 1
     if sampling.top_k:
         body["top_k"] = sampling.top_k
     if sampling.min_p:
@@ -183,6 +177,6 @@ def read_stats(
 
 
 def _passage(document: Mapping[str, Any]) -> Passage:
-    """Spec 2.4: the title is the first line of the contents."""
+    """The title is the first line of the contents (spec 2.4)."""
     title, _, text = str(document["contents"]).partition("\n")
     return Passage(id=str(document.get("id", "")), title=title, text=text)

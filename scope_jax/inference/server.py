@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ import uvicorn
 
 from models.errors import UserError
 from retrieval.search import Searcher
-from scope_jax import settings as settings_io
 from scope_jax.inference.app import App
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import ServerSettings
 from scope_jax.inference.models import ModelTable
 from scope_jax.inference.validation import ApiError
+from scope_jax.system import settings as settings_io
 
 log = logging.getLogger(__name__)
 
@@ -124,19 +124,13 @@ class _Process:
         self.server.should_exit = True
 
     def write_state(self) -> None:
-        """Tells the supervisor, in a file that appears whole or not at all."""
+        """Writes the settings of a server that takes over: this port, these models."""
         if not self.settings.state_file:
             return
         models = self.app.models.wanted if self.app.models else self.settings.models
-        state: dict[str, Any] = {
-            "port": self.port,
-            "pid": os.getpid(),
-            "models": {n: {"path": s.path, "hash": s.hash} for n, s in models.items()},
-        }
-        path = Path(self.settings.state_file)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        os.replace(temporary, path)
+        inference = replace(self.settings.inference, port=self.port)
+        state = replace(self.settings, inference=inference, models=dict(models))
+        settings_io.save(state, Path(self.settings.state_file))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -196,7 +190,7 @@ def _watch_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        log.warning("parent process %d is gone: ending", parent)
+        log.warning("parent process %d is gone: exiting", parent)
         os._exit(1)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -1,15 +1,13 @@
 """Keeps one inference process alive: start, wait until ready, restart, stop."""
 
 import atexit
-import json
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -17,8 +15,8 @@ import httpx
 import scope_jax
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
-from scope_jax import settings as settings_io
 from scope_jax.inference.config import InferenceConfig, ModelSource, ServerSettings
+from scope_jax.system import settings as settings_io
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +29,8 @@ class Supervisor:
     """The inference process of one run.
 
     With ``config.url`` it starts nothing and only waits for that server to be ready.
-    A process that dies is started again on its old port with the models that it had;
-    a client's retries ride over the gap.
+    A process that dies is restarted on its old port with the models that it had; a
+    client's retries bridge the gap.
 
     Args:
       config: where the server listens and how long it may take to start.
@@ -42,7 +40,6 @@ class Supervisor:
       models: weights to load at the start, by name.
       environment: variables that differ from this process's (visible devices, memory).
       replicas: devices, each with a copy of every model.
-      on_progress: told, every few seconds, what is still missing.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class Supervisor:
         models: Mapping[str, ModelSource] | None = None,
         environment: Mapping[str, str] | None = None,
         replicas: int = 1,
-        on_progress: Callable[[str], None] = log.info,
     ):
         self.config = config
         self.settings = ServerSettings(
@@ -66,7 +62,6 @@ class Supervisor:
             state_file=str(Path(run_dir).absolute() / "inference" / "state.json"),
         )
         self.environment = dict(environment or {})
-        self.on_progress = on_progress
         self.log_file = Path(run_dir) / "inference.log"
         self.folder = Path(run_dir) / "inference"
         self.url = config.url.rstrip("/")
@@ -79,16 +74,11 @@ class Supervisor:
         self._watcher: threading.Thread | None = None
         self._log_start = 0
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server; None where it is not ours."""
-        return self._process.pid if self._process else None
-
     def start(self) -> str:
         """Starts the server, waits until it is ready, and returns its URL.
 
         Raises:
-          UserError: it ended while it started, with what it said last, or it was not
+          UserError: it exited while starting, with what it printed last, or it was not
             ready in time.
         """
         if not self.config.url:
@@ -132,13 +122,6 @@ class Supervisor:
             process.kill()
             process.wait()
 
-    def __enter__(self) -> "Supervisor":
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
     def _launch(self, settings: ServerSettings) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         Path(settings.state_file).unlink(missing_ok=True)
@@ -153,7 +136,8 @@ class Supervisor:
         root = str(Path(scope_jax.__file__).absolute().parents[1])
         paths = [root, *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
-        command = [sys.executable, "-m", "scope_jax.inference.server"]
+        # -P: not what lies in the current folder, such as another `models`.
+        command = [sys.executable, "-P", "-m", "scope_jax.inference.server"]
         command += ["--config-file", str(settings_file)]
         with self._lock, self.log_file.open("ab") as output:
             if self._stopping.is_set():
@@ -186,20 +170,20 @@ class Supervisor:
                     )
                 if waited - said >= 3.0:
                     said = waited
-                    self.on_progress(f"inference server: {missing} ({waited:.0f} s)")
+                    log.info("inference server: %s (%.0f s)", missing, waited)
                 time.sleep(_POLL_SECONDS)
 
     def _missing(self, http: httpx.Client) -> str:
         """What the server is waiting for, in words; empty when it is ready."""
         if not self.config.url:
             try:
-                state = json.loads(Path(self.settings.state_file).read_text("utf-8"))
-            except FileNotFoundError:
+                port = self._state().inference.port
+            except UserError:
                 return "starting"
             host = self.config.host
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
             host = f"[{host}]" if ":" in host else host
-            self.url = f"http://{host}:{state['port']}"
+            self.url = f"http://{host}:{port}"
         try:
             response = http.get(f"{self.url}/ready")
             if response.status_code == 200:
@@ -212,11 +196,13 @@ class Supervisor:
     def _raise_if_ended(self) -> None:
         process = self._process
         if self._stopping.is_set():
-            raise UserError("inference server: stopped while it started: start it anew")
+            raise UserError(
+                "inference server: stopped while it started: start it again"
+            )
         code = process.poll() if process else None
         if code is not None:
             raise UserError(
-                f"inference server: ended with code {code} while it started: "
+                f"inference server: exited with code {code} while starting: "
                 f"{self._last_words()}: see {self.log_file}"
             )
 
@@ -228,7 +214,7 @@ class Supervisor:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
         said = errors[-1].removeprefix("error: ") if errors else " | ".join(lines[-3:])
-        return said or "it said nothing"
+        return said or "it printed nothing"
 
     def _watch(self) -> None:
         """Runs on a thread of its own: starts the server again when it has died."""
@@ -246,7 +232,7 @@ class Supervisor:
                 return
             self.restarts += 1
             log.warning(
-                "inference server died with code %d: start %d of %d again",
+                "inference server died with code %d: restart %d of %d",
                 code,
                 self.restarts,
                 self.config.max_restarts,
@@ -256,10 +242,10 @@ class Supervisor:
     def _as_it_was(self) -> ServerSettings:
         """Settings with the port and the models that the dead server had."""
         try:
-            state = json.loads(Path(self.settings.state_file).read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
+            return self._state()
+        except UserError:
             # It died before it wrote anything; its predecessor's settings still hold.
             return settings_io.load(ServerSettings, self.folder / "settings.json")
-        models = {name: ModelSource(**m) for name, m in state["models"].items()}
-        inference = replace(self.config, port=state["port"])
-        return replace(self.settings, inference=inference, models=models)
+
+    def _state(self) -> ServerSettings:
+        return settings_io.load(ServerSettings, Path(self.settings.state_file))

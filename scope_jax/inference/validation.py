@@ -15,6 +15,8 @@ from rl.records import SamplingParams
 
 # OpenAI's code for a prompt that leaves no room; the client looks for it.
 TOO_LONG = "context_length_exceeded"
+MOST = 2**31 - 1
+"""Largest number of tokens that may be asked for."""
 
 
 class ApiError(Exception):
@@ -48,7 +50,7 @@ class Call:
     """A checked body of /v1/completions or /v1/chat/completions.
 
     Attributes:
-      prompt: text or token ids; for chat, the list of messages.
+      prompt: text, or a tuple of token ids; for chat, the list of messages.
       max_tokens: None stands for "up to the model's length".
       stop_ids: as sent; ``ignore_eos`` says whether the model's own are added.
     """
@@ -65,6 +67,11 @@ class Call:
     logprobs: bool
     include_stop: bool
     return_ids: bool
+
+    @property
+    def chat(self) -> bool:
+        """Whether it is a chat completion."""
+        return isinstance(self.prompt, list)
 
 
 _COMMON = {
@@ -110,7 +117,7 @@ def parse_completion(body: Any) -> Call:
     if logprobs not in (None, False, True, 0, 1):
         raise bad_field("logprobs", logprobs, "only the sampled token's: 0 or 1")
     call_prompt = prompt if isinstance(prompt, str) else tuple(prompt)
-    max_tokens = _integer(body, "max_tokens", 16, low=1)
+    max_tokens = _number(body, "max_tokens", 16, 1, MOST, int)
     return _call(body, call_prompt, max_tokens, logprobs not in (None, False))
 
 
@@ -126,8 +133,8 @@ def parse_chat(body: Any) -> Call:
         isinstance(tools, list) and all(isinstance(t, dict) for t in tools)
     ):
         raise bad_field("tools", tools, "must be a list of objects")
-    limit = _integer(body, "max_tokens", None, low=1)
-    limit = _integer(body, "max_completion_tokens", limit, low=1)
+    limit = _number(body, "max_tokens", None, 1, MOST, int)
+    limit = _number(body, "max_completion_tokens", limit, 1, MOST, int)
     return _call(body, messages, limit, _flag(body, "logprobs", False))
 
 
@@ -167,14 +174,14 @@ def _call(body: Mapping, prompt: Any, max_tokens: int | None, logprobs: bool) ->
     stop_ids = body.get("stop_token_ids")
     if stop_ids is not None and not _are_ids(stop_ids):
         raise bad_field("stop_token_ids", stop_ids, "must be a list of token ids")
-    seed = _integer(body, "seed", None, low=-(2**63), high=2**64 - 1)
+    seed = _number(body, "seed", None, -(2**63), 2**64 - 1, int)
     # -1 is vLLM's and SGLang's way to say "no top_k"; ours is 0.
-    top_k = max(_integer(body, "top_k", 0, low=-1), 0)
+    top_k = max(_number(body, "top_k", 0, -1, MOST, int), 0)
     sampling = SamplingParams(
-        temperature=_number(body, "temperature", 1.0, low=0.0, high=100.0),
-        top_p=_number(body, "top_p", 1.0, low=1e-6, high=1.0),
+        temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
+        top_p=_number(body, "top_p", 1.0, 1e-6, 1.0),
         top_k=top_k,
-        min_p=_number(body, "min_p", 0.0, low=0.0, high=1.0),
+        min_p=_number(body, "min_p", 0.0, 0.0, 1.0),
         max_new_tokens=max_tokens or 1,
     )
     return Call(
@@ -193,13 +200,13 @@ def _call(body: Mapping, prompt: Any, max_tokens: int | None, logprobs: bool) ->
     )
 
 
-def _check_names(body: Any, known: set[str]) -> None:
+def _check_names(body: Any, known: set[str], neutral: Mapping = _NEUTRAL) -> None:
     if not isinstance(body, dict):
         raise bad_field("body", body, "must be a JSON object")
     for name, value in body.items():
-        if name in _NEUTRAL:
-            if value not in _NEUTRAL[name]:
-                only = _NEUTRAL[name][0]
+        if name in neutral:
+            if value not in neutral[name]:
+                only = neutral[name][0]
                 raise bad_field(name, value, f"not supported: leave it at {only!r}")
         elif name not in known:
             raise bad_field(name, value, "unknown field: remove it")
@@ -211,25 +218,17 @@ def _are_ids(value: Any) -> bool:
     )
 
 
-def _number(body: Mapping, name: str, default: Any, *, low: Any, high: Any) -> Any:
-    value = body.get(name)
-    if value is None:
-        return default
-    # "not within", rather than "below or above", so that NaN is refused, too.
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise bad_field(name, value, f"must be a number within {low}..{high}")
-    return float(value)
-
-
-def _integer(
-    body: Mapping, name: str, default: Any, *, low: int, high: int = 2**31 - 1
+def _number(
+    body: Mapping, name: str, default: Any, low: float, high: float, kind: type = float
 ) -> Any:
     value = body.get(name)
     if value is None:
         return default
-    if type(value) is not int or not low <= value <= high:
-        raise bad_field(name, value, f"must be an integer within {low}..{high}")
-    return value
+    # "not within", rather than "below or above", so that NaN is refused, too.
+    if type(value) not in (int, kind) or not low <= value <= high:
+        what = "a number" if kind is float else "an integer"
+        raise bad_field(name, value, f"must be {what} between {low} and {high}")
+    return kind(value)
 
 
 def _flag(body: Mapping, name: str, default: bool) -> bool:
@@ -247,13 +246,9 @@ def parse_search(body: Any, default_topk: int) -> tuple[list[str], int, bool]:
     Raises:
       ApiError: 400 with the first field that is missing, unknown or wrong.
     """
-    if not isinstance(body, dict):
-        raise bad_field("body", body, "must be a JSON object")
-    for name in body:
-        if name not in ("queries", "topk", "return_scores"):
-            raise bad_field(name, body[name], "unknown field: remove it")
+    _check_names(body, {"queries", "topk", "return_scores"}, neutral={})
     queries = body.get("queries")
     if not isinstance(queries, list) or not all(isinstance(q, str) for q in queries):
         raise bad_field("queries", queries, "must be a list of strings")
-    topk = _integer(body, "topk", 0, low=0, high=1000)
+    topk = _number(body, "topk", 0, 0, 1000, int)
     return queries, topk or default_topk, _flag(body, "return_scores", False)

@@ -70,7 +70,7 @@ def qwen3(
     *,
     tools_are_queries: bool = False,
 ) -> str:
-    """Stock Qwen3; with ``tools_are_queries`` as spec 3.6 changes it."""
+    """Stock Qwen3; with ``tools_are_queries`` as changed (spec 3.6)."""
 
     def is_query(message: Message) -> bool:
         if message["role"] == "tool":

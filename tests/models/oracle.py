@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from models.config import FAMILIES, DecoderConfig
-from models.hf_layout import layout, unflatten
+from models.hf.layout import layout, unflatten
 
 torch = pytest.importorskip("torch")
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from models import encoder
 from models.errors import UserError
+from models.hf import encoders
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -70,7 +71,7 @@ def test_vectors_equal_transformers(folder, batch, pooling):
     (folder / "1_Pooling").mkdir(exist_ok=True)
     fields = {f"pooling_mode_{k}": k.startswith(pooling) for k in POOLINGS}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(fields))
-    config, params, _ = encoder.load_encoder(folder)
+    config, params, _ = encoders.load_encoder(folder)
     assert config.pooling == pooling
     expected = torch_hidden(folder, ids, mask)
     got = np.asarray(encoder.hidden(params, config, ids, mask))
@@ -83,7 +84,7 @@ def test_vectors_equal_transformers(folder, batch, pooling):
 
 def test_padding_changes_nothing_and_an_empty_row_is_zero(folder, batch):
     ids, mask = batch
-    config, params, _ = encoder.load_encoder(folder)
+    config, params, _ = encoders.load_encoder(folder)
     short = encoder.embed(params, config, ids[1:2, :5], mask[1:2, :5])
     long = encoder.embed(params, config, ids[1:2], mask[1:2])
     np.testing.assert_allclose(short, long, atol=1e-6)
@@ -108,7 +109,7 @@ def test_a_folder_that_is_no_such_encoder_is_one_clear_line(
     file = tmp_path / "bad" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
     with pytest.raises(UserError, match=words) as caught:
-        encoder.load_encoder(tmp_path / "bad")
+        encoders.load_encoder(tmp_path / "bad")
     assert "\n" not in str(caught.value)
 
 
@@ -128,7 +129,7 @@ def test_another_pooling_is_one_clear_line(folder, tmp_path, fields, words):
     (tmp_path / "bad/1_Pooling").mkdir(exist_ok=True)
     (tmp_path / "bad/1_Pooling/config.json").write_text(json.dumps(fields))
     with pytest.raises(UserError, match=words) as caught:
-        encoder.load_encoder(tmp_path / "bad")
+        encoders.load_encoder(tmp_path / "bad")
     assert "\n" not in str(caught.value)
 
 
@@ -137,7 +138,7 @@ def test_pooling_as_newer_packages_write_it(folder, tmp_path):
     (tmp_path / "new/1_Pooling").mkdir(exist_ok=True)
     file = tmp_path / "new/1_Pooling/config.json"
     file.write_text('{"embedding_dimension": 24, "pooling_mode": "cls"}')
-    assert encoder.load_encoder(tmp_path / "new")[0].pooling == "cls"
+    assert encoders.load_encoder(tmp_path / "new")[0].pooling == "cls"
 
 
 def test_a_model_saved_with_a_head_is_read_too(folder, batch, tmp_path):
@@ -147,7 +148,7 @@ def test_a_model_saved_with_a_head_is_read_too(folder, batch, tmp_path):
     save_file(tensors | {"cls.predictions.bias": np.ones(50, np.float32)}, file)
     vectors = [
         encoder.embed(params, config, *batch)
-        for config, params, _ in map(encoder.load_encoder, (folder, tmp_path / "head"))
+        for config, params, _ in map(encoders.load_encoder, (folder, tmp_path / "head"))
     ]
     np.testing.assert_array_equal(*vectors)
 
@@ -157,7 +158,7 @@ def test_minilm_equals_transformers():
     models = Path(os.environ.get("SCOPE_MODELS", ""))
     if not (models / "minilm/config.json").is_file():
         pytest.skip("no minilm in the folder $SCOPE_MODELS")
-    config, params, tokenizer = encoder.load_encoder(models / "minilm")
+    config, params, tokenizer = encoders.load_encoder(models / "minilm")
     texts = ["a river in Switzerland", "Who founded the city of Bern, and when?", "é"]
     corpus = models / "wiki10k/wiki10k.jsonl"
     if corpus.is_file():

@@ -11,8 +11,8 @@ from models.cache import init_cache
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.errors import UserError
+from models.hf.published import PUBLISHED
 from models.layers import rms_norm
-from models.published import PUBLISHED
 from models.rope import rope_table
 from tests.models.oracle import pair
 

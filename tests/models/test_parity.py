@@ -9,7 +9,7 @@ import pytest
 
 from models import forward
 from models.config import FAMILIES, DecoderConfig
-from models.hf_layout import flatten, unflatten
+from models.hf.layout import flatten, unflatten
 from models.layers import rms_norm
 from models.rope import Rope
 from tests.models.oracle import logits_of, make_model, pair, tensors_to_params, torch

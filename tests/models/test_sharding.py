@@ -26,7 +26,8 @@ def test_a_mesh_larger_than_the_machine_is_refused_with_the_numbers():
 def test_every_parameter_of_a_model_is_in_the_table(tiny_config, tiny_params):
     mesh = sharding.make_mesh(fsdp=2, tensor=2)
     shardings = sharding.param_shardings(tiny_params, mesh)
-    assert shardings == sharding.param_shardings(tiny_config, mesh)
+    shapes = forward.shapes(tiny_config)
+    assert shardings == sharding.param_shardings(shapes, mesh)
     blocks = shardings["blocks"]
     assert shardings["embed"].spec == P("tensor", "fsdp")
     assert blocks["attn"]["q"].spec == P(None, "fsdp", "tensor", None)
@@ -48,12 +49,12 @@ def test_every_family_and_bias_is_in_the_table():
     llama = DecoderConfig(
         model_type="llama", attention_bias=True, mlp_bias=True, **shape
     )
-    blocks = sharding.param_shardings(llama, mesh)["blocks"]
+    blocks = sharding.param_shardings(forward.shapes(llama), mesh)["blocks"]
     assert blocks["mlp"]["gate_bias"].spec == P(None, "tensor")
     assert blocks["mlp"]["down_bias"].spec == P(None, None)
     assert blocks["attn"]["o_bias"].spec == P(None, None)
     olmo3 = DecoderConfig(model_type="olmo3", **shape)
-    attn = sharding.param_shardings(olmo3, mesh)["blocks"]["attn"]
+    attn = sharding.param_shardings(forward.shapes(olmo3), mesh)["blocks"]["attn"]
     assert attn["q_norm_all"].spec == P(None, "tensor", None)
     # The norm over all heads, which are on several devices, and the windows: the same
     # numbers as on one.

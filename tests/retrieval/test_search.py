@@ -253,7 +253,7 @@ def test_the_script_builds_and_says_what_is_wrong(tmp_path, capsys):
     assert "7 passages, 64 dimensions" in capsys.readouterr().out
     for arguments, words_said in [
         (["--passages", file + "x"], "no such passages file"),
-        (["--no-such-field", "1"], "Unrecognized options"),
+        (["--no-such-field", "1"], "no such field"),
         (["--top-k", "many"], "many"),
     ]:
         with pytest.raises(UserError, match=words_said) as caught:

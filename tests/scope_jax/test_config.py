@@ -12,10 +12,10 @@ import pytest
 import configs
 from models.errors import UserError
 from rl.records import SamplingParams
-from scope_jax import settings
 from scope_jax.config import Config, ModelConfig, StageConfig
-from scope_jax.placement import gpus
-from scope_jax.settings import leaves
+from scope_jax.system import settings
+from scope_jax.system.placement import gpus
+from scope_jax.system.settings import leaves
 
 FAMILIES = ("qwen25_7b", "qwen3_8b", "olmo3_7b")
 

@@ -1,0 +1,146 @@
+"""A Hugging Face model folder in: every tensor into its place on the devices.
+
+Reads safetensors only (never pickle) and never runs a repository's code. A folder that
+can't be read is one ``UserError`` line that names the file, the reason and the remedy.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from models.config import DecoderConfig
+from models.errors import UserError
+from models.hf.folder import load_config, resolve
+from models.hf.layout import flatten, layout, unflatten
+from models.hf.place import THREADS, chunks, place
+from models.hf.tensor_files import FLOAT_DTYPES, Entry, open_tensors
+from models.sharding import param_shardings
+
+# Tensors that some checkpoints carry and that can be worked out: rotary frequencies.
+IGNORED = (".rotary_emb.inv_freq",)
+EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def load(
+    path: str | Path, *, mesh: Mesh | None = None, dtype: Any = None
+) -> tuple[DecoderConfig, dict]:
+    """Loads a decoder of a supported type (``models.config.FAMILIES``).
+
+    Every tensor goes from the file straight into its place on the devices. The host
+    holds one stacked parameter and a few megabytes at a time; on a CPU the parameters
+    themselves live there, and nothing beyond them is held.
+
+    Args:
+      path: a local folder, or a name on the Hugging Face hub (``owner/name``).
+      mesh: puts every tensor straight into its sharding; None means one device.
+      dtype: of the parameters; None means bfloat16 on an accelerator and float32 on a
+        CPU, where bfloat16 is slower and less exact.
+
+    Returns:
+      The configuration and the parameter tree (layer axis leading, see
+      ``models.hf.layout``).
+
+    Raises:
+      UserError: if the folder lacks a file or a tensor, has one too many or one of
+        another shape, is damaged, or is of an unknown type.
+    """
+    folder = resolve(path)
+    config = load_config(folder)
+    if dtype is None:
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    dtype = jnp.dtype(dtype)
+    leaves = layout(config)
+    shapes = {
+        path: jax.ShapeDtypeStruct(leaf.full_shape(config.num_layers), dtype)
+        for path, leaf in leaves.items()
+    }
+    shardings: dict = dict.fromkeys(leaves)
+    if mesh is not None:
+        shardings = flatten(param_shardings(unflatten(shapes), mesh))
+    flat: dict[tuple[str, ...], jax.Array] = {}
+    with ExitStack() as stack:
+        tensors = _usual_names(config, open_tensors(folder, stack))
+        _check_tensors(folder, config, tensors)
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS))
+        for leaf_path, leaf in leaves.items():
+            entries = [tensors[name] for name in leaf.names(config.num_layers)]
+            before = list(flat.values())[-1:]
+            flat[leaf_path] = place(
+                leaf, entries, shapes[leaf_path], shardings[leaf_path], pool
+            )
+            # At most two stacked parameters wait in host memory to be sent.
+            jax.block_until_ready(before)
+    return config, unflatten(flat)
+
+
+def _usual_names(config: DecoderConfig, tensors: dict[str, Entry]) -> dict[str, Entry]:
+    """Returns the tensors under the names that a causal model gives them."""
+    # Saved without its head, a model leaves out this prefix.
+    if not any(name.startswith("model.") for name in tensors):
+        tensors = {
+            name if name == HEAD else f"model.{name}": entry
+            for name, entry in tensors.items()
+        }
+    tensors = {n: e for n, e in tensors.items() if not n.endswith(IGNORED)}
+    if config.tie_embeddings and HEAD in tensors:
+        head = tensors.pop(HEAD)
+        # Either name may stand for both; where both are there, they must agree.
+        if not _equal(head, tensors.setdefault(EMBED, head)):
+            raise UserError(
+                f"{head.file}: {HEAD} differs from {EMBED} although config.json says "
+                "tie_word_embeddings: set that to false to use both"
+            )
+    return tensors
+
+
+def _equal(a: Entry, b: Entry) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return (a.file, a.offset) == (b.file, b.offset) or all(
+        np.array_equal(
+            a.read(rows.start, rows.stop).view(np.uint8),
+            b.read(rows.start, rows.stop).view(np.uint8),
+        )
+        for rows in chunks(a)
+    )
+
+
+def _check_tensors(
+    folder: Path, config: DecoderConfig, tensors: dict[str, Entry]
+) -> None:
+    """Raises ``UserError`` unless the files hold exactly what ``config`` needs."""
+    wanted = {
+        name: leaf.hf_shape
+        for leaf in layout(config).values()
+        for name in leaf.names(config.num_layers)
+    }
+    missing, extra = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
+    for what, names in (("lacks", missing), ("has", extra)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            why = "which its config.json asks for"
+            if what == "has":
+                why = f"which model type {config.model_type} doesn't know"
+            raise UserError(
+                f"{folder}: {what} tensor {min(names)}{more}, {why}: check that "
+                "config.json belongs to these weights"
+            )
+    for name, shape in wanted.items():
+        found = tensors[name]
+        if found.shape != shape:
+            raise UserError(
+                f"{folder}: tensor {name} has shape {list(found.shape)} and "
+                f"config.json asks for {list(shape)}: check that they belong together"
+            )
+        if found.dtype not in FLOAT_DTYPES:
+            raise UserError(
+                f"{folder}: tensor {name} is of type {found.dtype}: use weights in one "
+                f"of {', '.join(FLOAT_DTYPES)} (quantised ones aren't read)"
+            )

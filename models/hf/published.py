@@ -1,0 +1,94 @@
+"""Shapes of published models, for plans and benchmarks where no weights are.
+
+The numbers are those of each model's ``config.json`` on the Hugging Face hub; where the
+model's folder is at hand, its own file is read instead.
+"""
+
+from pathlib import Path
+
+from models.config import DecoderConfig
+from models.errors import UserError
+from models.hf.folder import load_config
+
+PUBLISHED: dict[str, dict] = {
+    "Qwen/Qwen3-1.7B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 40960,
+    },
+    "Qwen/Qwen3-4B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 40960,
+    },
+    "Qwen/Qwen3-8B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 1_000_000.0,
+        "max_position_embeddings": 40960,
+    },
+    "Qwen/Qwen2.5-7B-Instruct": {
+        "model_type": "qwen2",
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "rope_theta": 1_000_000.0,
+        "max_position_embeddings": 32768,
+    },
+    "allenai/Olmo-3-7B-Instruct": {
+        "model_type": "olmo3",
+        "vocab_size": 100278,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "sliding_window": 4096,
+        "max_position_embeddings": 65536,
+    },
+}
+
+
+def shape_of(path: str) -> tuple[DecoderConfig, str]:
+    """Returns a model's shape, and where it comes from, without loading weights.
+
+    Args:
+      path: a folder in Hugging Face format, or the name of a published model.
+
+    Raises:
+      UserError: if there is no such folder and the name is not known here.
+    """
+    file = Path(path) / "config.json"
+    if file.is_file():
+        return load_config(path), str(file)
+    if path in PUBLISHED:
+        return DecoderConfig.from_hf(PUBLISHED[path]), f"{path} as published"
+    raise UserError(
+        f"model.path={path}: no folder with a config.json, and its shape is not known: "
+        f"give a folder, or one of {', '.join(PUBLISHED)}"
+    )

@@ -1,0 +1,199 @@
+"""Writes Hugging Face model folders, which appear whole or not at all."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from models.config import DecoderConfig
+from models.errors import UserError
+from models.hf.folder import read_json
+from models.hf.layout import Leaf, flatten, layout
+from models.hf.tensor_files import Planned, plan_files, write_file, write_index
+from models.hf.tokenizer import save_tokenizer
+
+SHARD_BYTES = 5_000_000_000
+
+
+def save(
+    path: str | Path,
+    config: DecoderConfig,
+    params: dict,
+    *,
+    tokenizer: Any = None,
+    dtype: Any = None,
+    template: str | None = None,
+    stop_ids: Sequence[int] = (),
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a Hugging Face folder that transformers, vLLM and ``load`` can read.
+
+    The host holds one tensor at a time. The folder is written beside ``path`` and
+    renamed; what killed exports left there is removed.
+
+    Args:
+      path: the folder; an existing model folder is replaced.
+      config: configuration; its original ``config.json`` fields are kept.
+      params: parameter tree.
+      tokenizer: written with its chat template, and the generation_config.json of the
+        folder that it was loaded from.
+      dtype: of the tensors; None keeps that of the parameters.
+      template: Jinja source of the chat template that the model was trained with; None
+        means the tokenizer's own.
+      stop_ids: what ends a turn of that template; generation_config.json names those
+        that it lacks too, or servers would talk on (a base model has no end of turn).
+      shard_bytes: no file gets larger than this, unless a single tensor is.
+
+    Raises:
+      UserError: if ``path`` exists and isn't a model folder, or can't be written.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not (path / "config.json").is_file():
+        occupied = not path.is_dir() or any(path.iterdir())
+        if occupied:
+            raise UserError(f"{path}: exists and is no model folder: choose another")
+    try:
+        with _appearing(path) as draft:
+            written = _write_tensors(draft, config, params, dtype, shard_bytes)
+            fields = _config_fields(config, written)
+            _write_json(draft / "config.json", fields)
+            if tokenizer is not None:
+                save_tokenizer(draft, tokenizer, template)
+            _write_generation_config(draft, fields, tokenizer, stop_ids)
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be written ({error.strerror or error}): choose another "
+            "place, or make room"
+        ) from error
+
+
+def _config_fields(config: DecoderConfig, dtype: str) -> dict[str, Any]:
+    fields = config.to_hf()
+    # The name that it came with: older programs know the second only.
+    fields["torch_dtype" if "torch_dtype" in fields else "dtype"] = dtype
+    architectures = fields.get("architectures") or []
+    if not any(name.endswith("ForCausalLM") for name in architectures):
+        # Imported without a head; what is written has one.
+        fields["architectures"] = replace(config, hf="").to_hf()["architectures"]
+    return fields
+
+
+def _write_generation_config(
+    folder: Path, config: dict[str, Any], tokenizer: Any, stop_ids: Sequence[int]
+) -> None:
+    """Copies that of the tokenizer's folder, else writes what config.json implies.
+
+    To either it adds the ``stop_ids`` that are missing.
+    """
+    file = folder / "generation_config.json"
+    source = Path(getattr(tokenizer, "name_or_path", "") or "") / file.name
+    if source.is_file():
+        shutil.copyfile(source, file)
+        fields = read_json(file)
+    else:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        ids = {name: config.get(name, getattr(tokenizer, name, None)) for name in names}
+        ids = {name: value for name, value in ids.items() if value is not None}
+        fields = {"_from_model_config": True, **ids}
+        _write_json(file, fields)
+    ends = fields.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    missing = [stop for stop in stop_ids if stop not in ends]
+    if missing:
+        _write_json(file, fields | {"eos_token_id": ends + missing})
+
+
+def _write_json(file: Path, fields: dict[str, Any]) -> None:
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_tensors(
+    folder: Path, config: DecoderConfig, params: dict, dtype: Any, shard_bytes: int
+) -> str:
+    """Writes the safetensors files; returns the name of the embedding's dtype."""
+    leaves, arrays = layout(config), flatten(params)
+    if leaves.keys() != arrays.keys():
+        different = sorted(leaves.keys() ^ arrays.keys())
+        raise ValueError(f"parameters are not those of config: {different}")
+    source: dict[str, tuple[Leaf, Any, int]] = {}
+    for layer in range(-1, config.num_layers):  # -1: what belongs to no layer
+        for path, leaf in leaves.items():
+            if leaf.stacked == (layer >= 0):
+                name = leaf.name.format(layer)
+                source[name] = leaf, arrays[path], layer
+    planned = [
+        Planned(name, leaf.hf_shape, np.dtype(dtype or array.dtype))
+        for name, (leaf, array, _) in source.items()
+    ]
+    files = plan_files(planned, shard_bytes)
+    for file, plans in files.items():
+        tensors = (_fetch(*source[plan.name], plan.dtype) for plan in plans)
+        write_file(folder / file, plans, tensors)
+    write_index(folder, files)
+    return np.dtype(dtype or arrays[("embed",)].dtype).name
+
+
+@jax.jit
+def _one_layer(stacked: jax.Array, layer: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)
+
+
+def _fetch(leaf: Leaf, array: Any, layer: int, dtype: np.dtype) -> np.ndarray:
+    """Returns one tensor as the file holds it; only this one comes to the host."""
+    if isinstance(array, np.ndarray):
+        one = array[layer] if leaf.stacked else array
+    else:
+        one = _one_layer(array, layer) if leaf.stacked else array
+    return leaf.to_hf(np.asarray(one.astype(dtype)))
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """Gives a draft folder that becomes ``path`` when the block is done.
+
+    The draft is locked while its writer lives, so that the drafts of killed writers,
+    and only they, can be told and removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.draft-*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    # Locked before it is called a draft, so that no other writer takes it for one left.
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
+    try:
+        with _locked(draft):
+            draft = draft.rename(
+                draft.with_name(draft.name.replace(".new-", ".draft-"))
+            )
+            new, old = draft / "new", draft / "old"
+            new.mkdir()
+            yield new
+            for file in new.iterdir():  # to the disk before the name says it is whole
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on ``folder``; raises ``OSError`` where another process does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

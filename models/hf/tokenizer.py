@@ -1,0 +1,107 @@
+"""The tokenizer of a Hugging Face model folder: loaded, and written beside weights."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError, first_line
+from models.hf.folder import read_json, resolve
+
+# The package fills itself in on first use, which two threads at once break.
+_TRANSFORMERS = threading.Lock()
+
+TEMPLATE = "chat_template.jinja"
+# Everything that tokenizers of the supported families are spread over.
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    TEMPLATE,
+)
+
+
+def load_tokenizer(path: str | Path):
+    """Loads the fast tokenizer of a model folder from its ``tokenizer.json``.
+
+    Returns:
+      A ``transformers.PreTrainedTokenizerFast`` with the folder's chat template.
+
+    Raises:
+      UserError: if the folder has no tokenizer.json or it can't be read.
+    """
+    with _TRANSFORMERS:
+        from transformers import PreTrainedTokenizerFast  # slow to import
+
+    folder = resolve(path)
+    read_json(folder / "tokenizer.json")
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the Rust parser raises plain Exception
+        raise UserError(
+            f"{folder}: its tokenizer can't be read ({first_line(error)}): fetch "
+            "tokenizer.json and tokenizer_config.json again"
+        ) from error
+
+
+def vocab_rows(tokenizer: Any) -> int:
+    """Returns one more than a tokenizer's highest id; the model may have more rows.
+
+    A tokenizer's length would be too small where it leaves ids out.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
+    """Writes a tokenizer into ``folder``, with a chat template.
+
+    The files that it was loaded from are copied as they are, if they still say what it
+    is; written anew they would lose what this version of transformers doesn't know.
+
+    Args:
+      folder: exists.
+      tokenizer: from ``load_tokenizer``, or made in memory.
+      template: Jinja source; None keeps the tokenizer's own.
+    """
+    source = Path(tokenizer.name_or_path or "")
+    if _unchanged(tokenizer, source):
+        for name in FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    else:
+        tokenizer.save_pretrained(folder)
+    # Transformers 5 calls itself so; version 4, and servers built on it, refuse that.
+    _edit(folder, "tokenizer_class", "PreTrainedTokenizerFast", was="TokenizersBackend")
+    template = tokenizer.chat_template if template is None else template
+    if isinstance(template, str):
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")
+        # Programs that don't know that file yet look here.
+        _edit(folder, "chat_template", template)
+
+
+def _unchanged(tokenizer: Any, source: Path) -> bool:
+    """Whether ``source`` still holds the tokenizer that was loaded from it."""
+    if not (source / "tokenizer.json").is_file():
+        return False
+    try:
+        again = load_tokenizer(source)
+    except UserError:
+        return False
+    same = tokenizer.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+    return same and tokenizer.special_tokens_map == again.special_tokens_map
+
+
+def _edit(folder: Path, name: str, value: str, *, was: str | None = None) -> None:
+    """Sets a field of tokenizer_config.json that is there (and ``was`` so)."""
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if name in config and config[name] != value and was in (None, config[name]):
+        text = json.dumps(config | {name: value}, indent=2, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,19 @@
+"""What the backward pass finds kept of a block, and what it computes again."""
+
+from typing import Any, Literal
+
+import jax
+
+from models.blocked_attention import SAVED
+
+Remat = Literal["none", "block", "attention", "dots"]
+
+_SAVE_ATTENTION = jax.checkpoint_policies.save_only_these_names(SAVED)
+# What is kept inside a block, where not everything is.
+REMAT_POLICIES: dict[str, Any] = {
+    "block": jax.checkpoint_policies.nothing_saveable,
+    "attention": _SAVE_ATTENTION,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _SAVE_ATTENTION
+    ),
+}

@@ -1,0 +1,111 @@
+"""A request on its way through the engine, from its arrival to its Completion."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rl.engine.stopping import decode, find_stop, first_stop
+from rl.records import Completion, FinishReason, Request
+
+
+@dataclass(eq=False)
+class SequenceState:
+    """One request: waiting, then in a slot, until it has a Completion.
+
+    Attributes:
+      digests: of its prompt, see ``rl.engine.pages``.
+      slot: -1 while it waits.
+      order: when it was admitted, counted over all admissions.
+      pages: of the cache, on the slot's device, in the order of the positions.
+      done: prompt tokens in the cache.
+      ready: all of the prompt is in the cache, and its last hidden state in the slot.
+      cached: prompt tokens that were found in the cache.
+      page_from: page whose beginning is copied into the first page that is not shared.
+      hidden_from: slot whose hidden state is copied.
+      ids, logprobs: of the tokens sampled so far.
+    """
+
+    id: int
+    request: Request
+    prompt: np.ndarray
+    digests: tuple[bytes, ...] = ()
+    slot: int = -1
+    order: int = -1
+    pages: list[int] = field(default_factory=list)
+    done: int = 0
+    ready: bool = False
+    cached: int = 0
+    page_from: int | None = None
+    hidden_from: int | None = None
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Forget all progress; the same tokens will be sampled again."""
+        self.done, self.ready = 0, False
+        self.ids.clear()
+        self.logprobs.clear()
+
+    def finish_reason(
+        self, tokenizer: Any, before: int, *, room: bool
+    ) -> tuple[FinishReason, str | None] | None:
+        """How the tokens from ``before`` on end it: (reason, stop string), or None.
+
+        Tokens after the one that completes a stop string are dropped.
+
+        Args:
+          room: whether its limits allow more tokens.
+        """
+        request = self.request
+        by_id = self.ids[-1] in request.stop_ids
+        text_ids = self.ids[:-1] if by_id else self.ids
+        found = find_stop(tokenizer, text_ids, before, request.stop)
+        if found:
+            count, stop = found
+            del self.ids[count:], self.logprobs[count:]
+            return "stop", stop
+        if by_id:
+            return "stop", None
+        return None if room else ("length", None)
+
+    def completion(
+        self, tokenizer: Any, reason: FinishReason, stop: str | None
+    ) -> Completion:
+        """What was sampled so far, as the completion of the request."""
+        by_id = reason == "stop" and stop is None
+        text = decode(tokenizer, self.ids[:-1] if by_id else self.ids)
+        if stop is not None:
+            length, stop = first_stop(text, self.request.stop)
+            text = text[:length]
+        return Completion(
+            ids=tuple(self.ids),
+            logprobs=tuple(self.logprobs),
+            text=text,
+            finish_reason=reason,
+            stop_string=stop,
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached,
+        )
+
+
+def refusal(
+    request: Request, *, vocab: int, max_length: int, max_stop_ids: int
+) -> Completion | None:
+    """The completion of a request that cannot run; None where it can.
+
+    Its reason is "error" where the request is malformed, "length" where the engine has
+    no room for a single token of it.
+    """
+    if (
+        not request.ids
+        or not 0 <= min(request.ids) <= max(request.ids) < vocab
+        or len(request.stop_ids) > max_stop_ids
+        or request.sampling.problem()
+    ):
+        reason = "error"
+    elif len(request.ids) >= max_length or request.sampling.max_new_tokens < 1:
+        reason = "length"
+    else:
+        return None
+    return Completion(ids=(), logprobs=(), text="", finish_reason=reason)

@@ -1,0 +1,58 @@
+"""Settings of the update: its shapes and arithmetic."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.attention import Backend
+from models.errors import UserError
+from models.remat import Remat
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """Shapes and arithmetic of the update."""
+
+    length: int = 16_384
+    """Positions per packed row; a longer training example is left out and counted."""
+    rows: int = 4
+    """Packed rows per micro-batch; a multiple of the mesh's data x fsdp."""
+    capacity: int = 16
+    """Micro-batches of an optimizer batch are padded to a multiple of this, which
+    bounds how many programs are compiled; padding costs memory, not time."""
+    mini_batch_rows: int = 0
+    """Training examples (datums, not packed rows) per optimizer update; 0 makes one
+    update of the whole batch."""
+    logit_chunk: int = 512
+    """Tokens of each packed row whose logits exist at once."""
+    remat: Remat = "block"
+    """What the backward pass recomputes to save memory: each whole block, all but its
+    attention, all but its attention and matrix products, or nothing."""
+    attention: Backend = "auto"
+    """How attention is computed, see `models.attention`; auto is blocked. cudnn cannot
+    pack: each training example takes a row of its own."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
+    Master weights, moments and gradient sums are always float32."""
+    max_skipped: int = 3
+    """Training stops after this many updates in a row were skipped because their
+    gradient was not finite."""
+    temperature: float = 1.0
+    """Temperature of the trained policy: the one it is sampled at."""
+    offload_optimizer: bool = False
+    """Keep Adam's moments in the host's pinned memory during rollouts, and move them
+    back for each update."""
+
+    def __post_init__(self):
+        for name in ("length", "rows", "capacity", "logit_chunk", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.mini_batch_rows < 0:
+            raise UserError(
+                f"mini_batch_rows={self.mini_batch_rows}: must not be negative; 0 "
+                "makes one update of the whole batch"
+            )
+        if not self.temperature > 0:
+            raise UserError(
+                f"temperature={self.temperature}: must be positive for a policy that "
+                "is trained"
+            )

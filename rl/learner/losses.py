@@ -1,0 +1,208 @@
+"""The clipped policy loss, the penalty towards the reference, and token weights.
+
+Losses are per token, over packed rows [R, T]. Masked positions may hold anything, NaN
+included: they give 0, and no gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from models.errors import UserError
+
+# Bounds of a log-ratio before exp, and of the k3 estimate, as in the method: beyond
+# them the term is constant and gives no gradient.
+LOG_RATIO_BOUND = 20.0
+K3_BOUND = 10.0
+
+Aggregation = Literal["token_mean", "row_mean", "constant_length", "micro_batch_mean"]
+KlKind = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The GRPO loss (clipped surrogate plus a penalty towards the reference)."""
+
+    clip_low: float = 0.2
+    """The probability ratio is clipped below at 1 - clip_low."""
+    clip_high: float = 0.2
+    """The probability ratio is clipped above at 1 + clip_high."""
+    dual_clip: float = 3.0
+    """Largest loss of a token with negative advantage, in units of -advantage."""
+    kl_coefficient: float = 0.001
+    """Weight of the penalty towards the reference policy; 0 runs no reference pass."""
+    kl_kind: KlKind = "k3"
+    """Estimator of the penalty; k3 is exp(d) - d - 1 with d = ref - policy log-prob."""
+    aggregation: Aggregation = "token_mean"
+    """How tokens are weighted: the mean over all tokens of the optimizer batch; the
+    mean over training examples of each example's token mean; the mean over examples of
+    each example's sum divided by constant_length; or the mean over groups of group_rows
+    examples of each group's token mean (the reference's micro-batches)."""
+    group_rows: int = 2
+    """Training examples (datums) per group under aggregation "micro_batch_mean";
+    otherwise unused."""
+    constant_length: int = 8192
+    """Divisor of each training example's sum under aggregation "constant_length";
+    otherwise unused."""
+    importance_cap: float = 0.0
+    """Sampled tokens' policy losses are weighted by the probability ratio of trainer to
+    sampler before the update, capped at this (2 is usual); 0 is off."""
+
+    def __post_init__(self):
+        for name in ("clip_low", "clip_high", "kl_coefficient", "importance_cap"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        if not self.dual_clip > 1:
+            raise UserError(
+                f"dual_clip={self.dual_clip}: must be greater than 1, or it bounds the "
+                "loss of unchanged tokens too"
+            )
+        for name in ("group_rows", "constant_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+
+
+def policy_loss(
+    logprobs: Float[Array, "R T"],
+    old_logprobs: Float[Array, "R T"],
+    advantages: Float[Array, "R T"],
+    mask: Int[Array, "R T"],
+    config: LossConfig,
+) -> Float[Array, "R T"]:
+    """Returns the clipped surrogate loss of each token.
+
+    The ratio is clipped to [1 - clip_low, 1 + clip_high]; with a negative advantage the
+    loss is at most ``-advantage * dual_clip``.
+
+    Args:
+      logprobs: log-probs of the policy that is differentiated.
+      old_logprobs: log-probs of the policy before the update; treated as constant by
+        the caller.
+      advantages: of each token's datum.
+      mask: non-zero where the token counts.
+
+    References:
+      Schulman et al., PPO (2017), eq. 7; Ye et al., dual-clip PPO (2020), eq. 5.
+    """
+    unclipped, clipped, bound = _surrogates(
+        logprobs, old_logprobs, advantages, mask, config
+    )
+    loss = jnp.maximum(unclipped, clipped)
+    loss = jnp.where(advantages < 0, jnp.minimum(bound, loss), loss)
+    return jnp.where(mask != 0, loss, 0.0)
+
+
+def clip_indicators(
+    logprobs: Float[Array, "R T"],
+    old_logprobs: Float[Array, "R T"],
+    advantages: Float[Array, "R T"],
+    mask: Int[Array, "R T"],
+    config: LossConfig,
+) -> tuple[Float[Array, "R T"], Float[Array, "R T"]]:
+    """Returns 1.0 where the ratio clip acts, and 1.0 where the dual clip does.
+
+    Arguments as for ``policy_loss``; masked positions give 0.
+    """
+    unclipped, clipped, bound = _surrogates(
+        logprobs, old_logprobs, advantages, mask, config
+    )
+    counts = mask != 0
+    ratio_clip = counts & (clipped > unclipped)
+    dual = counts & (advantages < 0) & (jnp.maximum(unclipped, clipped) > bound)
+    return ratio_clip.astype(jnp.float32), dual.astype(jnp.float32)
+
+
+def kl_penalty(
+    logprobs: Float[Array, "R T"],
+    reference_logprobs: Float[Array, "R T"],
+    *,
+    kind: KlKind,
+) -> Float[Array, "R T"]:
+    """Returns an estimate of KL(policy || reference) at each sampled token.
+
+    Args:
+      logprobs: log-probs of the policy.
+      reference_logprobs: log-probs of the reference policy.
+      kind: k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1 ("low_var_kl"), where d is
+        ``reference_logprobs - logprobs`` clipped to +-20; k3 is clipped to +-10.
+
+    References:
+      Schulman, Approximating KL divergence (2020).
+    """
+    d = jnp.clip(reference_logprobs - logprobs, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    if kind == "k1":
+        return -d
+    if kind == "k2":
+        return 0.5 * jnp.square(d)
+    return jnp.clip(jnp.exp(d) - d - 1.0, -K3_BOUND, K3_BOUND)
+
+
+def importance_weights(
+    old_logprobs: Float[Array, "R T"],
+    sampler_logprobs: Float[Array, "R T"],
+    sampled_mask: Int[Array, "R T"],
+    *,
+    cap: float,
+) -> Float[Array, "R T"]:
+    """Returns the truncated weight of each token's policy loss, a constant.
+
+    The sampler's program differs from the trainer's, and so does its policy: a sampled
+    token gets the weight ``min(exp(old - sampler), cap)``, any other token 1.
+
+    References:
+      Ionides, Truncated Importance Sampling (2008).
+    """
+    log_ratio = jnp.where(sampled_mask != 0, old_logprobs - sampler_logprobs, 0.0)
+    log_ratio = jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(log_ratio), cap))
+
+
+def token_weights(
+    tokens: Int[np.ndarray, " datums"], config: LossConfig, *, full_batch: int = 0
+) -> Float[np.ndarray, " datums"]:
+    """Returns the weight of every loss token of each datum; the loss is a weighted sum.
+
+    Weights depend on the whole optimizer batch, and not at all on how its datums are
+    packed, cut into micro-batches or spread over devices.
+
+    Args:
+      tokens: number of loss tokens of each datum of the optimizer batch, in data order.
+      config: its ``aggregation`` says how, see there.
+      full_batch: datums of a full optimizer batch. "micro_batch_mean" divides by the
+        number of its groups even where the last batch has fewer, as the reference does;
+        0 means the groups that are there.
+
+    References:
+      Liu et al., Dr. GRPO (2025), for "constant_length".
+    """
+    tokens = np.asarray(tokens, np.float64)
+    datums = tokens.size
+    if datums == 0:
+        return tokens
+    if config.aggregation == "constant_length":
+        return np.full(datums, 1.0 / (datums * config.constant_length))
+    # Datums whose tokens are averaged together before the mean over groups.
+    sizes = {"token_mean": datums, "row_mean": 1, "micro_batch_mean": config.group_rows}
+    size = sizes[config.aggregation]
+    group = np.arange(datums) // size
+    in_group = np.bincount(group, weights=tokens)[group]
+    groups = group[-1] + 1
+    if config.aggregation == "micro_batch_mean" and full_batch:
+        groups = -(-full_batch // size)
+    return 1.0 / (np.maximum(in_group, 1.0) * groups)
+
+
+def _surrogates(
+    logprobs: Array, old_logprobs: Array, advantages: Array, mask: Array, c: LossConfig
+) -> tuple[Array, Array, Array]:
+    """The unclipped and clipped losses, and the dual clip's bound."""
+    # Inside where, so that NaN at masked positions reaches neither value nor gradient.
+    log_ratio = jnp.where(mask != 0, logprobs - old_logprobs, 0.0)
+    ratio = jnp.exp(jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND))
+    clipped = jnp.clip(ratio, 1.0 - c.clip_low, 1.0 + c.clip_high)
+    return -advantages * ratio, -advantages * clipped, -advantages * c.dual_clip

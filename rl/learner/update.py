@@ -1,0 +1,293 @@
+"""The optimizer update as one ``jax.jit`` with ``NamedSharding`` over a mesh.
+
+Micro-batches are accumulated inside the program by a loop whose trip count is data, so
+batches of different sizes share it. Token weights are fixed on the host over the whole
+optimizer batch, so the gradient doesn't depend on how datums are packed into rows or
+rows are cut into micro-batches.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from models import sharding
+from models.attention import choose_backend
+from models.config import DecoderConfig
+from models.errors import UserError
+from models.forward import Params
+from rl.learner import objective, optimizer, packing
+from rl.learner.config import UpdateConfig
+from rl.learner.losses import LossConfig
+from rl.learner.optimizer import OptimizerConfig
+from rl.learner.train_state import States, TrainState
+from rl.records import Datum
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """Too many updates in a row were skipped for training to go on.
+
+    Attributes:
+      datums: the batch of the last one.
+    """
+
+    def __init__(self, updates: int, datums: Sequence[Datum]):
+        super().__init__(f"{updates} gradients in a row were not finite")
+        self.datums = tuple(datums)
+
+
+class Updater:
+    """The compiled update of one model on one mesh.
+
+    Args:
+      config: the decoder.
+      loss: the loss.
+      optimizer_config: the optimizer.
+      update: shapes and arithmetic.
+      mesh: from ``models.sharding.make_mesh``.
+      valid_vocab: number of ids that the tokenizer has; ids beyond it have no
+        probability, as in the sampler.
+
+    Attributes:
+      states: makes, moves and copies the states that it updates.
+      programs: compiled executables by (name, capacity in micro-batches).
+      attention: the backend that was chosen.
+      compute_dtype: of the forward pass.
+
+    Raises:
+      UserError: if the rows of a micro-batch can't be spread over the mesh, or the
+        devices have no host memory to offload the optimizer to.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        loss: LossConfig,
+        optimizer_config: OptimizerConfig,
+        update: UpdateConfig,
+        mesh: Mesh,
+        *,
+        valid_vocab: int | None = None,
+    ):
+        shards = sharding.row_shards(mesh)
+        if update.rows % shards:
+            raise UserError(
+                f"update.rows={update.rows}: micro-batches are spread over {shards} "
+                f"devices (data x fsdp): make it a multiple of {shards}"
+            )
+        platform = mesh.devices.flat[0].platform
+        dtype = update.compute_dtype
+        if dtype == "auto":
+            dtype = "float32" if platform == "cpu" else "bfloat16"
+        self.compute_dtype = jnp.dtype(dtype)
+        self.attention = choose_backend(
+            update.attention,
+            needs=["lengths"] if update.attention == "cudnn" else ["segments"],
+            head_dim=config.head_dim,
+            dtype=self.compute_dtype,
+            platform=platform,
+        )
+        self.loss, self.update_config = loss, update
+        self.optimizer_config = optimizer_config
+        self.objective = objective.Objective(
+            config=config,
+            loss=loss,
+            update=update,
+            mesh=mesh,
+            compute_dtype=self.compute_dtype,
+            attention=self.attention,
+            valid_vocab=valid_vocab,
+        )
+        self.states = States(
+            config, mesh, self.compute_dtype, offload=update.offload_optimizer
+        )
+        self._batch_sharding = sharding.batch_sharding(mesh, leading=1)
+        self._whole = sharding.replicated(mesh)
+        self._jits = {
+            "step": jax.jit(
+                self._step_fn,
+                donate_argnums=0,
+                out_shardings=(self.states.shardings, self._whole),
+            ),
+            "logprobs": jax.jit(self._logprobs_fn, out_shardings=self._batch_sharding),
+        }
+        self.programs: dict[tuple[str, int], Any] = {}
+        self._skipped_in_a_row = 0
+
+    # ----------------------------------------------------------------- update
+
+    def pack(self, datums: Sequence[Datum]) -> packing.PackedBatch:
+        """Returns ``datums`` packed into this updater's shapes."""
+        c = self.objective.config
+        pairs = 2 * c.num_layers * c.num_heads * c.head_dim
+        return packing.pack(
+            datums,
+            rows=self.update_config.rows,
+            length=self.update_config.length,
+            capacity=self.update_config.capacity,
+            loss=self.loss,
+            full_batch=self.update_config.mini_batch_rows,
+            logit_cost=c.hidden_size * c.vocab_size / pairs,
+            one_per_row=self.attention == "cudnn",
+        )
+
+    def update(
+        self, state: TrainState, reference_params: Params, datums: Sequence[Datum]
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Does one training step on ``datums``; returns the new state and metrics.
+
+        With one mini-batch, the log-probs before the update are those of its own
+        forward pass; with several, a pass over all of them comes first. ``state`` is
+        donated: use the one returned.
+
+        Raises:
+          NonFiniteGradientError: the last ``max_skipped`` updates were all skipped.
+        """
+        ordered = sorted(datums, key=packing.datum_order)
+        size = self.update_config.mini_batch_rows or max(len(ordered), 1)
+        cuts = range(0, len(ordered), size)
+        batches = [self.pack(ordered[start : start + size]) for start in cuts]
+        dropped = float(sum(len(b.dropped) for b in batches))
+        batches = [b for b in batches if b.num_micro]
+        counts = {"loss/updates": float(len(batches)), "loss/dropped_rows": dropped}
+        if not batches:
+            return state, counts
+        old: list[Array | None] = [None] * len(batches)
+        if len(batches) > 1:
+            old = [self.logprobs(state.params, batch) for batch in batches]
+        state = self.states.unpark(state)
+        every = []
+        for batch, old_logprobs in zip(batches, old, strict=True):
+            state, metrics = self.step(
+                state, reference_params, batch, old_logprobs=old_logprobs
+            )
+            every.append(metrics)
+            skipped = self._skipped_in_a_row + 1 if metrics["loss/skipped"] else 0
+            self._skipped_in_a_row = skipped
+            if skipped >= self.update_config.max_skipped:
+                raise NonFiniteGradientError(skipped, datums)
+        metrics = {k: float(np.mean([m[k] for m in every])) for k in every[0]}
+        for total in ("loss/skipped", "loss/tokens", "perf/update_micro_batches"):
+            metrics[total] = sum(m[total] for m in every)
+        metrics["agree/max"] = max(m["agree/max"] for m in every)
+        return state, metrics | counts
+
+    def step(
+        self,
+        state: TrainState,
+        reference_params: Params,
+        batch: packing.PackedBatch,
+        *,
+        old_logprobs: Array | None = None,
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Does one optimizer update; returns the new state and its metrics.
+
+        Args:
+          state: donated.
+          reference_params: the frozen reference, in the compute dtype, on the mesh.
+          batch: from ``pack``.
+          old_logprobs: [M, R, T] from ``logprobs``; None takes the update's own.
+        """
+        state, sums = self._run(
+            "step", state, reference_params, self._to_device(batch, old_logprobs)
+        )
+        metrics = objective.metrics(jax.device_get(sums), self.loss)
+        metrics["perf/update_micro_batches"] = float(batch.num_micro)
+        metrics["perf/update_fill"] = batch.fill
+        return state, metrics
+
+    def logprobs(self, params: Params, batch: packing.PackedBatch) -> Array:
+        """Returns [M, R, T] log-probs of the targets under ``params``; 0 if unused."""
+        return self._run("logprobs", params, self._to_device(batch, None))
+
+    # --------------------------------------------------------------- programs
+
+    def compile(self) -> None:
+        """Compiles ahead of the run what ``update`` needs at the usual capacity."""
+        state = self.states.abstract()
+        reference = jax.tree.map(
+            lambda x: x.update(dtype=self.compute_dtype), state.params
+        )
+        batch = self._to_device(self.pack([]), None)
+        self._program("step", state, reference, batch)
+        if self.update_config.mini_batch_rows:
+            self._program("logprobs", state.params, batch)
+
+    def _program(self, name: str, *args: Any) -> Any:
+        """The executable for a batch of this capacity, compiled once."""
+        key = (name, args[-1]["tokens"].shape[0])
+        if key not in self.programs:
+            self.programs[key] = self._jits[name].lower(*args).compile()
+        return self.programs[key]
+
+    def _run(self, name: str, *args: Any) -> Any:
+        return self._program(name, *args)(*args)
+
+    def _to_device(
+        self, batch: packing.PackedBatch, old_logprobs: Array | None
+    ) -> dict[str, Array]:
+        arrays = sharding.place(batch.arrays, self._batch_sharding)
+        own = old_logprobs is None
+        arrays["old_logprobs"] = arrays["sampler_logprobs"] if own else old_logprobs
+        scalars = {"num_micro": np.int32(batch.num_micro), "use_old": np.bool_(not own)}
+        return arrays | sharding.place(scalars, self._whole)
+
+    def _accumulate(
+        self, params: Params, reference_params: Params, batch: dict[str, Array]
+    ) -> tuple[Params, dict[str, Array]]:
+        """Gradient and metric sums over the micro-batches in use."""
+        batch = dict(batch)
+        num_micro, use_old = batch.pop("num_micro"), batch.pop("use_old")
+        sharded = self.states.shardings.params
+
+        def one(i: Array) -> tuple[Params, dict[str, Array]]:
+            micro = jax.tree.map(lambda x: x[i], batch)
+            grads, sums = jax.grad(self.objective.value, has_aux=True)(
+                params, reference_params, micro, use_old
+            )
+            return jax.lax.with_sharding_constraint(grads, sharded), sums
+
+        def body(i: Array, carry: tuple[Params, dict[str, Array]]):
+            grads, sums = one(i)
+            total = {
+                k: jnp.maximum(v, sums[k]) if k.endswith("_max") else v + sums[k]
+                for k, v in carry[1].items()
+            }
+            return jax.tree.map(jnp.add, carry[0], grads), total
+
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.int32(0))
+        )
+        return jax.lax.fori_loop(0, num_micro, body, zeros)
+
+    def _step_fn(
+        self, state: TrainState, reference_params: Params, batch: dict[str, Array]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        grads, sums = self._accumulate(state.params, reference_params, batch)
+        with jax.named_scope("optimizer"):
+            params, opt_state, norm, finite = optimizer.apply(
+                self.optimizer_config, grads, state.opt_state, state.params
+            )
+        skipped = 1 - finite.astype(jnp.int32)
+        new_state = TrainState(
+            params=params,
+            opt_state=opt_state,
+            step=state.step + 1,
+            skipped=state.skipped + skipped,
+        )
+        return new_state, sums | {"grad_norm": norm, "skipped": skipped}
+
+    def _logprobs_fn(self, params: Params, batch: dict[str, Array]) -> Array:
+        batch = dict(batch)
+        num_micro, _ = batch.pop("num_micro"), batch.pop("use_old")
+
+        def body(i: Array, out: Array) -> Array:
+            micro = jax.tree.map(lambda x: x[i], batch)
+            return out.at[i].set(self.objective.logprobs(params, micro)[0])
+
+        out = jnp.zeros(batch["tokens"].shape, jnp.float32)
+        return jax.lax.fori_loop(0, num_micro, body, out)

@@ -1,0 +1,343 @@
+"""How models write searches, thoughts, tasks and answers, and how these are found.
+
+Three tool formats (spec 3.1): ``search_r1`` (tags), ``tool_call`` (JSON in tags) and
+``function_calls_xml`` (a call as text in tags). The scanners find what the regular
+expressions of the specification find, in time linear in the text: a model may write
+100 KB of opening tags.
+"""
+
+import ast
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.types import ToolFormat
+
+Message = dict[str, Any]
+
+RESULT_TAG: dict[ToolFormat, str] = {
+    "search_r1": "information",
+    "tool_call": "tool_response",
+    "function_calls_xml": "information",
+}
+SEARCH_TAG: dict[ToolFormat, str] = {
+    "search_r1": "search",
+    "tool_call": "tool_call",
+    "function_calls_xml": "function_calls",
+}
+# A longer literal is not a list of queries; parsing it would cost memory.
+_MAX_LITERAL = 10_000
+# A call takes two tokens at least and a turn has 8,192: more calls are an attack.
+_MAX_CALLS = 8192
+
+
+@dataclass(frozen=True)
+class FormatScore:
+    """Format score of a conversation: three shares in [0, 1] and their mean."""
+
+    think: float
+    tool: float
+    structure: float
+    value: float
+
+    def line(self, tool: str, structure: str) -> str:
+        """How the score came about; the arguments say what the last two shares are."""
+        return (
+            f"format {self.value:.4g}: the mean of thinking {self.think:.4g}, {tool}, "
+            f"{structure} {self.structure:.4g}"
+        )
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward and how it came about.
+
+    Attributes:
+      value: the reward.
+      parts: the numbers it is made of; metrics.
+      trace: for the rollout file.
+      errors: classes of what was wrong with the output of model and judge; metrics
+        count them.
+      why: one line per finding with what it counts, so that a reader can add them up.
+    """
+
+    value: float
+    parts: dict[str, float]
+    trace: dict[str, Any] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+
+class Span(NamedTuple):
+    """A closed pair of tags: ``text[start:end]``, and ``content`` between the tags."""
+
+    start: int
+    end: int
+    content: str
+
+
+class Call(NamedTuple):
+    """A JSON tool call; its arguments are not checked."""
+
+    name: str
+    arguments: Any
+
+
+def pairs(text: str, tag: str) -> Iterator[Span]:
+    """Every ``<tag>(.*?)</tag>``, left to right, not overlapping."""
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    position = 0
+    while (start := text.find(opening, position)) >= 0:
+        inside = start + len(opening)
+        close = text.find(closing, inside)
+        if close < 0:
+            return
+        position = close + len(closing)
+        yield Span(start, position, text[inside:close])
+
+
+def first_pair(text: str, tag: str) -> Span | None:
+    """The first ``<tag>(.*?)</tag>``, or None."""
+    return next(pairs(text, tag), None)
+
+
+def last_pair(text: str, tag: str) -> Span | None:
+    """The last ``<tag>(.*?)</tag>`` of those found left to right, or None."""
+    last = None
+    for last in pairs(text, tag):  # noqa: B007
+        pass
+    return last
+
+
+def strip_closed_thinking(text: str) -> str:
+    """``text`` without its closed thinking blocks."""
+    kept, position = [], 0
+    for span in pairs(text, "think"):
+        kept.append(text[position : span.start])
+        position = span.end
+    return "".join([*kept, text[position:]])
+
+
+def strip_thinking(text: str) -> str:
+    """``text`` without its thinking blocks; an unclosed one reaches to the end."""
+    return strip_closed_thinking(text).partition("<think>")[0]
+
+
+def after_thinking(text: str) -> str | None:
+    """What follows the last closed thinking block; None if a block is left open.
+
+    A lone ``</think>`` closes a block that the chat template opened.
+    """
+    tail = text.rpartition("</think>")[2]
+    return None if "<think>" in tail else tail
+
+
+def opens_with_thinking(text: str) -> bool:
+    """Whether ``text``, stripped, starts with a closed thinking block."""
+    stripped = text.lstrip()
+    return stripped.startswith("<think>") and "</think>" in stripped
+
+
+def tool_calls(text: str) -> list[Call]:
+    """The ``<tool_call>`` blocks of ``text`` that hold a JSON object with a name."""
+    return [call for span in _call_blocks(text) if (call := _json_call(span.content))]
+
+
+def _call_blocks(text: str) -> Iterator[Span]:
+    return itertools.islice(pairs(text, "tool_call"), _MAX_CALLS)
+
+
+def json_value(content: str) -> Any:
+    """The JSON value; None for null, invalid JSON, and text that no file can hold."""
+    try:
+        value = json.loads(content)
+        # A lone surrogate, also as an escape, cannot be written to a file or a request.
+        content.encode()
+        if "\\u" in content:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _json_call(content: str) -> Call | None:
+    value = json_value(content)
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    return Call(value["name"], value.get("arguments"))
+
+
+def argument(call: Call, name: str) -> str | None:
+    """A non-blank string argument of a call, or None."""
+    if not isinstance(call.arguments, Mapping):
+        return None
+    value = call.arguments.get(name)
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def query_list(call: Call, *, coerce: bool = False) -> tuple[str, ...] | None:
+    """The queries of a JSON search call; None unless a non-empty list of strings.
+
+    Args:
+      coerce: take objects too, as policy rollouts do: the first of their keys
+        ``query``, ``text``, ``content``, ``q`` that holds a string, else the first
+        string value.
+    """
+    if call.name != "search" or not isinstance(call.arguments, Mapping):
+        return None
+    items = call.arguments.get("query_list")
+    if not isinstance(items, list) or not items:
+        return None
+    if coerce:
+        items = [_query_of(item) if isinstance(item, dict) else item for item in items]
+    return tuple(items) if all(isinstance(item, str) for item in items) else None
+
+
+def _query_of(item: dict[str, Any]) -> str | None:
+    named = [item.get(key) for key in ("query", "text", "content", "q")]
+    for value in [*named, *item.values()]:
+        if isinstance(value, str):
+            return value
+    return None
+
+
+_LITERAL_CALL = re.compile(r"\s*search\s*\(\s*query_list\s*=\s*\[")
+
+
+def _literal_queries(content: str) -> tuple[str, ...] | None:
+    """Queries of ``search(query_list=[..])`` written as text inside the tags."""
+    match = _LITERAL_CALL.match(content)
+    stripped = content.rstrip()
+    if not match or len(content) > _MAX_LITERAL or not stripped.endswith(")"):
+        return None
+    try:
+        items = ast.literal_eval(stripped[match.end() - 1 : -1].strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return query_list(Call("search", {"query_list": items}))
+
+
+def function_calls(text: str, name: str, parameter: str) -> Iterator[Span]:
+    """Every ``<function_calls>NAME(PARAMETER="..")``; the closing tag is not needed."""
+    # Possessive quantifiers: what follows never starts with what was repeated.
+    opening = re.compile(
+        rf"<function_calls>\s*+{name}\s*+\(\s*+{parameter}\s*+=\s*+[\"']"
+    )
+    closing = re.compile(r"[\"']\s*+\)")
+    position = 0
+    while match := opening.search(text, position):
+        end = closing.search(text, match.end() + 1)
+        if not end:
+            return
+        position = end.end()
+        yield Span(match.start(), position, text[match.end() : end.start()])
+
+
+def searches(
+    text: str, tool_format: ToolFormat, *, literal: bool = False
+) -> list[tuple[str, ...]]:
+    """The queries of every valid search call of a turn, in order.
+
+    Args:
+      text: of one assistant turn, thinking included.
+      tool_format: how calls are written.
+      literal: in ``tool_call``, also take ``search(query_list=[..])`` inside the tags,
+        as difficulty rollouts do.
+    """
+    if tool_format == "search_r1":
+        contents = [span.content.strip() for span in pairs(text, "search")]
+        return [(query,) for query in contents if query]
+    if tool_format == "function_calls_xml":
+        spans = function_calls(text, "search", "query")
+        return [(query,) for span in spans if (query := span.content.strip())]
+    found = []
+    for span in _call_blocks(text):
+        call = _json_call(span.content)
+        queries = query_list(call) if call else None
+        if queries is None and literal:
+            queries = _literal_queries(span.content)
+        if queries is not None:
+            found.append(queries)
+    return found
+
+
+def first_search(text: str, tool_format: ToolFormat) -> tuple[str, ...] | None:
+    """The queries of the first call of a turn, if that one is a valid search."""
+    span: Span | None
+    if tool_format == "tool_call":
+        span = first_pair(text, "tool_call")
+        call = _json_call(span.content) if span else None
+        return query_list(call) if call else None
+    if tool_format == "search_r1":
+        span = first_pair(text, "search")
+    else:
+        span = next(function_calls(text, "search", "query"), None)
+    query = span.content.strip() if span else ""
+    return (query,) if query else None
+
+
+def cut_after_call(text: str, tool_format: ToolFormat) -> str:
+    """``text`` up to its last closing tag of a call; all of it if there is none."""
+    closing = f"</{SEARCH_TAG[tool_format]}>"
+    end = text.rfind(closing)
+    return text if end < 0 else text[: end + len(closing)]
+
+
+def close_answer(text: str) -> str:
+    """``text`` with an ``</answer>`` that a server's stop string swallowed put back."""
+    spoken = strip_thinking(text)
+    if "<answer>" in spoken and "</answer>" not in spoken:
+        return text + "</answer>"
+    return text
+
+
+def stop_strings(
+    kind: str,
+    tool_format: ToolFormat,
+    *,
+    forced: bool = False,
+    compat: Compat = OFF,
+) -> tuple[str, ...]:
+    """Strings that end the generation of a turn and stay in its text (spec 3.1).
+
+    They are where the rules cut a turn (spec 3.7), so that nothing is sampled only to
+    be dropped, with two exceptions: a Solver's turn in ``tool_call`` may hold several
+    calls, so the first does not end it, and a stray ``</task>`` in a Solver's turn may
+    still be followed by an answer.
+
+    Args:
+      kind: of the conversation, see ``scope_jax.method.conversation``.
+      tool_format: how searches are written.
+      forced: an answer was demanded; no search is run, so a call does not end the turn.
+      compat: ``unguided_tool_calls`` leaves its conversations without stop strings.
+    """
+    call = f"</{SEARCH_TAG[tool_format]}>"
+    if kind in ("challenger", "task"):
+        unguided = kind == "task" and tool_format == "tool_call"
+        if unguided and compat.unguided_tool_calls:
+            return ()
+        if kind == "challenger" and tool_format == "search_r1":
+            return (call, "</task>", "</answer>")
+        return (call, "</task>")
+    if tool_format == "tool_call" or (forced and tool_format == "search_r1"):
+        return ("</answer>",)
+    return (call, "</answer>")
+
+
+def message_text(message: Message) -> str:
+    """The text of a message, with structured tool calls written out at its end."""
+    parts = [message.get("content") or ""]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", call)
+        plain = {"name": function["name"], "arguments": function["arguments"]}
+        parts.append(f"<tool_call>\n{json.dumps(plain)}\n</tool_call>")
+    return "\n".join(part for part in parts if part)
+
+
+def assistant_texts(messages: Sequence[Message]) -> list[str]:
+    """The texts of the assistant's messages, in order."""
+    return [message_text(m) for m in messages if m["role"] == "assistant"]

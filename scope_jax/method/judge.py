@@ -1,0 +1,269 @@
+"""The judge: what it is asked, how its output is parsed, what the verdicts add up to.
+
+Rubrics, gates and grades (spec 6, 7, 8). Unlike the reference, a verdict is read after
+the last closed thinking block, and an unclosed block makes the output unreadable
+(``Compat.verdicts_in_thinking`` turns that off). The calls are made elsewhere.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scope_jax.method import formats
+from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.formats import Message
+from scope_jax.method.prompts import PromptSet
+from scope_jax.method.types import Rubric
+
+MIN_RUBRICS, MAX_RUBRICS = 3, 10
+Stage = Literal["challenger", "tasks", "solver"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTemperatures:
+    """Temperature of grading, by what the grades are for."""
+
+    challenger: float = 0.0
+    """Stage 1: difficulty of a Challenger's task."""
+    tasks: float = 0.0
+    """Stage 2: difficulty of a task to keep or drop."""
+    solver: float = 0.6
+    """Stage 3: reward of a Solver, and evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """Judge: sampling of its calls, and how its verdicts are added up."""
+
+    thinking: bool = False
+    """The judge is a thinking model (Qwen3): grading asks for plain reasoning."""
+    grade_temperature: StageTemperatures = StageTemperatures()
+    """Sampling temperature of grades, by stage."""
+    rubric_temperature: float = 0.0
+    """Sampling temperature of rubric writing."""
+    gate_temperature: float = 0.0
+    """Sampling temperature of the quality gates."""
+    grade_tokens: int = 16384
+    """Most new tokens of a grade."""
+    rubric_tokens: int = 8192
+    """Most new tokens of rubric writing in Challenger training."""
+    rubric_tokens_tasks: int = 16384
+    """Most new tokens of rubric writing in task creation."""
+    gate_tokens: int = 256
+    """Most new tokens of a gate; 1024 for a thinking judge."""
+    retry: bool = True
+    """Ask once more, in the same conversation, for a grade that could not be read."""
+    min_coverage: float = 0.5
+    """An answer with a smaller share of readable grades is discarded."""
+    pad: float = 0.0
+    """Value of an unreadable grade of an answer that is not discarded."""
+    gates: tuple[str, ...] = ("entity", "source_relevance")
+    """Quality gates a task must pass."""
+    required_gates: int = 2
+    """Smallest sum of the gates' scores that passes."""
+
+
+DEFAULT = JudgeConfig()
+"""The judge with the reference's settings."""
+
+
+@dataclass(frozen=True)
+class RubricsParse:
+    """The rubrics that a judge wrote; ``errors`` say why they cannot be used."""
+
+    valid: bool
+    rubrics: tuple[Rubric, ...]
+    errors: tuple[str, ...] = ()
+
+
+def documents_text(source: str, passages: Sequence[str]) -> str:
+    """What a rubric writer is shown: the source document, then what was retrieved."""
+    blocks = [block.strip() for block in (source, *passages)]
+    return "\n\n---\n\n".join(block for block in blocks if block)
+
+
+def grade_prompts(
+    prompts: PromptSet,
+    task: str,
+    answer: str,
+    rubrics: Sequence[Rubric],
+    *,
+    thinking: bool = False,
+) -> list[tuple[Message, ...]]:
+    """One conversation per rubric, each asking for the grade of ``answer`` on it."""
+    return [
+        prompts.grade(task, answer, f"{number}. {rubric.text}", thinking=thinking)
+        for number, rubric in enumerate(rubrics, 1)
+    ]
+
+
+def verdict_text(text: str, compat: Compat) -> str | None:
+    """The part of a judge's output that may hold its verdict; None if there is none."""
+    return text if compat.verdicts_in_thinking else formats.after_thinking(text)
+
+
+_PRIORITY = re.compile(r"\bpriority=[\"']?([^\"'>\s]+)[\"']?")
+_WORD = re.compile(r"\w")
+
+
+def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
+    """Reads ``<rubrics>`` (spec 6): 3 to 10, none blank; priorities as written."""
+    verdict = verdict_text(text, compat)
+    if verdict is None:
+        return RubricsParse(False, (), ("unclosed thinking block",))
+    block = formats.first_pair(verdict, "rubrics")
+    if block is None:
+        return RubricsParse(False, (), ("no closed rubrics block",))
+    # One too many is enough to know that there are too many.
+    rubrics = tuple(itertools.islice(_rubrics(block.content), MAX_RUBRICS + 1))
+    errors = []
+    if any(not rubric.text for rubric in rubrics):
+        errors.append("blank rubric")
+    if len(rubrics) < MIN_RUBRICS:
+        errors.append("too few rubrics")
+    if len(rubrics) > MAX_RUBRICS:
+        errors.append("too many rubrics")
+    return RubricsParse(not errors, rubrics, tuple(errors))
+
+
+def _rubrics(block: str) -> Iterator[Rubric]:
+    """Every ``<rubric\\b([^>]*)>(.*?)</rubric>`` of ``block``."""
+    opening, closing = "<rubric", "</rubric>"
+    position = 0
+    while (start := block.find(opening, position)) >= 0:
+        position = start + len(opening)
+        if _WORD.match(block, position):  # <rubrics>, not <rubric ..>
+            continue
+        inside = block.find(">", position)
+        close = block.find(closing, inside + 1) if inside >= 0 else -1
+        if close < 0:
+            return
+        priority = _PRIORITY.search(block[position:inside])
+        yield Rubric(
+            block[inside + 1 : close].strip(), priority[1] if priority else None
+        )
+        position = close + len(closing)
+
+
+_SCORE = re.compile(r"<score>\s*+([\d.]++)\s*+</score>")
+_GATE = re.compile(r"<score>\s*+(0|1)\s*+</score>")
+
+
+def parse_grade(text: str, *, compat: Compat = OFF) -> float | None:
+    """Reads one grade, 0, 0.5 or 1 (spec 7); None if there is none to read."""
+    verdict = verdict_text(text, compat)
+    if verdict is None:
+        return None
+    if match := _SCORE.search(verdict):
+        return _score(match[1])
+    if span := formats.first_pair(verdict, "scores"):
+        return _score(span.content)
+    return _score(formats.strip_closed_thinking(verdict))
+
+
+def _score(text: str) -> float | None:
+    stripped = text.strip()
+    if not re.fullmatch(r"[\d.]+", stripped):  # float() takes signs, nan and more
+        return None
+    try:
+        value = float(stripped)
+    except ValueError:
+        return None
+    return value if value in (0.0, 0.5, 1.0) else None
+
+
+def parse_gate(text: str, *, compat: Compat = OFF) -> int | None:
+    """Reads a gate's verdict, the first score that is 0 or 1 (spec 8)."""
+    verdict = verdict_text(text, compat)
+    match = _GATE.search(verdict) if verdict is not None else None
+    return int(match[1]) if match else None
+
+
+def gates_pass(scores: Mapping[str, int | None], required: int) -> bool:
+    """Whether every gate's score could be read and they sum to ``required``."""
+    readable = [score for score in scores.values() if score is not None]
+    return len(readable) == len(scores) and sum(readable) >= required
+
+
+def unreadable_gates(scores: Mapping[str, int | None]) -> list[str]:
+    """A class of error for each gate whose verdict could not be read."""
+    return [
+        f"unreadable gate {name}" for name, score in scores.items() if score is None
+    ]
+
+
+def rubric_score(
+    grades: Sequence[float | None], n_rubrics: int, config: JudgeConfig = DEFAULT
+) -> float | None:
+    """The sum S of an answer's grades (spec 7), or None: too few could be read."""
+    read = [grade for grade in grades if grade is not None][:n_rubrics]
+    if not read or len(read) / n_rubrics < config.min_coverage:
+        return None
+    return sum(read) + (n_rubrics - len(read)) * config.pad
+
+
+# Lines of a reward's or a task's explanation ------------------------------------------
+
+
+def rubrics_line(rubrics: RubricsParse) -> str:
+    """How many rubrics the judge wrote, or why they are unusable."""
+    if rubrics.valid:
+        return f"rubrics: {len(rubrics.rubrics)} written by the judge"
+    return f"rubrics: unusable ({'; '.join(rubrics.errors)})"
+
+
+def gates_lines(gates: Mapping[str, int | None], config: JudgeConfig) -> list[str]:
+    """One line with every gate's score and the verdict; none if no gate was asked."""
+    if not gates:
+        return []
+    shown = ", ".join(
+        f"{name} {'unreadable' if score is None else score}"
+        for name, score in gates.items()
+    )
+    total, needed = sum(score or 0 for score in gates.values()), config.required_gates
+    if None in gates.values():
+        verdict = "an unreadable one fails"
+    else:
+        verdict = "passed" if total >= needed else "failed"
+    return [f"gates: {shown}: sum {total} of {needed} needed: {verdict}"]
+
+
+def attempts_lines(
+    grades: Sequence[Sequence[float | None] | None],
+    matches: Sequence[bool | None],
+    config: JudgeConfig,
+) -> list[str]:
+    """One line per difficulty rollout of the previous Solver.
+
+    Args:
+      grades: per rollout, None where there is nothing to grade.
+      matches: per rollout, whether its answer is the known one; None where there is no
+        answer, or none is known.
+      config: how unreadable grades count.
+    """
+    lines = []
+    for number, (given, match) in enumerate(itertools.zip_longest(grades, matches), 1):
+        if match is not None:
+            found = f"answer {'right' if match else 'wrong'}"
+        elif given is None:
+            found = "left out: no valid answer"
+        else:
+            found = met_line(given, config)
+        lines.append(f"Solver rollout {number}: {found}")
+    return lines
+
+
+def met_line(
+    grades: Sequence[float | None], config: JudgeConfig, score: float | None = None
+) -> str:
+    """Rubrics met, how unreadable grades count (spec 7), and the ``score`` if given."""
+    read = [grade for grade in grades if grade is not None]
+    line = f"{sum(read):.4g} of {len(grades)} met"
+    if len(read) < len(grades):
+        line += f", {len(grades) - len(read)} unreadable"
+        if not read or len(read) / len(grades) < config.min_coverage:
+            return f"{line}: left out, too few are readable"
+        line += f" (counted {config.pad:.4g} each)"
+    return line if score is None else f"{line}: score {score:.4g}"

@@ -1,0 +1,248 @@
+"""The Solver: its settings and its reward (spec 10).
+
+    R = 0.5 format + 1.0 accuracy x length factor + 0.1 search
+
+``assess`` scores a conversation and says what the judge must grade; ``reward`` adds
+everything up and says how.
+"""
+
+import math
+import re
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scope_jax.method import formats
+from scope_jax.method.formats import FormatScore, Message, Reward
+from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
+from scope_jax.method.search_errors import search_errors
+from scope_jax.method.solver_output import AnswerParse, format_score, parse_answer
+from scope_jax.method.types import ToolFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthConfig:
+    """What long answers lose, in tokens of the policy's tokenizer."""
+
+    soft: int = 1024
+    """An answer of up to this many tokens loses nothing."""
+    hard: int = 2048
+    """From this many tokens on only `floor` is left; the judge sees no more of an
+    answer, and an answer of more than twice as many has accuracy 0."""
+    floor: float = 0.05
+    """Share of its accuracy that a long answer keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig:
+    """Solver: conversation and reward."""
+
+    max_turns: int = 5
+    """Most assistant turns of a conversation."""
+    max_searches: int = 4
+    """Searches that its prompt allows."""
+    max_searches_eval: int = 5
+    """Searches that its prompt allows in evaluation."""
+    forced_rounds: int = 5
+    """Most times that an answer is demanded from a conversation that ended without one,
+    in difficulty rollouts and in evaluation."""
+    format_weight: float = 0.5
+    """Weight of the format score."""
+    accuracy_weight: float = 1.0
+    """Weight of the mean rubric score, after the length factor."""
+    search_weight: float = 0.1
+    """Weight of the search score."""
+    search_target: int = 3
+    """Number of search calls from which the search score is 1."""
+    length: LengthConfig = LengthConfig()
+    """What long answers lose."""
+
+
+def length_factor(tokens: int, limits: LengthConfig) -> float:
+    """Share of its accuracy that an answer keeps (spec 10).
+
+    1 up to ``soft`` tokens, then half a cosine down to ``floor`` at ``hard``.
+    """
+    soft, hard, floor = limits.soft, limits.hard, limits.floor
+    if tokens <= soft:
+        return 1.0
+    if tokens >= hard:
+        return floor
+    angle = math.pi * (tokens - soft) / (hard - soft)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
+
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def exact_match(answer: str, targets: Sequence[str]) -> bool:
+    """Whether ``answer`` equals a gold answer, case, punctuation and articles aside."""
+
+    def plain(text: str) -> str:
+        return " ".join(
+            _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+        )
+
+    return any(plain(answer) == plain(target) for target in targets)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a Solver's conversation alone is worth.
+
+    Attributes:
+      format: its format score.
+      answer: its answer.
+      calls: valid search calls in all turns, run or not.
+      turns: number of assistant turns.
+      tokens: length of the answer, in tokens.
+      length: the length factor; 0 for an answer over twice the hard limit.
+      graded: the text that the judge must grade; None if there is none.
+      errors: classes of what was wrong with its answer and its searches.
+    """
+
+    format: FormatScore
+    answer: AnswerParse
+    calls: int
+    turns: int
+    tokens: int
+    length: float
+    graded: str | None
+    errors: tuple[str, ...] = ()
+
+
+def assess(
+    config: SolverConfig,
+    messages: Sequence[Message],
+    tool_format: ToolFormat,
+    *,
+    encode: Callable[[str], Sequence[Any]],
+    decode: Callable[[Sequence[Any]], str],
+) -> Assessment:
+    """Parses and scores a Solver's conversation, and says what the judge must grade.
+
+    Args:
+      config: length limits.
+      messages: of the conversation, without example turns.
+      tool_format: how searches are written.
+      encode: text to ids of the policy's tokenizer, without special tokens.
+      decode: ids to text.
+    """
+    score = format_score(messages, tool_format)
+    turns = formats.assistant_texts(messages)
+    answer = parse_answer(messages)
+    limits = config.length
+    ids = encode(answer.answer) if answer.valid else ()
+    over = len(ids) > 2 * limits.hard
+    graded = None
+    if answer.valid and score.value > 0 and not over:
+        graded = answer.answer
+        if len(ids) > limits.hard:
+            graded = decode(ids[: limits.hard])
+    return Assessment(
+        format=score,
+        answer=answer,
+        calls=sum(len(formats.searches(turn, tool_format)) for turn in turns),
+        turns=len(turns),
+        tokens=len(ids),
+        length=0.0 if over else length_factor(len(ids), limits),
+        graded=graded,
+        errors=(*answer.errors, *search_errors(turns, tool_format)),
+    )
+
+
+def reward(
+    config: SolverConfig,
+    assessment: Assessment,
+    grades: Sequence[float | None] = (),
+    n_rubrics: int = 0,
+    *,
+    judge: JudgeConfig = DEFAULT,
+    targets: Sequence[str] = (),
+) -> Reward:
+    """The Solver's reward (spec 10).
+
+    Args:
+      config: weights.
+      assessment: from ``assess``.
+      grades: one per rubric, None where unreadable; empty if nothing was graded.
+      n_rubrics: number of rubrics of the task.
+      judge: how unreadable grades count.
+      targets: gold answers; where given, exact match replaces the judge.
+    """
+    accuracy, branch, found = _accuracy(assessment, grades, n_rubrics, judge, targets)
+    search = min(assessment.calls, config.search_target) / config.search_target
+    kept = accuracy * assessment.length
+    value = (
+        config.format_weight * assessment.format.value
+        + config.accuracy_weight * kept
+        + config.search_weight * search
+    )
+    calls = f"searching before the last turn {assessment.format.tool:.4g}"
+    why = [assessment.format.line(calls, "answer"), found]
+    if assessment.answer.answer:
+        limits = config.length
+        why += [
+            f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
+            f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
+            f"{assessment.length:.4g}",
+            f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}",
+        ]
+    why += [
+        f"{assessment.calls} search {'call' if assessment.calls == 1 else 'calls'}, "
+        f"{config.search_target} wanted: search {search:.4g}",
+        f"reward {value:.4g} = {config.format_weight:.4g} x format "
+        f"{assessment.format.value:.4g} + {config.accuracy_weight:.4g} x accuracy "
+        f"{kept:.4g} + {config.search_weight:.4g} x search {search:.4g}",
+    ]
+    actions = assessment.calls + assessment.answer.valid
+    parts = {
+        "format": assessment.format.value,
+        "think": assessment.format.think,
+        "tool": assessment.format.tool,
+        "structure": assessment.format.structure,
+        "accuracy": kept,
+        "rubric_score": accuracy,
+        "length_factor": assessment.length,
+        "search": search,
+        "searches": float(assessment.calls),
+        "valid_actions": min(actions / max(assessment.turns, 1), 1.0),
+        "answer_tokens": float(assessment.tokens),
+        "answer_truncated": float(config.length.hard < assessment.tokens),
+    }
+    trace = {
+        "branch": branch,
+        "answer": assessment.answer.answer,
+        "grades": list(grades),
+    }
+    return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def _accuracy(
+    assessment: Assessment,
+    grades: Sequence[float | None],
+    n_rubrics: int,
+    judge: JudgeConfig,
+    targets: Sequence[str],
+) -> tuple[float, str, str]:
+    """Accuracy before the length factor, the branch it is from, and the line on it."""
+    accuracy, branch = 0.0, "no valid answer"
+    if assessment.graded is not None and targets:
+        right = exact_match(assessment.answer.answer, targets)
+        why = f"the answer {'is' if right else 'is not'} a known answer"
+        return float(right), "exact match", why
+    if assessment.graded is not None and n_rubrics:
+        total = rubric_score(grades, n_rubrics, judge)
+        branch = "graded" if total is not None else "discarded: too few grades readable"
+        accuracy = (total or 0.0) / n_rubrics
+    elif assessment.graded is not None:
+        branch = "no rubrics"
+    elif assessment.answer.valid and assessment.length == 0:
+        branch = "over twice the hard length limit: not graded"
+    if grades:
+        return accuracy, branch, f"rubrics: {met_line(grades, judge, accuracy)}"
+    errors = f" ({'; '.join(assessment.errors)})" if assessment.errors else ""
+    reason = branch.removesuffix(": not graded")
+    return accuracy, branch, f"not graded: {reason}{errors}"

@@ -1,0 +1,198 @@
+"""The tokens of one conversation as they grow: token in, token out.
+
+A sampled token is never decoded and encoded again. Text of the environment is encoded
+once and appended. Masks grow with the tokens. There are two kinds, by chat template:
+
+- ``RunningTranscript``: templates that only append (Qwen2.5, the small world). One list
+  of ids, one datum.
+- ``RerenderedTranscript``: templates that rewrite history (Qwen3 drops earlier
+  thinking). Every turn is rendered anew and is a datum of its own (spec 12.4).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from models.chat import ChatRenderer
+from rl.records import Completion, Datum
+from scope_jax.method.formats import Message
+
+
+class Transcript(Protocol):
+    """The tokens of a conversation, as its driver uses them."""
+
+    response_tokens: int
+
+    def prompt(self) -> tuple[int, ...]:
+        """Token ids that the next completion continues."""
+
+    def add_sampled(self, completion: Completion, message: Message, text: str) -> None:
+        """Append an assistant turn; ``text`` is the part of the sample that is kept."""
+
+    def add_environment(self, messages: Sequence[Message]) -> None:
+        """Append user or tool messages and open the next assistant turn."""
+
+    def datums(self, uid: str) -> tuple[Datum, ...]:
+        """The training data, advantages still 0."""
+
+
+def start(
+    renderer: ChatRenderer, messages: Sequence[Message], tools: Sequence[Any] | None
+) -> Transcript:
+    """An empty transcript of the kind that ``renderer``'s template needs."""
+    kind = RunningTranscript if renderer.append_only else RerenderedTranscript
+    return kind(renderer, messages, tools)
+
+
+def _kept_ids(renderer: ChatRenderer, completion: Completion, text: str) -> int:
+    """How many sampled ids spell ``text``; the token that completes it counts.
+
+    So does a stop id at the end of an uncut sample: it is trained on.
+    """
+    if text == completion.text:
+        return len(completion.ids)
+    low, high = 0, len(completion.ids)
+    while low < high:
+        middle = (low + high) // 2
+        if len(renderer.decode(completion.ids[:middle])) >= len(text):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _closed(
+    renderer: ChatRenderer, completion: Completion, text: str
+) -> tuple[list[int], list[float], list[int]]:
+    """Sampled ids, their log-probabilities, and the ids that close the turn."""
+    count = _kept_ids(renderer, completion, text)
+    ids = list(completion.ids[:count])
+    logprobs = list(completion.logprobs[:count])
+    closing = renderer.turn_end_ids()
+    if ids and ids[-1] in renderer.stop_ids:
+        if closing and closing[0] == ids[-1]:
+            closing = closing[1:]
+        else:  # not the template's end token, which takes its place
+            ids, logprobs = ids[:-1], logprobs[:-1]
+    return ids, logprobs, closing
+
+
+class RunningTranscript:
+    """One growing list of ids, one datum; see the module docstring."""
+
+    def __init__(self, renderer, messages, tools):
+        self._renderer = renderer
+        self._ids: list[int] = list(renderer.prompt_ids(messages, tools))
+        self._prompt_tokens = len(self._ids)
+        self._loss = [0] * self._prompt_tokens
+        self._sampled = [0] * self._prompt_tokens
+        self._logprobs = [math.nan] * self._prompt_tokens
+        self.response_tokens = 0
+
+    def prompt(self) -> tuple[int, ...]:
+        """Token ids that the next completion continues."""
+        return tuple(self._ids)
+
+    def _extend(self, ids, *, loss: int, sampled: int, logprobs=None) -> None:
+        self._ids += ids
+        self._loss += [loss] * len(ids)
+        self._sampled += [sampled] * len(ids)
+        self._logprobs += [math.nan] * len(ids) if logprobs is None else logprobs
+
+    def add_sampled(self, completion: Completion, message: Message, text: str) -> None:
+        """Append an assistant turn; its closing ids are trained on but not sampled."""
+        ids, logprobs, closing = _closed(self._renderer, completion, text)
+        self._extend(ids, loss=1, sampled=1, logprobs=logprobs)
+        self._extend(closing, loss=1, sampled=0)
+        self.response_tokens += len(ids) + len(closing)
+
+    def add_environment(self, messages: Sequence[Message]) -> None:
+        """Append user or tool messages and open the next assistant turn."""
+        ids = self._renderer.environment_ids(messages)
+        self._extend(ids, loss=0, sampled=0)
+        self.response_tokens += len(ids)
+
+    def keep_last(self, count: int) -> int:
+        """Drops all but the last ``count`` ids, with their masks (spec Q48).
+
+        Returns how many were dropped.
+        """
+        dropped = max(len(self._ids) - count, 0)
+        self._prompt_tokens = max(self._prompt_tokens - dropped, 0)
+        for kept in (self._ids, self._loss, self._sampled, self._logprobs):
+            del kept[:dropped]
+        return dropped
+
+    def cut_response(self, limit: int) -> None:
+        """Drops what lies more than ``limit`` ids after the prompt."""
+        for kept in (self._ids, self._loss, self._sampled, self._logprobs):
+            del kept[self._prompt_tokens + limit :]
+
+    def datums(self, uid: str) -> tuple[Datum, ...]:
+        """One datum: prompt and response."""
+        return (
+            Datum(
+                uid=uid,
+                turn=0,
+                ids=tuple(self._ids),
+                loss_mask=tuple(self._loss),
+                sampled_mask=tuple(self._sampled),
+                logprobs=tuple(self._logprobs),
+            ),
+        )
+
+
+class RerenderedTranscript:
+    """Every turn rendered from the whole conversation so far; one datum per turn."""
+
+    def __init__(self, renderer, messages, tools):
+        self._renderer = renderer
+        self._messages = list(messages)
+        self._tools = tools
+        self._datums: list[Datum] = []
+        self._prompt = tuple(renderer.prompt_ids(self._messages, tools))
+        self.response_tokens = 0
+
+    def prompt(self) -> tuple[int, ...]:
+        """Token ids that the next completion continues."""
+        return self._prompt
+
+    def add_sampled(self, completion: Completion, message: Message, text: str) -> None:
+        """Append an assistant turn: as sampled, or as the template writes it."""
+        ids, logprobs, closing = _closed(self._renderer, completion, text)
+        self._messages.append(message)
+        written = self._renderer.turn_ids(self._messages, self._tools)
+        end = self._renderer.decode(self._renderer.turn_end_ids())
+        sampled = [1] * len(ids)
+        if self._renderer.decode(written) != text + end:
+            # The template writes the turn differently: trained on, but not as sampled.
+            ids, closing = list(written), []
+            logprobs, sampled = [math.nan] * len(ids), [0] * len(ids)
+        prompt, response = self._prompt, (*ids, *closing)
+        self._datums.append(
+            Datum(
+                uid="",  # set by ``datums``
+                turn=len(self._datums),
+                ids=(*prompt, *response),
+                loss_mask=(0,) * len(prompt) + (1,) * len(response),
+                sampled_mask=(*[0] * len(prompt), *sampled, *[0] * len(closing)),
+                logprobs=(
+                    *[math.nan] * len(prompt),
+                    *logprobs,
+                    *[math.nan] * len(closing),
+                ),
+            )
+        )
+        self.response_tokens += len(response)
+
+    def add_environment(self, messages: Sequence[Message]) -> None:
+        """Append user or tool messages and render the prompt of the next turn."""
+        self._messages.extend(messages)
+        self._prompt = tuple(self._renderer.prompt_ids(self._messages, self._tools))
+        ids = self._renderer.environment_ids(messages)
+        self.response_tokens += len(ids)
+
+    def datums(self, uid: str) -> tuple[Datum, ...]:
+        """One datum per turn; none is cut to a limit (spec 12.4)."""
+        return tuple(replace(datum, uid=uid) for datum in self._datums)

@@ -1,0 +1,57 @@
+"""Data of the method: documents, tasks, rubrics, grades."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ToolFormat = Literal["search_r1", "tool_call", "function_calls_xml"]
+TOOL_FORMATS: tuple[ToolFormat, ...] = ("search_r1", "tool_call", "function_calls_xml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A passage that a Challenger starts from; ``text`` is already cut to its limit."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """One requirement on an answer. ``priority`` is stored, never used (spec Q6)."""
+
+    text: str
+    priority: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """The judge's verdict on one (answer, rubric); ``score`` is None if unparseable.
+
+    ``raw`` is its output; after a retry, ``first_raw`` is the output before.
+    """
+
+    score: float | None
+    raw: str
+    retried: bool = False
+    first_raw: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task that passed creation (spec 11), ready for Solver training.
+
+    ``target`` is the known answer of a short question: answers are compared with it
+    instead of being graded. It is None for any other task.
+    """
+
+    uid: str
+    type: str
+    text: str
+    document: Document
+    searches: int
+    rubrics: tuple[Rubric, ...]
+    gate_scores: dict[str, int | None]
+    difficulty: float
+    target: str | None = None
+    trace: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,53 @@
+"""A stage's metrics as a table: first, last and mean value of each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from scope_jax.run.tracking import format_number
+
+TABLE = (
+    *("reward/", "eval/", "tasks/", "judge/", "errors/", "rollout/", "retrieval/"),
+    *("loss/", "agree/"),
+)
+"""Prefixes of the metrics in a stage's table, in this order."""
+
+
+def stage_table(records: list[dict[str, Any]], title: str) -> Table:
+    """A table of a stage's records: first, last and mean value of each metric."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for heading in ("first", "last", "mean"):
+        table.add_column(heading, justify="right")
+    for name, *values in table_rows(records):
+        table.add_row(name, *map(format_number, values))
+    return table
+
+
+def table_rows(
+    records: list[dict[str, Any]],
+) -> Iterator[tuple[str, float, float, float]]:
+    """(name, first, last, mean) of each metric that is worth a line in a table."""
+    for name in table_names(records):
+        values = [r[name] for r in records if r.get(name) is not None]
+        yield name, values[0], values[-1], sum(values) / len(values)
+
+
+def table_names(records: list[dict[str, Any]]) -> list[str]:
+    """Metrics worth a line in a table, ordered by `TABLE`, the mean reward first."""
+    names = {k for r in records for k, v in r.items() if v is not None and "/" in k}
+    spread = ("/min", "/max", "/std")
+    chosen = [
+        n
+        for n in names
+        if not n.endswith(spread)
+        and (n.startswith(TABLE) or "tokens_per_s" in n or n.endswith("_share"))
+    ]
+    prefixes = [*TABLE, "perf/"]
+
+    def rank(name: str) -> tuple[int, bool, str]:
+        prefix = name.split("/")[0] + "/"
+        return prefixes.index(prefix), name != "reward/mean", name
+
+    return sorted(chosen, key=rank)

@@ -1,0 +1,266 @@
+"""Command lines of the scripts: a configuration by name, then typed overrides.
+
+``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``.
+Names are checked before tyro sees them, and its messages about values are condensed, so
+that every mistake is one line: the value, why it is wrong, and what to do.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Protocol, TypeVar
+
+import tyro
+
+from models.errors import UserError
+from scope_jax.config import Config
+from scope_jax.system.settings import closest, leaves
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of this invocation only; never part of a run's configuration."""
+
+    run: Path | None = None
+    """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
+    fresh: bool = False
+    """Delete what an earlier run left in the run folder, and start again."""
+    profile: int = 0
+    """Number of steps of each training stage, from its second step on, whose JAX
+    profiler trace is written to `profile/` in the run folder."""
+
+    plan: bool = False
+    """Print what each program needs on each device, by kind, and exit; with an error if
+    it does not fit. Needs no GPU and no weights."""
+
+    def folder(self, config: Config) -> Path:
+        """The run folder of this invocation."""
+        return self.run if self.run is not None else Path("runs") / config.name
+
+
+class Configurations(Protocol):
+    """The package ``configs``, which this room may not import."""
+
+    def load(self, name: str) -> Config:
+        """The configuration called ``name``."""
+
+    def describe(self, name: str) -> str:
+        """What ``--help`` says first."""
+
+
+def parse(
+    argv: Sequence[str],
+    configs: Configurations,
+    *,
+    options: type[Options] = RunOptions,
+    prog: str = "train.py",
+) -> tuple[Config, Options]:
+    """The configuration and the options that a command line asks for.
+
+    Args:
+      argv: arguments, without the program's name.
+      options: dataclass of options that are not part of the configuration.
+
+    Raises:
+      UserError: an unknown configuration, an unknown field, or a bad value.
+      SystemExit: after ``--help``.
+    """
+    parser = ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default="tiny" if _asks_for_help(argv) else None)
+    given, rest = parser.parse_known_args(argv)
+    if given.config is None:
+        raise UserError(f"--config: missing: name one, as in {prog} --config tiny")
+    name = given.config
+    parts = {"options": options(), "config": configs.load(name)}
+    about = f"--config {name}: {configs.describe(name)}"
+    parsed = _parse(rest, parts, f"{prog} --config NAME", about)
+    return parsed.config, parsed.options
+
+
+def parse_alone(
+    options: type[Options], argv: Sequence[str], *, prog: str, about: str | None
+) -> Options:
+    """Options of a script without a configuration; arguments and errors as `parse`.
+
+    Args:
+      options: dataclass in which every field has a default.
+      about: what ``--help`` says first.
+    """
+    return _parse(list(argv), {"options": options()}, prog, about or "").options
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """For scripts with few options; a mistake is one line here too."""
+
+    def __init__(self, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ``UserError`` instead of printing how the script is used."""
+        raise UserError(f"{message}: see {self.prog} --help")
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs a script; a user's mistake is one ``error: ...`` line and exit code 2."""
+    try:
+        code = main(sys.argv[1:])
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output (such as `head`) has left: nothing to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)
+
+
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    return "-h" in argv or "--help" in argv
+
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _checked(argv: list[str], parts: Sequence[Any]) -> list[str]:
+    """The same arguments with known names only, and one spelling for switches.
+
+    A switch may be written ``--x``, ``--x true``, ``--no-x`` or ``--a.no-x``.
+    """
+    known = {name: hint for part in parts for name, hint, _ in leaves(part)}
+    out, i = [], 0
+    while i < len(argv):
+        token = argv[i]
+        i += 1
+        if not token.startswith("--"):
+            if not out:
+                raise UserError(
+                    f"{token}: does not belong to a field: write --field value"
+                )
+            out.append(token)
+            continue
+        flag, equals, value = token[2:].partition("=")
+        name = flag.replace("-", "_")
+        positive = re.sub(r"(^|\.)no_([^.]+)$", r"\1\2", name)
+        if name in known and known[name] is bool:
+            if not equals and i < len(argv) and not argv[i].startswith("--"):
+                equals, value, i = "=", argv[i], i + 1
+            if equals and value.lower() not in _TRUE + _FALSE:
+                raise UserError(f"--{name} {value}: expected true or false")
+            on = not equals or value.lower() in _TRUE
+            out += [f"--{name}", str(on)]
+        elif name in known:
+            out += [f"--{name}", value] if equals else [f"--{name}"]
+        elif known.get(positive) is bool and not equals:
+            out += [f"--{positive}", "False"]
+        else:
+            raise UserError(_unknown(flag, name, list(known)))
+    return out
+
+
+def _unknown(flag: str, name: str, known: list[str]) -> str:
+    if inside := [n for n in known if n.startswith(name + ".")]:
+        return f"--{flag}: is a section: set one of its fields, such as --{inside[0]}"
+    near = closest(name, known)
+    if not near:
+        last = name.rsplit(".", 1)[-1]
+        near = next((n for n in known if n.rsplit(".", 1)[-1] == last), "")
+    remedy = f"did you mean --{near}?" if near else "see --help for all of them"
+    return f"--{flag}: no such field: {remedy}"
+
+
+def _parse(argv: list[str], parts: dict[str, Any], prog: str, about: str) -> Any:
+    """Parses with tyro, whose error boxes become one-line errors.
+
+    Args:
+      parts: name -> settings whose fields can be set, all of them without a prefix.
+
+    Returns:
+      An object with an attribute for each of ``parts``.
+    """
+    if _asks_for_help(argv):
+        # Not by tyro, which would join the lines of a description.
+        print(about.strip() + "\n")
+    else:
+        argv = _checked(argv, list(parts.values()))
+    types = [
+        (name, Annotated[type(part), tyro.conf.arg(name="")])
+        for name, part in parts.items()
+    ]
+    arguments = make_dataclass("Arguments", types, frozen=True)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                arguments,
+                default=arguments(**parts),
+                args=argv,
+                prog=prog,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except ValueError as error:
+        raise UserError(_refused("", str(error), argv)) from error
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_condense(said.getvalue(), argv)) from None
+
+
+def _condense(box: str, argv: list[str]) -> str:
+    """One line out of tyro's message: the first paragraph of its box."""
+    # Boxes are drawn with lines, or, where stderr is ASCII, with dashes and a title of
+    # its own paragraph.
+    paragraphs: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip(" │")
+        if text and not text.strip("─-╰╯"):
+            paragraphs.append([])
+        elif text and not text.startswith("╭"):
+            paragraphs[-1].append(text)
+    titled = "╭" not in box
+    said = next((" ".join(lines) for lines in paragraphs[titled:] if lines), "")
+    stray = said.removeprefix("Unrecognized options: ")
+    if stray != said:
+        return f"{stray}: does not belong to a field: write --field value"
+    refused = re.match(r"Error parsing (?:config|options)\.?([\w.\-]*): (.*)", said)
+    if refused:
+        return _refused(refused[1].replace("-", "_"), refused[2], argv)
+    named = re.search(r"--([a-z][\w.\-]*\w)", said)
+    flag = "--" + named.group(1).replace("-", "_") if named else ""
+    given = argv[argv.index(flag) + 1 :] if flag in argv else []
+    value = f" {given[0]}" if given and not given[0].startswith("--") else ""
+    reason = re.sub(r"^Error parsing --[\w.\-]+: | for argument '--[\w.\-]+'", "", said)
+    reason = reason.rstrip(".") or "cannot be read"
+    return f"{flag}{value}: {reason}: see the field in --help"
+
+
+def _refused(section: str, reason: str, argv: list[str]) -> str:
+    """What a section's settings say of themselves, with the options that it is about.
+
+    ``reason`` starts with the field and its value, as the section knows them.
+    """
+    given: dict[str, str] = {}
+    for token in argv:
+        if token.startswith("--"):
+            given[last := token[2:]] = token
+        else:
+            given[last] += f" {token}"
+    prefix = f"{section}." if section else ""
+    inside = {k: v for k, v in given.items() if k.startswith(prefix)}
+    about, _, why = reason.partition(": ")
+    field = re.match(r"[\w.]*", about)[0]
+    for name, option in inside.items():
+        if f".{name}".endswith(f".{field}"):
+            return f"{option}: {why}"
+    return f"{', '.join(inside.values()) or section}: {reason}"

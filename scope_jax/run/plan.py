@@ -1,0 +1,206 @@
+"""The memory plan: what each program needs on each device, before anything runs.
+
+Computed from shapes alone (``run.memory``), on any machine. Search (encoder and index)
+is not counted: it gets what the inference process leaves.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from models.config import DecoderConfig
+from models.errors import UserError
+from models.hf.published import shape_of
+from scope_jax.config import Config, check_sizes
+from scope_jax.run import memory
+from scope_jax.small_world.assets import resolve
+from scope_jax.system.placement import ProcessConfig
+
+GIGA = 1e9
+JAX_FRACTION = 0.75  # of a GPU, what JAX takes by default
+# Bytes per number in the forward pass; "auto" is bfloat16 on every GPU.
+COMPUTE_BYTES = {"auto": 2, "bfloat16": 2, "float32": 4}
+INFERENCE_BYTES = COMPUTE_BYTES["auto"]  # the server has no setting for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One program on one device of its process.
+
+    Attributes:
+      name: process, then program.
+      limit: bytes that the process may take of the device.
+      kinds: bytes by kind.
+      remedy: what to change where it does not fit.
+      flops: over all devices, for one full micro-batch; 0: not an update.
+      token_bytes: cache that a token of context takes; 0: no cache.
+    """
+
+    name: str
+    limit: float
+    kinds: dict[str, int]
+    remedy: str
+    flops: float = 0.0
+    token_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes of all kinds."""
+        return memory.total(self.kinds)
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens of context that fit beside everything else, of all its models."""
+        others = self.total - self.kinds["cache"]
+        return max(int((self.limit - others) // self.token_bytes), 0)
+
+    def notes(self) -> list[str]:
+        """What the table does not say of it."""
+        lines = []
+        if self.flops:
+            lines.append(
+                f"{self.name}: at most {self.flops / 1e12:,.0f} TFLOP "
+                "per micro-batch, over all devices, recomputation not counted"
+            )
+        if self.token_bytes:
+            lines.append(
+                f"{self.name}: room for {self.cache_tokens:,} tokens of "
+                "cache on each device"
+            )
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All programs of a run, and where the model's shape comes from."""
+
+    name: str
+    source: str
+    programs: tuple[Program, ...]
+
+    def check(self) -> None:
+        """Raises a ``UserError`` for the program that exceeds its memory by most."""
+        worst = max(self.programs, key=lambda p: p.total / p.limit)
+        if worst.total > worst.limit:
+            raise UserError(
+                f"{worst.name}: needs {worst.total / GIGA:.1f} GB of "
+                f"the {worst.limit / GIGA:.1f} GB that it may take on a device: "
+                f"{worst.remedy}"
+            )
+
+    def text(self) -> str:
+        """The plan as a table for people."""
+        kinds = list(dict.fromkeys(kind for p in self.programs for kind in p.kinds))
+        rows = [["GB on each device", *kinds, "total", "limit"]]
+        for p in self.programs:
+            numbers = [p.kinds.get(kind) for kind in kinds] + [p.total, p.limit]
+            cells = ["" if n is None else f"{n / GIGA:.1f}" for n in numbers]
+            rows.append([p.name, *cells])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"{self.name}: shapes from {self.source}", ""]
+        for first, *rest in rows:
+            cells = [c.rjust(w) for c, w in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([first.ljust(widths[0]), *cells]))
+        return "\n".join([*lines, "", *(n for p in self.programs for n in p.notes())])
+
+
+def plan(config: Config) -> Plan:
+    """Computes what a run needs; allocates nothing and looks for no device.
+
+    Raises:
+      UserError: for a model whose shape is not known, or sizes that do not divide.
+    """
+    check_sizes(config)
+    config = resolve(config)
+    decoder, source = shape_of(config.model.path)
+    programs = (*_trainer(config, decoder), *_inference(config, decoder))
+    return Plan(name=config.name, source=source, programs=programs)
+
+
+def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
+    """Both updates, then what rollouts need."""
+    shape, hosts = config.placement.trainer.mesh, config.placement.hosts.count
+    devices = shape.data * shape.fsdp * shape.tensor
+    if devices % hosts:
+        raise UserError(
+            f"placement.hosts.count={hosts}: the {devices} devices of "
+            "placement.trainer.mesh cannot be split evenly over them: change either"
+        )
+    mesh = memory.mesh_of(shape.data, shape.fsdp, shape.tensor)
+    program = partial(Program, limit=_limit(config.placement.trainer))
+    stages = {"challenger": config.challenger_train, "solver": config.solver_train}
+    for role, stage in stages.items():
+        setting = f"{role}_train.update"
+        _divides(f"{setting}.rows", stage.update.rows, shape.data * shape.fsdp)
+        reference = bool(stage.loss.kl_coefficient)
+        number = COMPUTE_BYTES[stage.update.compute_dtype]
+        flops = memory.update_flops(decoder, stage.update, reference=reference)
+        yield program(
+            name=f"trainer: {role} update",
+            kinds=memory.update(decoder, stage.update, mesh, compute_bytes=number),
+            remedy=f"lower {setting}.rows or {setting}.logit_chunk, or raise "
+            "placement.trainer.mesh.fsdp",
+            flops=flops["update"],
+        )
+    # The Solver's update decides what the reference and the trainer's engine hold.
+    width = COMPUTE_BYTES[config.solver_train.update.compute_dtype]
+    sizes = memory.parameters(decoder, mesh)
+    held = memory.resident(sizes, compute_bytes=width)
+    if all(stage.update.offload_optimizer for stage in stages.values()):
+        del held["optimizer"]
+    # Each host has an engine of its own.
+    local = devices // hosts
+    _divides("engine.slots", config.engine.slots, local)
+    engine = memory.engine(decoder, config.engine, devices=local, compute_bytes=width)
+    weights = {
+        "compute copies": width * sizes.sharded,
+        "sampler weights": engine["sampler weights"],
+        "activations": width * sizes.largest,
+    }
+    yield program(
+        name="trainer: new weights for rollouts",
+        kinds=held | weights,
+        remedy="raise placement.trainer.mesh.fsdp",
+    )
+    yield program(
+        name="trainer: rollouts",
+        kinds=held | engine,
+        remedy="lower engine.slots or engine.cache_tokens",
+        token_bytes=memory.cache_bytes(decoder, compute_bytes=width),
+    )
+
+
+def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
+    """The engines of the inference process, unless another server is used."""
+    served, placement = config.inference, config.placement.inference
+    if served.url:
+        return
+    _divides("inference.engine.slots", served.engine.slots, placement.replicas)
+    each = memory.engine(
+        decoder,
+        served.engine,
+        devices=placement.replicas,
+        compute_bytes=INFERENCE_BYTES,
+    )
+    # The previous Solver, and the judge unless another server has it.
+    models = 1 if served.judge_url else 2
+    yield Program(
+        name=f"inference: {models} models",
+        limit=_limit(placement),
+        kinds={kind: models * size for kind, size in each.items()},
+        remedy="lower inference.engine.slots or inference.engine.cache_tokens",
+        token_bytes=memory.cache_bytes(decoder, compute_bytes=INFERENCE_BYTES),
+    )
+
+
+def _limit(process: ProcessConfig) -> float:
+    fraction = process.memory_fraction
+    return GIGA * process.memory_gb * (JAX_FRACTION if fraction is None else fraction)
+
+
+def _divides(name: str, value: int, devices: int) -> None:
+    if value % devices:
+        raise UserError(
+            f"{name}={value}: is split over {devices} devices: make it a multiple of "
+            f"{devices}"
+        )

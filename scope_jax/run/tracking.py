@@ -1,0 +1,277 @@
+"""What a run writes and shows while it runs: metrics, TensorBoard, bars, tables.
+
+``metrics.jsonl`` is the record: one JSON object per line, in the order of the run. When
+a run resumes, lines after the point of resumption are dropped, so that the file of an
+interrupted run equals that of an uninterrupted one. TensorBoard files are a copy of it.
+Nothing here changes what is computed. Wall-clock figures are named ``time/..`` or
+``perf/..``, so that they can be left out where two runs are compared.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich import progress as bars
+from rich.console import Console
+from rich.logging import RichHandler
+
+from scope_jax.config import TrackingConfig
+from scope_jax.system.files import text_lines, write_text
+
+STAGES = ("challenger", "tasks", "solver", "evaluation")
+"""Stages in the order in which an iteration goes through them."""
+
+console = Console(stderr=True)
+log = logging.getLogger("scope_jax")
+
+_NOISY = (
+    "jax",
+    "absl",
+    "orbax",
+    "httpx",
+    "httpcore",
+    "uvicorn",
+    "tensorboardX",
+    "faiss",
+)
+
+
+def setup_logging(*, verbose: bool = False) -> None:
+    """Clear log lines on stderr; libraries speak only from warnings on."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(
+            console=console,
+            show_path=False,
+            show_level=False,
+            log_time_format="%H:%M:%S",
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # XLA's C++ side: errors only; read when its library is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def read(run_dir: Path) -> list[dict[str, Any]]:
+    """All records of a run, without a last line whose writing was interrupted."""
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records = []
+    for line in text_lines(path):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class Tracker:
+    """Metrics of one run.
+
+    Args:
+      run_dir: run folder; ``metrics.jsonl`` and ``tb/`` are inside.
+      config: what is written and shown.
+    """
+
+    def __init__(self, run_dir: Path, config: TrackingConfig | None = None):
+        self.config = config or TrackingConfig()
+        self.run_dir = Path(run_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._path = self.run_dir / "metrics.jsonl"
+        self._boards: dict[str, Any] = {}
+        self.records: list[dict[str, Any]] = []
+        self._restart(read(self.run_dir))
+
+    def log(
+        self, metrics: Mapping[str, float], *, iteration: int, stage: str, step: int
+    ) -> None:
+        """Appends one record.
+
+        Args:
+          metrics: flat, slash names; NaN is written as null.
+          iteration: from 1.
+          stage: one of `STAGES`.
+          step: the stage's step (or batch) that the metrics belong to.
+        """
+        record: dict[str, Any] = {"iteration": iteration, "stage": stage, "step": step}
+        record |= {name: _number(value) for name, value in sorted(metrics.items())}
+        record["time/unix"] = round(time.time(), 3)
+        self.records.append(record)
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self._board(record)
+
+    def rewind(self, iteration: int, stage: str, step: int) -> None:
+        """Drops the records after a step that a run resumes from.
+
+        Args:
+          step: last step whose record stays; 0 drops all of this stage.
+        """
+        last = _position(iteration, stage, step)
+        kept = [r for r in self.records if _position_of(r) <= last]
+        if len(kept) < len(self.records):
+            self._restart(kept)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        for writer in self._boards.values():
+            writer.close()
+        self._boards.clear()
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def of(self, iteration: int, stage: str) -> list[dict[str, Any]]:
+        """Records of one stage of one iteration."""
+        return [
+            r
+            for r in self.records
+            if r["iteration"] == iteration and r["stage"] == stage
+        ]
+
+    @contextmanager
+    def stage(
+        self, iteration: int, stage: str, *, total: int, done: int = 0
+    ) -> Iterator["StageProgress"]:
+        """Shows the progress of a stage: bars on a terminal, lines elsewhere.
+
+        Args:
+          total: steps (or tasks) of the stage; ``done`` of them are there already.
+        """
+        name = f"iteration {iteration} {stage}"
+        if not (self.config.progress and console.is_terminal):
+            yield StageProgress(name, total, done, None)
+            return
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=24),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("{task.fields[shown]}"),
+        )
+        with bars.Progress(*columns, console=console) as display:
+            yield StageProgress(name, total, done, display)
+
+    def _restart(self, records: list[dict[str, Any]]) -> None:
+        """Makes the files hold exactly these records."""
+        if self.records or self._boards:
+            self.close()
+        write_text(self._path, "".join(json.dumps(r) + "\n" for r in records))
+        self._file = self._path.open("a", encoding="utf-8")
+        shutil.rmtree(self.run_dir / "tb", ignore_errors=True)
+        self.records = []
+        for record in records:
+            self.records.append(record)
+            self._board(record)
+
+    def _board(self, record: dict[str, Any]) -> None:
+        """Copies a record to TensorBoard, one curve per stage over all iterations."""
+        if not self.config.tensorboard:
+            return
+        stage = record["stage"]
+        if stage not in self._boards:
+            from tensorboardX import SummaryWriter
+
+            folder = self.run_dir / "tb" / stage
+            self._boards[stage] = SummaryWriter(str(folder), write_to_disk=True)
+        step = sum(r["stage"] == stage for r in self.records)
+        for name, value in record.items():
+            if "/" in name and value is not None and name != "time/unix":
+                self._boards[stage].add_scalar(name, value, step, record["time/unix"])
+        self._boards[stage].flush()
+
+
+class StageProgress:
+    """The bars of one stage: one for its steps, one for the work inside a step."""
+
+    def __init__(self, name: str, total: int, done: int, display: bars.Progress | None):
+        self.name, self.total, self.done = name, total, done
+        self.display = display
+        self._inner: bars.TaskID | None = None
+        if display is not None:
+            self._outer = display.add_task(name, total=total, completed=done, shown="")
+
+    def advance(self, metrics: Mapping[str, float], n: int = 1) -> None:
+        """One step (or ``n`` tasks) done, with its metrics; rewards are shown."""
+        self.done += n
+        shown = _summary(metrics)
+        if self.display is None:
+            log.info("%s %d/%d  %s", self.name, self.done, self.total, shown)
+            return
+        self.display.update(self._outer, completed=self.done, shown=shown)
+        if self._inner is not None:
+            self.display.update(self._inner, visible=False)
+
+    def inside(self, what: str, done: int, total: int, **shown: float) -> None:
+        """Work inside the current step, such as ``inside("rollouts", 3, 16)``."""
+        if self.display is None:
+            return
+        if self._inner is None:
+            self._inner = self.display.add_task("", total=total, shown="")
+        self.display.update(
+            self._inner,
+            description=f"  {what}",
+            completed=done,
+            total=total,
+            visible=True,
+            shown=_summary(shown),
+        )
+
+
+def format_number(value: float | None) -> str:
+    """A number as people read it; a dash where there is none."""
+    if value is None:
+        return "-"
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _summary(metrics: Mapping[str, float]) -> str:
+    """The rewards among the metrics, and what else was given without a slash."""
+    parts = []
+    for name, value in metrics.items():
+        if isinstance(value, str):
+            parts.append(f"{name} {value}")
+        elif "/" not in name:
+            parts.append(f"{name} {format_number(_number(value))}")
+        elif name.startswith("reward/") and not name.endswith(("/min", "/max", "/std")):
+            label = name.removeprefix("reward/").removesuffix("/mean")
+            label = "reward" if label in ("mean", "total") else label
+            parts.append(f"{label} {format_number(_number(value))}")
+    return "  ".join(parts)
+
+
+def _number(value: Any) -> float | int | None:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or value is None:
+        return None if value is None else int(value)
+    return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def _position(iteration: int, stage: str, step: int) -> tuple[int, int, int]:
+    return iteration, STAGES.index(stage), step
+
+
+def _position_of(record: Mapping[str, Any]) -> tuple[int, int, int]:
+    return _position(record["iteration"], record["stage"], record["step"])

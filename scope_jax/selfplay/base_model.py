@@ -1,0 +1,51 @@
+"""Weights in and out: the base model, and folders of the same shape."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from models import hf
+from models.chat import ChatRenderer
+from models.config import DecoderConfig
+from rl.learner.optimizer import Params
+from scope_jax.system.hosts import Hosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """Where weights come from and go to; holds none itself.
+
+    Attributes:
+      path: folder of the base model in Hugging Face format.
+      tokenizer, renderer: of all three roles.
+      decoder: the shape that all weights of a run have.
+      mesh: of all trainer processes.
+      hosts: these processes.
+    """
+
+    path: str
+    tokenizer: Any
+    renderer: ChatRenderer
+    decoder: DecoderConfig
+    mesh: Mesh
+    hosts: Hosts
+
+    def load(self, path: str | None = None, *, dtype: Any = "float32") -> Params:
+        """A folder's parameters (default: the base model's), sharded over the mesh."""
+        return hf.load(path or self.path, mesh=self.mesh, dtype=dtype)[1]
+
+    def export(self, folder: Path, params: Params) -> None:
+        """Writes weights as a Hugging Face folder, which other programs read too."""
+        params = self.hosts.local_copy(params, self.mesh)
+        self.hosts.from_leader(
+            lambda: hf.save(
+                folder,
+                self.decoder,
+                params,
+                tokenizer=self.tokenizer,
+                template=self.renderer.template,
+                stop_ids=self.renderer.stop_ids,
+            )
+        )

@@ -1,0 +1,101 @@
+"""From passages to Challenger prompts: document, task type, number of searches.
+
+The corpus in a seeded permutation, the document cut to its first tokens, a task type
+and a number of search turns drawn for every prompt (spec 11.1).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from models.chat import ChatRenderer
+from retrieval.passages import Passages
+from scope_jax.config import Config
+from scope_jax.method import draws
+from scope_jax.method.types import Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChallengerPrompt:
+    """What one Challenger prompt is made from; ``index`` counts from 0."""
+
+    index: int
+    document: Document
+    task_type: str
+    searches: int
+
+
+def document_text(title: str, text: str) -> str:
+    """A document as the Challenger reads it: title, then the passage's first line."""
+    first_line = text.split("\n", 1)[0]
+    return f"(Title: {title})\n{first_line}\n"
+
+
+def cut_tokens(text: str, limit: int, renderer: ChatRenderer) -> str:
+    """The first ``limit`` tokens of ``text``, decoded; unchanged if it has no more."""
+    ids = renderer.encode_text(text)
+    return text if len(ids) <= limit else renderer.decode(ids[:limit])
+
+
+def truncator(
+    limit: int, unit: Literal["tokens", "characters"], renderer: ChatRenderer
+) -> Callable[[str], str]:
+    """Cuts tool text to ``limit`` tokens or characters and says so (spec 2.5)."""
+
+    def cut(text: str) -> str:
+        short = text[:limit]
+        if unit == "tokens":
+            short = cut_tokens(text, limit, renderer)
+        return text if short == text else short + "...(truncated)"
+
+    return cut
+
+
+def challenger_prompts(
+    passages: Passages,
+    renderer: ChatRenderer,
+    *,
+    count: int,
+    seed: int,
+    config: Config,
+    draw_seed: int | None = None,
+    offset: int = 0,
+    only: Sequence[int] | None = None,
+) -> list[ChallengerPrompt]:
+    """Challenger prompts ``offset .. offset + count`` of the corpus's permutation.
+
+    Args:
+      passages: the corpus.
+      renderer: of the policy, whose tokenizer cuts the documents (spec Q50).
+      count: how many prompts there are.
+      seed: of the permutation.
+      config: the schedule of searches, the task types, the limit of a document.
+      draw_seed: of the schedule and the task types; ``seed`` if not given.
+      offset: where in the permutation they start; past its end it starts over.
+      only: make just these (documents are cut only where they are used).
+    """
+    draw_seed = seed if draw_seed is None else draw_seed
+    permutation = np.random.default_rng(seed).permutation(len(passages))
+    searches = draws.search_schedule(config.challenger.schedule, count, draw_seed)
+    types = draws.task_types(
+        count, draw_seed, short_form_qa_ratio=config.challenger.short_form_qa_ratio
+    )
+    made = []
+    for index in map(int, range(count) if only is None else only):
+        passage = passages[int(permutation[(offset + index) % len(permutation)])]
+        text = cut_tokens(
+            document_text(passage.title, passage.text),
+            config.documents.max_tokens,
+            renderer,
+        )
+        made.append(
+            ChallengerPrompt(
+                index=index,
+                document=Document(id=str(passage.id), title=passage.title, text=text),
+                task_type=types[index],
+                searches=searches[index],
+            )
+        )
+    return made

@@ -1,0 +1,119 @@
+"""The judge's three jobs: rubrics for a task, gates on it, grades of an answer.
+
+What is asked and how it is read is in ``method.judge``; here are the calls. All that
+can run together do.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from rl.engine.sampling import seed64
+from scope_jax.method import challenger, judge
+from scope_jax.method.judge import RubricsParse, Stage
+from scope_jax.method.types import Grade, Rubric
+from scope_jax.selfplay.rollouts import Seed
+from scope_jax.selfplay.world import World
+
+
+class Judging:
+    """Asks the judge on behalf of one stage, whose settings hold."""
+
+    def __init__(self, world: World, stage: Stage):
+        self._world, self.stage = world, stage
+        self._config, self._compat = world.config.judge, world.config.compat
+
+    async def rubrics(
+        self, task: str, task_type: str, documents: str, seed: Seed
+    ) -> tuple[RubricsParse, str]:
+        """Rubrics for a task, and the judge's own words."""
+        config = self._config
+        raw = await self._world.judge(
+            self._world.prompts.rubric(self._shown(task), task_type, documents),
+            temperature=config.rubric_temperature,
+            max_tokens=config.rubric_tokens_tasks
+            if self.stage == "tasks"
+            else config.rubric_tokens,
+            seed64=seed64(*seed, "rubrics"),
+        )
+        return judge.parse_rubrics(raw, compat=self._compat), raw
+
+    async def gates(
+        self, task: str, task_type: str, document: str, seed: Seed
+    ) -> tuple[dict[str, int | None], dict[str, str]]:
+        """Every gate's score, None where it can't be read, and the judge's words."""
+        config = self._config
+        short = task_type == challenger.SHORT and self.stage == "challenger"
+
+        async def ask(name: str) -> tuple[int | None, str]:
+            if short and name == "source_relevance":  # passes by itself (spec 8)
+                return 1, ""
+            raw = await self._world.judge(
+                self._world.prompts.gate(name, task=task, document=document),
+                temperature=config.gate_temperature,
+                max_tokens=config.gate_tokens,
+                seed64=seed64(*seed, "gate", name),
+            )
+            return judge.parse_gate(raw, compat=self._compat), raw
+
+        answers = await asyncio.gather(*map(ask, config.gates))
+        asked = dict(zip(config.gates, answers, strict=True))
+        return (
+            {name: score for name, (score, _) in asked.items()},
+            {name: raw for name, (_, raw) in asked.items()},
+        )
+
+    async def grade(
+        self, task: str, answer: str, rubrics: Sequence[Rubric], seed: Seed
+    ) -> tuple[Grade, ...]:
+        """One grade per rubric; an unreadable one is asked for once more (spec 7)."""
+        config, prompts = self._config, self._world.prompts
+        conversations = judge.grade_prompts(
+            prompts, self._shown(task), answer, rubrics, thinking=config.thinking
+        )
+
+        async def once(number: int, attempt: int, messages: Sequence[dict]) -> Grade:
+            raw = await self._world.judge(
+                messages,
+                temperature=getattr(config.grade_temperature, self.stage),
+                max_tokens=config.grade_tokens,
+                seed64=seed64(*seed, "grade", number, attempt),
+            )
+            score = judge.parse_grade(raw, compat=self._compat)
+            return Grade(score=score, raw=raw)
+
+        async def ask(number: int, messages: Sequence[dict[str, Any]]) -> Grade:
+            first = await once(number, 0, messages)
+            if first.score is not None or not config.retry:
+                return first
+            second = await once(number, 1, prompts.grade_retry(messages, first.raw))
+            return Grade(
+                score=second.score, raw=second.raw, retried=True, first_raw=first.raw
+            )
+
+        return tuple(
+            await asyncio.gather(*(ask(i, m) for i, m in enumerate(conversations)))
+        )
+
+    def _shown(self, task: str) -> str:
+        """The task as the judge sees it; the reference hid it in stage 2 (spec Q3)."""
+        hidden = self.stage == "tasks" and self._world.config.compat.empty_task_prompt
+        return "" if hidden else task
+
+
+def grade_json(grade: Grade) -> dict[str, Any]:
+    """A grade and the judge's own words, as a person reads them in a trace."""
+    shown: dict[str, Any] = {"score": grade.score, "raw": grade.raw}
+    if grade.retried:
+        shown |= {"asked_again_after": grade.first_raw}
+    return shown
+
+
+def grade_metrics(grades: Sequence[Grade]) -> dict[str, float]:
+    """How readable a rollout's grades were; nothing if there were none."""
+    if not grades:
+        return {}
+    return {
+        "judge/unparseable": sum(g.score is None for g in grades) / len(grades),
+        "judge/retried": sum(g.retried for g in grades) / len(grades),
+    }

@@ -1,0 +1,90 @@
+"""What a step measures: time, engine work, compilations, means over its rollouts."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from rl.engine import counters
+from scope_jax.selfplay.policy_engine import PolicyEngine
+from scope_jax.selfplay.rollouts import Rollout
+from scope_jax.selfplay.serving import Serving
+from scope_jax.system.compilation import Compilations
+from scope_jax.system.hosts import Hosts
+
+
+class StepMeter:
+    """Measures one step after another.
+
+    ``start``, then ``lap`` at the end of each part, then ``finish``.
+    """
+
+    def __init__(self, engine: PolicyEngine, serving: Serving, hosts: Hosts):
+        self._engine, self._serving, self._hosts = engine, serving, hosts
+        self._compilations = Compilations()
+
+    def start(self) -> None:
+        """A step begins."""
+        self._compiled_before = self._compilations.count
+        self._last, self._laps = time.monotonic(), {}
+
+    def lap(self, name: str) -> float:
+        """Seconds since the last lap; they become ``time/NAME``."""
+        now = time.monotonic()
+        self._laps[name] = now - self._last
+        self._last = now
+        return self._laps[name]
+
+    async def engine_work(self, *, alone: bool = False) -> dict[str, float]:
+        """Metrics of what all engines have done since this was asked last.
+
+        Args:
+          alone: only this process has worked; the others do not ask.
+        """
+        own, served = await self._engine.work(), await self._serving.work()
+        every = [own] if alone else self._hosts.all_gather(own)
+        return counters.metrics(every, served)
+
+    def finish(self) -> dict[str, float]:
+        """The step's times and compilations as metrics."""
+        compiled = self._compilations.count - self._compiled_before
+        times = {f"time/{name}": seconds for name, seconds in self._laps.items()}
+        return times | {"perf/compilations": float(compiled)}
+
+
+def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Means over a step's rollouts, and how the rewards spread."""
+    rewards = np.array([rollout.reward for rollout in rollouts])
+    groups = np.array([rollout.group for rollout in rollouts])
+    spread = [np.ptp(rewards[groups == group]) > 0 for group in np.unique(groups)]
+    metrics = {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/min": float(rewards.min()),
+        "reward/max": float(rewards.max()),
+        "reward/groups_that_differ": float(np.mean(spread)),
+        "rollout/tokens": float(sum(one.sampled_tokens for one in rollouts)),
+        "rollout/turns": _mean(one.turns for one in rollouts),
+    }
+    for reason in ("done", "turns", "length", "error"):
+        metrics[f"rollout/finished_{reason}"] = _mean(
+            one.finish_reason == reason for one in rollouts
+        )
+    for key in sorted({key for one in rollouts for key in one.metrics}):
+        values = np.array([one.metrics.get(key, np.nan) for one in rollouts])
+        if np.isfinite(values).any():
+            metrics[key] = float(np.nanmean(values))
+    return metrics | error_counts(error for one in rollouts for error in one.errors)
+
+
+def error_counts(errors: Iterable[str]) -> dict[str, float]:
+    """How often each class of error occurred, as metrics; one that did not has none."""
+    return {
+        f"errors/{error.replace(' ', '_')}": float(count)
+        for error, count in sorted(Counter(errors).items())
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,114 @@
+"""The live parts of a run, each with one owner: made here, handed to the stages."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from models import hf
+from models.chat import ChatRenderer
+from models.sharding import make_mesh
+from retrieval.search import open_passages
+from scope_jax.config import Config
+from scope_jax.method import prompts
+from scope_jax.run.folder import RunFolder
+from scope_jax.run.tracking import Tracker
+from scope_jax.selfplay.base_model import BaseModel
+from scope_jax.selfplay.metering import StepMeter
+from scope_jax.selfplay.serving import Serving
+from scope_jax.selfplay.trainer import Trainer
+from scope_jax.selfplay.world import World
+from scope_jax.small_world.assets import resolve
+from scope_jax.system.compilation import keep_programs
+from scope_jax.system.hosts import Hosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a stage works with.
+
+    Attributes:
+      folder: where results are written, and which stages are done.
+      tracker: metrics and progress.
+      hosts: the trainer's processes.
+      world: what the players reach.
+      serving: the inference process.
+      trainer: weights, updates and checkpoints.
+      meter: what a step costs.
+      profile: steps of each training stage, from its second on, to trace.
+    """
+
+    folder: RunFolder
+    tracker: Tracker
+    hosts: Hosts
+    world: World
+    serving: Serving
+    trainer: Trainer
+    meter: StepMeter
+    profile: int = 0
+
+    def serve_previous_solver(self, iteration: int) -> None:
+        """Makes ``solver`` on the server the Solver of the iteration before."""
+        path = self.world.config.model.path
+        if iteration > 1:
+            path = str(self.folder.export(iteration - 1, "solver").absolute())
+        self.serving.load_solver(path)
+
+
+@contextlib.contextmanager
+def open_parts(
+    config: Config,
+    folder: RunFolder,
+    tracker: Tracker,
+    hosts: Hosts,
+    *,
+    profile: int = 0,
+) -> Iterator[Parts]:
+    """Loads this process's model while the inference process loads its own.
+
+    Raises:
+      UserError: one line for the user.
+    """
+    config = resolve(config)
+    prompt_set = prompts.load(config.prompts, config.tool_format)
+    tokenizer = hf.load_tokenizer(config.model.path)
+    renderer = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
+    keep_programs()
+    with contextlib.ExitStack() as stack:
+        serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
+        passages = open_passages(config.retrieval)
+        shape = config.placement.trainer.mesh
+        mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
+        decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
+        hosts.check_mesh(mesh)
+        base = BaseModel(
+            path=config.model.path,
+            tokenizer=tokenizer,
+            renderer=renderer,
+            decoder=decoder,
+            mesh=mesh,
+            hosts=hosts,
+        )
+        trainer = Trainer(config, folder, base, weights)
+        del weights
+        stack.callback(trainer.engine.close)
+        serving.connect()
+        world = World(
+            config=config,
+            prompts=prompt_set,
+            renderer=renderer,
+            passages=passages,
+            policy=trainer.engine.complete,
+            solver=serving.solver,
+            judge=serving.judge,
+            search=serving.search,
+        )
+        yield Parts(
+            folder=folder,
+            tracker=tracker,
+            hosts=hosts,
+            world=world,
+            serving=serving,
+            trainer=trainer,
+            meter=StepMeter(trainer.engine, serving, hosts),
+            profile=profile,
+        )

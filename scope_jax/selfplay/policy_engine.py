@@ -1,0 +1,54 @@
+"""The trainer's own engine: it plays the policy in training."""
+
+import asyncio
+import logging
+
+from rl.engine.config import EngineConfig
+from rl.engine.counters import Meter, Totals, totals
+from rl.engine.engine import Engine
+from rl.engine.programs import describe
+from rl.engine.thread import EngineThread
+from rl.learner.optimizer import Params
+from rl.records import Completion, Request
+from scope_jax.selfplay.base_model import BaseModel
+
+log = logging.getLogger("scope_jax")
+
+
+class PolicyEngine:
+    """An engine on this process's devices whose weights are swapped between updates."""
+
+    def __init__(self, base: BaseModel, params: Params, config: EngineConfig):
+        self._base, self._meter = base, Meter()
+        engine = Engine(
+            base.hosts.local_copy(params, base.mesh),
+            base.decoder,
+            base.tokenizer,
+            config,
+            mesh=base.hosts.local_mesh(base.mesh),
+        )
+        log.info("engine: %s", describe(engine.compile()))
+        self._thread = EngineThread(engine)
+
+    async def complete(self, request: Request) -> Completion:
+        """A completion of the policy."""
+        return await asyncio.wrap_future(self._thread.complete(request))
+
+    def use(self, params: Params | None) -> None:
+        """Gives the engine new weights (in the compute dtype).
+
+        None takes them and the cache away: while an update runs, their memory is needed
+        elsewhere.
+        """
+        params = self._base.hosts.local_copy(params, self._base.mesh)
+        swapped = self._thread.call(lambda e: e.set_params(params), when_idle=True)
+        swapped.result()
+
+    async def work(self) -> Totals:
+        """What the engine has done since this was asked last; empty the first time."""
+        now = await asyncio.wrap_future(self._thread.call(totals))
+        return self._meter.since({"own": now}).get("own", {})
+
+    def close(self) -> None:
+        """Stops the engine's thread."""
+        self._thread.close()

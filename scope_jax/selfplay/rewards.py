@@ -1,0 +1,198 @@
+"""A rollout's reward: what to ask the judge and the previous Solver, and when.
+
+The formulas are in ``method.challenger`` and ``method.solver``; here are the calls
+between them (spec 9.2, 10).
+"""
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from scope_jax.method import challenger, judge, solver
+from scope_jax.method.challenger_output import TaskParse
+from scope_jax.method.formats import Reward
+from scope_jax.method.judge import RubricsParse
+from scope_jax.method.types import Grade, Task
+from scope_jax.selfplay.attempts import Attempt, play_attempts
+from scope_jax.selfplay.documents import ChallengerPrompt
+from scope_jax.selfplay.judging import Judging, grade_json, grade_metrics
+from scope_jax.selfplay.rollouts import Rollout
+from scope_jax.selfplay.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReview:
+    """What judge and previous Solver make of a task, as far as they were asked.
+
+    Attributes:
+      rubrics, rubrics_raw: what the judge wrote, parsed and in its own words.
+      gates, gates_raw: each gate's score, and the judge's own words.
+      attempts: graded rollouts of the previous Solver.
+    """
+
+    rubrics: RubricsParse | None = None
+    rubrics_raw: str = ""
+    gates: Mapping[str, int | None] = field(default_factory=dict)
+    gates_raw: Mapping[str, str] = field(default_factory=dict)
+    attempts: Sequence[Attempt] = ()
+
+
+async def reward_challenger(
+    world: World, rollout: Rollout, prompt: ChallengerPrompt
+) -> Rollout:
+    """A Challenger's rollout with its reward (spec 9.2); asks only what it needs."""
+    config = world.config
+    assessment = challenger.assess(
+        rollout.scored,
+        prompt.searches,
+        config.tool_format,
+        task_type=prompt.task_type,
+        compat=config.compat,
+    )
+    review = TaskReview()
+    if assessment.value > 0 and assessment.parse.valid:
+        review = await _review(world, rollout, prompt, assessment.parse)
+    attempts, rubrics = review.attempts, review.rubrics
+    short = prompt.task_type == challenger.SHORT
+    reward = challenger.reward(
+        config.challenger,
+        assessment,
+        searches=prompt.searches,
+        rubrics=rubrics,
+        gates=review.gates,
+        grades=[attempt.scores for attempt in attempts],
+        matches=[a.match for a in attempts] if short and attempts else None,
+        judge=config.judge,
+    )
+    return _rewarded(
+        rollout,
+        reward,
+        asked={"task_type": prompt.task_type, "asked_searches": prompt.searches},
+        verdicts={
+            "rubrics": [r.text for r in rubrics.rubrics] if rubrics else [],
+            "rubrics_raw": review.rubrics_raw,
+            "gates_raw": review.gates_raw,
+            "attempts": [attempt.json() for attempt in attempts],
+        },
+        metrics={
+            "rollout/solver_turns": mean(a.turns for a in attempts),
+            "rollout/solver_searches": mean(a.searches for a in attempts),
+            **grade_metrics([g for a in attempts for g in a.grades or ()]),
+        },
+    )
+
+
+async def _review(
+    world: World, rollout: Rollout, prompt: ChallengerPrompt, parse: TaskParse
+) -> TaskReview:
+    """Rubrics and gates together; attempts only at a task that has passed both."""
+    config, seed = world.config, rollout.seed
+    judging = Judging(world, "challenger")
+    document, task_type = prompt.document.text, prompt.task_type
+    documents = judge.documents_text(document, rollout.passages)
+    (rubrics, rubrics_raw), (gates, gates_raw) = await asyncio.gather(
+        judging.rubrics(parse.task, task_type, documents, seed),
+        judging.gates(parse.task, task_type, document, seed),
+    )
+    attempts: Sequence[Attempt] = ()
+    if rubrics.valid and judge.gates_pass(gates, config.judge.required_gates):
+        attempts = await play_attempts(
+            world,
+            judging,
+            parse.task,
+            rubrics.rubrics,
+            config.challenger.rollouts,
+            seed,
+            target=parse.reference_answer if task_type == challenger.SHORT else None,
+        )
+    return TaskReview(
+        rubrics=rubrics,
+        rubrics_raw=rubrics_raw,
+        gates=gates,
+        gates_raw=gates_raw,
+        attempts=attempts,
+    )
+
+
+async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
+    """A Solver's rollout with its reward (spec 10)."""
+    config = world.config
+    assessment = solver.assess(
+        config.solver,
+        rollout.scored,
+        config.tool_format,
+        encode=world.renderer.encode_text,
+        decode=world.renderer.decode,
+    )
+    grades: tuple[Grade, ...] = ()
+    if assessment.graded is not None and task.target is None:
+        grades = await Judging(world, "solver").grade(
+            task.text, assessment.graded, task.rubrics, rollout.seed
+        )
+    reward = solver.reward(
+        config.solver,
+        assessment,
+        [grade.score for grade in grades],
+        len(task.rubrics),
+        judge=config.judge,
+        targets=() if task.target is None else (task.target,),
+    )
+    return _rewarded(
+        rollout,
+        reward,
+        asked={"task_uid": task.uid, "task_type": task.type},
+        verdicts={
+            "task": task.text,
+            "rubrics": [rubric.text for rubric in task.rubrics],
+            "judge": [grade_json(grade) for grade in grades],
+        },
+        metrics=grade_metrics(grades),
+    )
+
+
+_BEHAVIOUR = ("searches", "valid_actions", "answer_tokens", "answer_truncated")
+
+
+def _rewarded(
+    rollout: Rollout,
+    reward: Reward,
+    *,
+    asked: Mapping[str, Any],
+    verdicts: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> Rollout:
+    """The rollout with its reward, its parts as metrics, and all that led to it.
+
+    Args:
+      asked: what the prompt asked for.
+      verdicts: what the judge and the previous Solver said.
+      metrics: what else was measured.
+    """
+    parts = {
+        f"{'rollout' if key in _BEHAVIOUR else 'reward'}/{key}": value
+        for key, value in reward.parts.items()
+    }
+    return replace(
+        rollout,
+        reward=reward.value,
+        metrics=parts | {"rollout/ran_searches": rollout.searches, **metrics},
+        errors=reward.errors,
+        trace={
+            **asked,
+            "reward": reward.value,
+            "parts": reward.parts,
+            "errors": list(reward.errors),
+            "why": list(reward.why),
+            **reward.trace,
+            **verdicts,
+            "conversation": list(rollout.turn_log),
+        },
+    )
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean; NaN of nothing."""
+    found = list(values)
+    return sum(found) / len(found) if found else math.nan

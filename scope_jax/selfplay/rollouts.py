@@ -1,0 +1,236 @@
+"""Plays conversations to their end: one coroutine each, thousands at once.
+
+``method.conversation`` says what happens next, an engine (ours in this process, or a
+server's) samples, the retriever searches, a ``Transcript`` keeps the tokens. What is
+sampled depends on a conversation's own seed only, never on the order in which answers
+arrive.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from models.chat import ChatRenderer
+from rl.engine.sampling import seed64
+from rl.records import Datum, Request, SamplingParams
+from scope_jax.method import conversation, transcript
+from scope_jax.method.conversation import ConversationSpec, Finish, Generate, Search
+from scope_jax.method.formats import Message
+from scope_jax.method.transcript import RunningTranscript, Transcript
+from scope_jax.selfplay.documents import truncator
+from scope_jax.selfplay.world import Complete, World
+
+Seed = tuple[str | int, ...]
+"""What a random draw depends on: the run's seed, then what is drawn for."""
+
+
+def uid_of(seed: Seed) -> str:
+    """The name of what is drawn with ``seed``: all but the run's own."""
+    return "/".join(map(str, seed[1:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Token limits of a conversation.
+
+    Attributes:
+      context: prompt and response; a turn may not start at or beyond ``context - 1``.
+      response: tokens after the prompt that are trained on.
+      whole_turns: a turn only starts where all its tokens would fit (spec 11.2);
+        otherwise it gets what room is left.
+    """
+
+    context: int
+    response: int
+    whole_turns: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One finished conversation and, once it is rewarded, what it earned and why.
+
+    The update reads ``datums``, ``group`` and ``reward``; all else is for rewards,
+    metrics and people.
+
+    Attributes:
+      seed: of the conversation, the run's seed first.
+      messages: the conversation as role/content dictionaries, prompt included.
+      opening: how many of them were there at the start.
+      trained_messages: how many of them fit entirely within what is trained on.
+      datums: what an update trains on: one for append-only chat templates, one per turn
+        where a template rewrites history (spec 12.4); advantages still 0.
+      finish_reason: "done" (ended by its own rules), "turns", "length" or "error".
+      turns: assistant turns.
+      searches: queries that were run.
+      passages: text of every search result that was shown.
+      turn_log: one line per turn: what was read in it and what followed.
+      response_tokens: after the opening prompt, sampled or not.
+      sampled_tokens: over all turns.
+      group: index of the prompt within the step; the rollouts of a group share it.
+      role: "challenger" or "solver".
+      reward: what GRPO sees; NaN before it is rewarded.
+      metrics: numbers of this rollout, averaged over the step; NaN is left out.
+      errors: classes of errors in what model and judge wrote, counted over the step.
+      trace: how the reward came about, in words and numbers.
+    """
+
+    seed: Seed
+    messages: tuple[Message, ...]
+    opening: int
+    trained_messages: int
+    datums: tuple[Datum, ...]
+    finish_reason: Literal["done", "turns", "length", "error"]
+    turns: int
+    searches: int
+    passages: tuple[str, ...]
+    turn_log: tuple[dict[str, Any], ...]
+    response_tokens: int
+    sampled_tokens: int
+    group: int = 0
+    role: str = ""
+    reward: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    trace: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def uid(self) -> str:
+        """Names the rollout: ``iteration/stage/step/prompt/sample``."""
+        return uid_of(self.seed)
+
+    @property
+    def played(self) -> tuple[Message, ...]:
+        """The real prompt and what followed, without example turns before it."""
+        return self.messages[max(self.opening - 1, 0) :]
+
+    @property
+    def scored(self) -> tuple[Message, ...]:
+        """The prompt and the turns that a reward may read: those trained on whole.
+
+        What lies beyond the limit of a response is not there for the reference either
+        (spec 3.7, 9.1).
+        """
+        return self.messages[max(self.opening - 1, 0) : self.trained_messages]
+
+    def json(self) -> dict[str, Any]:
+        """The rollout as a person reads it: conversation, reward and why."""
+        return {
+            "uid": self.uid,
+            "group": self.group,
+            "role": self.role,
+            "reward": self.reward,
+            "finish_reason": self.finish_reason,
+            "messages": list(self.messages),
+            "trace": self.trace,
+            "metrics": {k: v for k, v in self.metrics.items() if math.isfinite(v)},
+            "tokens": self.sampled_tokens,
+        }
+
+
+async def converse(
+    world: World,
+    spec: ConversationSpec,
+    messages: Sequence[Message],
+    *,
+    complete: Complete,
+    sampling: SamplingParams,
+    limits: Limits,
+    seed: Seed,
+) -> Rollout:
+    """Plays one conversation from its opening ``messages`` to its end.
+
+    Args:
+      world: whose search is run, and whose chat template is used.
+      spec: its kind, tool format and rules.
+      messages: the opening messages.
+      complete: samples one completion.
+      sampling: temperature and the like; ``max_new_tokens`` is per turn.
+      limits: of the context and of what is trained on.
+      seed: of the conversation; each turn adds its number.
+    """
+    action: conversation.Action
+    state, action = conversation.start(spec, messages)
+    renderer = world.renderer
+    tokens = transcript.start(renderer, messages, spec.prompts.tools())
+    limit = min(limits.response, limits.context - len(tokens.prompt()))
+    trained = len(state.messages)
+    sampled = dropped = 0
+
+    def fits() -> bool:
+        return tokens.response_tokens - dropped <= limit
+
+    # ``tokens`` has exactly the messages before ``seen`` whenever a turn is requested.
+    while not isinstance(action, Finish):
+        seen = len(state.messages)
+        if isinstance(action, Search):
+            results = await world.search(action.queries)
+            cut = truncator(action.limit, action.unit, renderer)
+            state, action = conversation.observe(state, results, cut)
+        else:
+            if _slides(spec, tokens, limits):
+                dropped += tokens.keep_last(limits.response - 1)
+            request = _request(tokens.prompt(), action, renderer, sampling, limits)
+            if request is None:
+                action = Finish("length")
+                break
+            turn_seed = seed64(*seed, state.turns)
+            completion = await complete(replace(request, seed64=turn_seed))
+            sampled += len(completion.ids)
+            state, action = conversation.step(state, completion)
+            if len(state.messages) > seen:
+                spoken = state.messages[seen]
+                tokens.add_sampled(completion, spoken, state.last_text)
+                seen += 1
+                trained = seen if fits() else trained
+        if len(state.messages) > seen and not isinstance(action, Finish):
+            tokens.add_environment(state.messages[seen:])
+        trained = len(state.messages) if fits() else trained
+    if isinstance(tokens, RunningTranscript):
+        # Results behind the last turn may lie beyond the context (spec 3.7).
+        tokens.cut_response(limit)
+    return Rollout(
+        seed=seed,
+        messages=state.messages,
+        opening=state.opening,
+        trained_messages=trained,
+        datums=tokens.datums(uid_of(seed)),
+        finish_reason=action.reason,
+        turns=state.turns,
+        searches=state.searches,
+        passages=state.passages,
+        turn_log=state.turn_log,
+        response_tokens=tokens.response_tokens,
+        sampled_tokens=sampled,
+    )
+
+
+def _slides(spec: ConversationSpec, tokens: Transcript, limits: Limits) -> bool:
+    """Whether a full context loses its beginning; see ``Compat.sliding_context``."""
+    return (
+        spec.compat.sliding_context
+        and spec.tool_format == "search_r1"
+        and spec.kind not in ("difficulty", "task")
+        and isinstance(tokens, RunningTranscript)
+        and len(tokens.prompt()) >= limits.context - 1
+    )
+
+
+def _request(
+    prompt: tuple[int, ...],
+    action: Generate,
+    renderer: ChatRenderer,
+    sampling: SamplingParams,
+    limits: Limits,
+) -> Request | None:
+    """The request of a turn, or None: no room is left in the context."""
+    wanted = sampling.max_new_tokens
+    room = limits.context - len(prompt) - 1
+    if room < 1 or (limits.whole_turns and len(prompt) + wanted > limits.context):
+        return None
+    return Request(
+        ids=prompt,
+        sampling=replace(sampling, max_new_tokens=min(wanted, room)),
+        stop=action.stop,
+        stop_ids=renderer.stop_ids,
+    )

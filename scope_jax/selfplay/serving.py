@@ -1,0 +1,160 @@
+"""The inference process as the trainer uses it: judge, previous Solver and search."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from models import hf
+from models.chat import ChatRenderer
+from models.errors import UserError
+from retrieval.search import format_passages
+from rl.engine.counters import Meter, Totals
+from rl.records import Completion, Request, SamplingParams
+from scope_jax.config import Config
+from scope_jax.inference.client import (
+    Client,
+    InferenceError,
+    RequestRefused,
+    ServerUnavailable,
+)
+from scope_jax.inference.config import ModelSource
+from scope_jax.inference.supervisor import Supervisor
+from scope_jax.system.hosts import Hosts
+
+log = logging.getLogger("scope_jax")
+
+T = TypeVar("T")
+
+
+class Serving:
+    """Starts the inference process, asks it, and stops it; a context manager.
+
+    It starts in the background when the context is entered, so that the trainer can
+    load its own model meanwhile; ``connect`` waits for it.
+    """
+
+    def __init__(
+        self, config: Config, folder: Path, renderer: ChatRenderer, hosts: Hosts
+    ):
+        self._config, self._renderer, self._hosts = config, renderer, hosts
+        self._meter = Meter()
+        self._client: Client | None = None
+        inference, placement = config.inference, config.placement.inference
+        names = ["solver"] if inference.judge_url else ["judge", "solver"]
+        self.supervisor = Supervisor(
+            inference,
+            folder,
+            retrieval=None if inference.retrieval_url else config.retrieval,
+            models={name: ModelSource(path=config.model.path) for name in names},
+            environment=placement.environment(),
+            replicas=placement.replicas,
+        )
+
+    def __enter__(self) -> "Serving":
+        self._runner = asyncio.Runner()
+        self._starter = ThreadPoolExecutor(1)
+        if self._hosts.is_leader:
+            self._started = self._starter.submit(self.supervisor.start)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._client:
+            self._runner.run(self._client.close())
+        self.supervisor.stop()
+        self._starter.shutdown()
+        self._runner.close()
+
+    def connect(self) -> None:
+        """Waits until the inference process answers.
+
+        Raises:
+          UserError: it does not start.
+        """
+        url = self._hosts.from_leader(lambda: self._started.result())
+        url = self._hosts.reachable(url, self._config.inference.host)
+        self._client = Client(self._config.inference, url)
+        log.info("inference process: ready at %s", url)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end.
+
+        Raises:
+          UserError: the inference process is down for good, or refuses what this
+            configuration needs, such as a model that it does not serve.
+        """
+        self.supervisor.check()
+        try:
+            return self._runner.run(work)
+        except ServerUnavailable as error:
+            self.supervisor.check()
+            raise UserError(
+                f"inference process: {error}: see {self.supervisor.log_file}; the same "
+                "command resumes from the last checkpoint"
+            ) from error
+        except RequestRefused as error:
+            raise UserError(f"inference process: {error}") from error
+
+    def load_solver(self, path: str) -> None:
+        """Makes the weights of a folder the previous Solver."""
+
+        def load() -> None:
+            content = hf.content_hash(path)
+            self.run(self._client.load_model("solver", path, content))
+
+        self._hosts.from_leader(load)
+
+    async def solver(self, request: Request) -> Completion:
+        """A completion of the previous Solver."""
+        return await self._client.complete("solver", request)
+
+    async def judge(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed64: int,
+    ) -> str:
+        """What the judge says; the empty string if the prompt does not fit it."""
+        completion = await self._client.complete(
+            "judge",
+            Request(
+                ids=tuple(self._renderer.prompt_ids(messages)),
+                sampling=SamplingParams(
+                    temperature=temperature, max_new_tokens=max_tokens
+                ),
+                stop_ids=self._renderer.stop_ids,
+                seed64=seed64,
+            ),
+        )
+        return completion.text
+
+    async def search(self, queries: Sequence[str]) -> list[str]:
+        """For each query its passages as one text, or what went wrong (spec 2.4)."""
+        try:
+            found = await self._client.search(queries, self._config.retrieval.top_k)
+        except InferenceError as error:
+            log.warning("search failed: %s", error)
+            return [f"Search error: {type(error).__name__}"] * len(queries)
+        return [
+            format_passages([passage for passage, _ in hits])
+            if hits
+            else "Search error: no results"
+            for hits in found
+        ]
+
+    async def work(self) -> dict[str, Totals]:
+        """What each served model's engines have done since this was asked last.
+
+        The name is ``judge`` where the Solver's weights are the judge's. Empty the
+        first time, where the server does not say, and in all processes but the leader.
+        """
+        served = None
+        if self._hosts.is_leader:
+            models = tuple(self.supervisor.settings.models)
+            served = await self._client.engines(models)
+        done = self._meter.since(served)
+        return {name: one for (name, _), one in done.items()}

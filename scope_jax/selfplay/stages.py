@@ -1,0 +1,141 @@
+"""Stages 1 and 3: which prompts a training step has, and how a rollout is rewarded."""
+
+import logging
+from collections.abc import Sequence
+
+from models.errors import UserError
+from rl.learner import data_order
+from scope_jax.config import StageConfig
+from scope_jax.method.conversation import ConversationSpec
+from scope_jax.method.formats import Message
+from scope_jax.method.types import Task
+from scope_jax.selfplay.documents import ChallengerPrompt, challenger_prompts
+from scope_jax.selfplay.parts import Parts
+from scope_jax.selfplay.rewards import reward_challenger, reward_solver
+from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
+from scope_jax.selfplay.task_file import read_tasks
+from scope_jax.selfplay.training import TrainingStage, carry_over, train
+from scope_jax.selfplay.world import World
+
+log = logging.getLogger("scope_jax")
+
+DATA_SEED = 1  # of the training data's order (spec 1.3)
+
+
+def train_challenger(parts: Parts, iteration: int) -> None:
+    """Stage 1: rewarded where the previous Solver's score is near one half."""
+    world, config = parts.world, parts.world.config
+    settings, count = config.challenger_train, config.documents.rows
+    parts.serve_previous_solver(iteration)
+
+    def prompts(step: int) -> list[ChallengerPrompt]:
+        return challenger_prompts(
+            world.passages,
+            world.renderer,
+            count=count,
+            seed=challenger_seed(config.seed, iteration),
+            config=config,
+            only=_chosen(count, step, settings),
+        )
+
+    async def rollout(prompt: ChallengerPrompt, seed: Seed) -> Rollout:
+        spec = world.challenger_spec(
+            "challenger", prompt.searches, config.challenger.max_turns
+        )
+        played = await _play(world, settings, spec, _opening(world, prompt), seed)
+        return await reward_challenger(world, played, prompt)
+
+    for prompt in prompts((iteration - 1) * settings.steps + 1):
+        _check_prompt(world, prompt)
+    train(parts, iteration, TrainingStage("challenger", prompts, rollout))
+
+
+def train_solver(parts: Parts, iteration: int) -> None:
+    """Stage 3: rewarded for rubrics met, at a controlled length."""
+    world, config = parts.world, parts.world.config
+    settings = config.solver_train
+    tasks = _usable(world, read_tasks(parts.folder.tasks(iteration)))
+
+    def prompts(step: int) -> list[Task]:
+        return [tasks[index] for index in _chosen(len(tasks), step, settings)]
+
+    async def rollout(task: Task, seed: Seed) -> Rollout:
+        spec = world.solver_spec("solver")
+        opening = world.prompts.solver(task.text, config.solver.max_searches)
+        played = await _play(world, settings, spec, opening, seed)
+        return await reward_solver(world, played, task)
+
+    if tasks:
+        train(parts, iteration, TrainingStage("solver", prompts, rollout))
+    else:
+        log.warning(
+            "iteration %d: no task to train the Solver on, so it stays unchanged: see "
+            "tasks/ in the table above; lower tasks.low or raise tasks.high",
+            iteration,
+        )
+        carry_over(parts, iteration, "solver")
+
+
+def challenger_seed(seed: int, iteration: int) -> int:
+    """Seed of an iteration's Challenger prompts: 43, 45, 47 from 42 (spec 1.3)."""
+    return seed + 2 * (iteration - 1) + 1
+
+
+async def _play(
+    world: World,
+    settings: StageConfig,
+    spec: ConversationSpec,
+    messages: Sequence[Message],
+    seed: Seed,
+) -> Rollout:
+    """One rollout of the policy in training."""
+    return await converse(
+        world,
+        spec,
+        messages,
+        complete=world.policy,
+        sampling=settings.sampling,
+        limits=Limits(
+            context=settings.max_context_tokens, response=settings.max_response_tokens
+        ),
+        seed=seed,
+    )
+
+
+def _chosen(count: int, step: int, settings: StageConfig) -> Sequence[int]:
+    """Indices of a step's prompts; every iteration starts with its own ``count``."""
+    position = (step - 1) % settings.steps
+    return data_order.order(
+        count, seed=DATA_SEED, step=position, batch=settings.prompts_per_step
+    )
+
+
+def _opening(world: World, prompt: ChallengerPrompt) -> tuple[Message, ...]:
+    return world.prompts.challenger(
+        prompt.document.text, prompt.task_type, prompt.searches
+    )
+
+
+def _check_prompt(world: World, prompt: ChallengerPrompt) -> None:
+    """Refuses a Challenger prompt over the limit: its example or document is long."""
+    tokens = world.prompt_tokens(_opening(world, prompt))
+    limit = world.config.challenger_train.max_prompt_tokens
+    if tokens > limit:
+        raise UserError(
+            f"Challenger prompt of {tokens} tokens exceeds "
+            f"challenger_train.max_prompt_tokens={limit}: raise it, or lower "
+            "documents.max_tokens"
+        )
+
+
+def _usable(world: World, tasks: list[Task]) -> list[Task]:
+    """The tasks whose prompts fit the Solver's limit (spec Q28)."""
+    limit = world.config.solver_train.max_prompt_tokens
+    fitting = [task for task in tasks if world.solver_prompt_tokens(task.text) <= limit]
+    if len(fitting) < len(tasks):
+        log.warning(
+            "%d tasks have prompts over %d tokens and are left out",
+            len(tasks) - len(fitting),
+            limit,
+        )
+    return fitting

@@ -1,0 +1,153 @@
+"""What an update changes and needs: states, programs, reference, checkpoints."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from models import hf
+from rl.learner import checkpoint
+from rl.learner.losses import LossConfig
+from rl.learner.optimizer import Params
+from rl.learner.train_state import TrainState
+from rl.learner.update import Updater
+from rl.records import Datum
+from scope_jax.config import Config, StageConfig
+from scope_jax.run.folder import RunFolder
+from scope_jax.selfplay.base_model import BaseModel
+from scope_jax.selfplay.policy_engine import PolicyEngine
+from scope_jax.system.compilation import return_memory
+
+log = logging.getLogger("scope_jax")
+
+
+class Trainer:
+    """Trains both roles; each has weights, moments and a step count of its own.
+
+    Between updates the policy is on the engine, and during one it is not: the device
+    has no room for both.
+
+    Attributes:
+      engine: plays the policy in training.
+      reference: parameters of the base model on the mesh, in the compute dtype.
+    """
+
+    def __init__(
+        self, config: Config, folder: RunFolder, base: BaseModel, weights: Params
+    ):
+        self._config, self._folder, self._base = config, folder, base
+        self._updaters: dict[str, Updater] = {}
+        updater = self.updater("solver")
+        log.info(
+            "attention: %s in updates, cache blocks in rollouts", updater.attention
+        )
+        self.reference = updater.states.reference_params(weights)
+        self.engine = PolicyEngine(base, self.reference, config.engine)
+
+    def stage_config(self, role: str) -> StageConfig:
+        """Settings of a role's training stage."""
+        return getattr(self._config, f"{role}_train")
+
+    def updater(self, role: str) -> Updater:
+        """The compiled update of a role, made when first asked for."""
+        if role not in self._updaters:
+            stage = self.stage_config(role)
+            self._updaters[role] = Updater(
+                self._base.decoder,
+                loss_of(self._config, stage),
+                stage.optimizer,
+                stage.update,
+                self._base.mesh,
+                valid_vocab=hf.vocab_rows(self._base.tokenizer),
+            )
+        return self._updaters[role]
+
+    def begin(self, iteration: int, role: str) -> tuple[TrainState, int]:
+        """The state that a stage starts or resumes from, and the step it has reached.
+
+        The policy is on the engine, and every program of the update is compiled.
+        """
+        self.engine.use(None)  # another role's; its memory goes into the new state
+        state, step = self._restore(iteration, role)
+        self.updater(role).compile()
+        state = self._wait(role, state)
+        return_memory()
+        return state, step
+
+    def update(
+        self, role: str, state: TrainState, datums: Sequence[Datum]
+    ) -> tuple[TrainState, dict[str, float]]:
+        """One update of ``state``, which is donated; the engine gets the new policy.
+
+        Raises:
+          NonFiniteGradientError: training can't go on.
+        """
+        self.engine.use(None)
+        return_memory()
+        state, metrics = self.updater(role).update(state, self.reference, datums)
+        return self._wait(role, state), metrics
+
+    def save(self, iteration: int, role: str, step: int, state: TrainState) -> None:
+        """Writes a checkpoint; of those that are not permanent the newest is kept."""
+        checkpoint.save(
+            self._folder.checkpoints(iteration, role),
+            step,
+            state,
+            meta={"iteration": iteration, "role": role, "name": self._config.name},
+            keep=1,
+            keep_every=self._config.checkpoint.permanent_every,
+        )
+
+    def finish(self, iteration: int, role: str, state: TrainState) -> None:
+        """Ends a stage: the engine is emptied, the policy exported."""
+        self.engine.use(None)
+        params = self.updater(role).states.policy_params(state)
+        self._base.export(self._folder.export(iteration, role), params)
+
+    def carry_over(self, iteration: int, role: str) -> None:
+        """Ends a stage that has nothing to train on: its policy stays as it was."""
+        self.engine.use(None)
+        state, _ = self._restore(iteration, role)
+        self.save(iteration, role, iteration * self.stage_config(role).steps, state)
+        self.finish(iteration, role, state)
+
+    def use_trained(self, iteration: int, role: str) -> None:
+        """Puts the policy that a stage has trained on the engine."""
+        states = self.updater(role).states
+        folder = self._folder.checkpoints(iteration, role)
+        state, _, _ = checkpoint.restore(folder, states.abstract())
+        self.engine.use(states.policy_params(state))
+
+    def use_folder(self, path: str) -> None:
+        """Puts the weights of a Hugging Face folder on the engine."""
+        dtype = str(self.updater("solver").compute_dtype)
+        self.engine.use(self._base.load(path, dtype=dtype))
+
+    def _restore(self, iteration: int, role: str) -> tuple[TrainState, int]:
+        """From the stage's last checkpoint, the iteration before, or the base model."""
+        states = self.updater(role).states
+        own = self._folder.checkpoints(iteration, role)
+        # Asked once: a shared disk may show it to one process before another.
+        step = self._base.hosts.from_leader(lambda: checkpoint.latest(own))
+        if step is not None:
+            state, _, _ = checkpoint.restore(own, states.abstract(), step=step)
+            log.info("iteration %d %s: resumes from step %d", iteration, role, step)
+            return state, step
+        if iteration == 1:
+            return states.init(self._base.load()), 0
+        before = self._folder.checkpoints(iteration - 1, role)
+        state, _, step = checkpoint.restore(before, states.abstract())
+        return state, step
+
+    def _wait(self, role: str, state: TrainState) -> TrainState:
+        """The state as it waits for its next update; its policy is on the engine."""
+        states = self.updater(role).states
+        state = states.park(state)
+        self.engine.use(states.policy_params(state))
+        return state
+
+
+def loss_of(config: Config, stage: StageConfig) -> LossConfig:
+    """The stage's loss; the reference averages per micro-batch (spec Q20)."""
+    if config.compat.micro_batch_mean:
+        return replace(stage.loss, aggregation="micro_batch_mean")
+    return stage.loss

@@ -1,0 +1,216 @@
+"""The training loop, in order: rollouts, rewards, advantages, update, checkpoint.
+
+The same loop trains Challenger and Solver (spec 12); ``TrainingStage`` is what differs.
+Everything random is a function of the step, so a stage that was killed resumes from its
+last checkpoint as if nothing had happened.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from models.errors import UserError
+from rl.learner import agreement
+from rl.learner.advantages import group_advantages
+from rl.learner.packing import uid_order
+from rl.learner.update import NonFiniteGradientError
+from rl.records import Datum
+from scope_jax.selfplay.metering import step_metrics
+from scope_jax.selfplay.parts import Parts
+from scope_jax.selfplay.rollouts import Rollout, Seed
+from scope_jax.system.files import write_json_lines
+
+log = logging.getLogger("scope_jax")
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Called with (rollouts finished and rewarded, all rollouts of the step)."""
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """What differs between the stages that train.
+
+    Attributes:
+      role: "challenger" or "solver".
+      prompts: the prompts of a step; steps count from 1 over all iterations.
+      rollout: plays one rollout of a prompt with a seed, and rewards it.
+    """
+
+    role: str
+    prompts: Callable[[int], Sequence[Any]]
+    rollout: Callable[[Any, Seed], Awaitable[Rollout]]
+
+
+def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
+    """Trains a role for one iteration, from where it stopped, and exports it."""
+    trainer, hosts, meter, role = parts.trainer, parts.hosts, parts.meter, stage.role
+    config, name = trainer.stage_config(role), f"iter_{iteration}/{role}"
+    state, done = trainer.begin(iteration, role)
+    first, last = (iteration - 1) * config.steps, iteration * config.steps
+    parts.tracker.rewind(iteration, role, done)
+    parts.folder.record(name, status="running")
+    parts.serving.run(meter.engine_work())  # what came before belongs to no step
+    with parts.tracker.stage(
+        iteration, role, total=config.steps, done=done - first
+    ) as bar:
+        for step in range(done + 1, last + 1):
+            meter.start()
+            with _traced(parts, step - first, f"iter_{iteration}_{role}_{step}"):
+                # Rollouts and their rewards: every host plays its share of the groups.
+                def progress(finished: int, of: int) -> None:
+                    bar.inside("rollouts rewarded", finished, of)
+
+                played = parts.serving.run(
+                    play_step(parts, iteration, stage, step, progress)
+                )
+                rollouts = in_order(hosts.all_gather(played))
+                seconds = meter.lap("rollout")
+                file = parts.folder.rollouts(iteration, role, step)
+                if hosts.is_leader:
+                    write_json_lines(file, (rollout.json() for rollout in rollouts))
+                # Advantages: each reward against its group's.
+                datums = with_advantages(rollouts)
+                # Update the policy and load it into the engine.
+                try:
+                    state, metrics = trainer.update(role, state, datums)
+                except NonFiniteGradientError as error:
+                    raise stopped(file, error, write=hosts.is_leader) from error
+                meter.lap("update")
+            metrics |= step_metrics(rollouts)
+            metrics |= parts.serving.run(meter.engine_work()) | meter.finish()
+            metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
+                seconds, 1e-9
+            )
+            _warn(metrics, step - first, compiled=step > done + 1)
+            parts.tracker.log(metrics, iteration=iteration, stage=role, step=step)
+            bar.advance(metrics)
+            if step == last or parts.world.config.checkpoint.is_due(step):
+                trainer.save(iteration, role, step, state)
+    trainer.finish(iteration, role, state)
+    parts.folder.record(name, status="done", step=last)
+
+
+def carry_over(parts: Parts, iteration: int, role: str) -> None:
+    """Ends a stage that has nothing to train on: its policy stays as it was."""
+    parts.trainer.carry_over(iteration, role)
+    parts.folder.record(f"iter_{iteration}/{role}", status="done", trained=False)
+
+
+async def play_step(
+    parts: Parts, iteration: int, stage: TrainingStage, step: int, progress: Progress
+) -> list[Rollout]:
+    """This host's share of a step: ``group_size`` rollouts of each of its prompts."""
+    seed = (parts.world.config.seed, iteration, stage.role, step)
+
+    async def one(group: int, prompt: Any, sample: int) -> Rollout:
+        rollout = await stage.rollout(prompt, (*seed, group, sample))
+        return replace(rollout, group=group, role=stage.role)
+
+    work = [
+        one(group, prompt, sample)
+        for group, prompt in parts.hosts.local_share(
+            list(enumerate(stage.prompts(step)))
+        )
+        for sample in range(parts.trainer.stage_config(stage.role).group_size)
+    ]
+    return await gather(work, progress)
+
+
+async def gather(work: Iterable[Awaitable[T]], progress: Progress) -> list[T]:
+    """All results in order, telling ``progress`` of each that is finished."""
+    finished = 0
+
+    async def one(task: Awaitable[T]) -> T:
+        nonlocal finished
+        result = await task
+        finished += 1
+        progress(finished, len(tasks))
+        return result
+
+    tasks = list(work)
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one(task)) for task in tasks]
+    except BaseExceptionGroup as failed:  # the first reason; the others follow from it
+        raise failed.exceptions[0] from None
+    return [task.result() for task in running]
+
+
+def in_order(shares: Iterable[Sequence[Rollout]]) -> list[Rollout]:
+    """The rollouts of all hosts, in the order of prompts and samples."""
+    rollouts = [rollout for share in shares for rollout in share]
+    return sorted(rollouts, key=lambda rollout: uid_order(rollout.uid))
+
+
+def with_advantages(rollouts: Sequence[Rollout]) -> list[Datum]:
+    """All that a step trains on, each datum with its rollout's advantage."""
+    advantages = group_advantages(
+        [rollout.reward for rollout in rollouts],
+        [rollout.group for rollout in rollouts],
+    )
+    return [
+        replace(datum, advantage=float(advantage))
+        for rollout, advantage in zip(rollouts, advantages, strict=True)
+        for datum in rollout.datums
+    ]
+
+
+def stopped(
+    rollouts: Path, error: NonFiniteGradientError, *, write: bool = True
+) -> UserError:
+    """What a user is told when training stops; the batch is next to its rollouts.
+
+    Args:
+      rollouts: file of the step's rollouts.
+      error: holds the batch.
+      write: whether this process writes the batch.
+    """
+    batch = rollouts.with_suffix(".batch.jsonl")
+    if write:
+        write_json_lines(batch, map(asdict, error.datums))
+    return UserError(
+        f"{batch}: holds the batch at which training stopped ({error}): look at its "
+        "log-probs and advantages, lower optimizer.learning_rate, or resume from the "
+        "last checkpoint with the same command"
+    )
+
+
+def _traced(parts: Parts, step: int, name: str) -> contextlib.AbstractContextManager:
+    """Traces steps 2 to 1 + profile of a stage, where ``step`` counts from 1."""
+    if not 2 <= step < 2 + parts.profile:
+        return contextlib.nullcontext()
+    return jax.profiler.trace(str(parts.folder.path / "profile" / name))
+
+
+def _warn(metrics: Mapping[str, float], step: int, *, compiled: bool) -> None:
+    """Warns of what a person should look at.
+
+    Args:
+      compiled: whether every program should already have been compiled.
+    """
+    # Without a datum to train on there was nothing to compare.
+    disagreement = metrics["loss/updates"] and agreement.alarm(metrics)
+    if disagreement:
+        log.warning("%s", disagreement)
+    if compiled and metrics["perf/compilations"]:
+        log.warning(
+            "%d programs were compiled during step %d: a shape changed",
+            metrics["perf/compilations"],
+            step,
+        )
+    if metrics.get("loss/skipped"):
+        log.warning("step %d: a non-finite gradient, its update was skipped", step)
+    if metrics.get("loss/dropped_rows"):
+        log.warning(
+            "step %d: %d datums longer than a packed row were left out of the update",
+            step,
+            metrics["loss/dropped_rows"],
+        )

@@ -1,0 +1,90 @@
+"""What the players of a stage reach: each other, a search, the corpus.
+
+A stage, a reward or an evaluation gets a ``World`` and nothing else of the program that
+runs around it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from models.chat import ChatRenderer
+from retrieval.passages import Passages
+from rl.records import Completion, Request
+from scope_jax.config import Config
+from scope_jax.method.conversation import ConversationSpec
+from scope_jax.method.formats import Message
+from scope_jax.method.prompts import PromptSet
+
+Complete = Callable[[Request], Awaitable[Completion]]
+"""Samples one completion."""
+
+SearchText = Callable[[Sequence[str]], Awaitable[list[str]]]
+"""Queries to, for each, the passages as one text, or what went wrong."""
+
+
+AskJudge = Callable[..., Awaitable[str]]
+"""What the judge says to ``messages``, given ``temperature``, ``max_tokens`` and
+``seed64``; the empty string if the prompt does not fit it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Everything that a conversation and its reward can reach.
+
+    Attributes:
+      config: of the run, resolved (``small_world.assets.resolve``).
+      prompts: the prompt set of the run's tool format.
+      renderer: chat template and tokenizer of all three roles.
+      passages: the corpus that documents are drawn from.
+      policy: the policy in training, on this process's own engine.
+      solver: the previous Solver, on the inference process.
+      judge: the frozen judge, on the inference process.
+      search: the retriever, on the inference process.
+    """
+
+    config: Config
+    prompts: PromptSet
+    renderer: ChatRenderer
+    passages: Passages
+    policy: Complete
+    solver: Complete
+    judge: AskJudge
+    search: SearchText
+
+    def challenger_spec(
+        self, kind: str, searches: int, max_turns: int
+    ) -> ConversationSpec:
+        """The rules of a Challenger's conversation of ``kind``."""
+        config = self.config
+        return ConversationSpec(
+            kind=kind,
+            tool_format=config.tool_format,
+            prompts=self.prompts,
+            num_searches=searches,
+            max_turns=max_turns,
+            style=config.challenger.style,
+            tool_tokens=config.challenger.tool_tokens,
+            compat=config.compat,
+        )
+
+    def solver_spec(self, kind: str) -> ConversationSpec:
+        """The rules of a Solver's conversation of ``kind``."""
+        config = self.config
+        return ConversationSpec(
+            kind=kind,
+            tool_format=config.tool_format,
+            prompts=self.prompts,
+            max_turns=config.solver.max_turns,
+            forced_rounds=config.solver.forced_rounds,
+            tool_tokens=config.challenger.tool_tokens,
+            compat=config.compat,
+        )
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of an opening prompt, tool schema included."""
+        return len(self.renderer.prompt_ids(messages, self.prompts.tools()))
+
+    def solver_prompt_tokens(self, task: str) -> int:
+        """Tokens of the Solver's prompt for a task."""
+        limit = self.config.solver.max_searches
+        return self.prompt_tokens(self.prompts.solver(task, limit))

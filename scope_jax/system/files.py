@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all, and JSON lines."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which then takes the place of ``path``.
+
+    What is written is on the disk before it appears; after an exception ``path`` is as
+    it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    yield temporary
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object per line, whole or not at all; NaN is written as null."""
+    lines = (json.dumps(_plain(record), ensure_ascii=False) for record in records)
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something.
+
+    Not ``splitlines``: models write line separators that JSON leaves as they are.
+    """
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Reads what ``write_json_lines`` wrote."""
+    return [json.loads(line) for line in text_lines(path)]
+
+
+def cache_dir() -> Path:
+    """Folder of files that can be made again; ``SCOPE_JAX_CACHE`` names another."""
+    if found := os.environ.get("SCOPE_JAX_CACHE"):
+        return Path(found)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "scope_jax"
+
+
+def _plain(value: Any) -> Any:
+    """``value`` without numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

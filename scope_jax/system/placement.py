@@ -1,0 +1,153 @@
+"""Where a run computes: devices, meshes and memory of its processes."""
+
+import re
+from dataclasses import dataclass
+
+from models.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Shape of the device mesh; the product is the number of devices used."""
+
+    data: int = 1
+    """Replicas of the parameters."""
+    fsdp: int = 1
+    """Devices over which each replica's parameters and optimizer state are sharded."""
+    tensor: int = 1
+    """Devices over which heads and feed-forward columns are split."""
+
+    def __post_init__(self):
+        for name in ("data", "fsdp", "tensor"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"mesh.{name}={getattr(self, name)}: must be at least 1"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """What one process may use of the machine."""
+
+    devices: str | None = None
+    """GPUs that the process sees, as in CUDA_VISIBLE_DEVICES: `2,3,4,5`. None: all."""
+    memory_fraction: float | None = None
+    """Share of each visible GPU's memory that JAX may take. None: JAX's default, 0.75.
+    For two processes on one GPU, the sum must be below 1."""
+
+    memory_gb: float = 80.0
+    """Memory of each of these devices, in 10^9 bytes; only `--plan` uses it."""
+
+    def __post_init__(self):
+        fraction = self.memory_fraction
+        if fraction is not None and not 0 < fraction <= 1:
+            raise UserError(
+                f"memory_fraction={fraction}: must be more than 0 and at most 1"
+            )
+        if not self.memory_gb > 0:
+            raise UserError(f"memory_gb={self.memory_gb}: must be positive")
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables to set before the process starts its JAX backend."""
+        variables = {}
+        if self.devices is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = self.devices
+        if self.memory_fraction is not None:
+            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(self.memory_fraction)
+        return variables
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerProcess(ProcessConfig):
+    """The trainer's share of the machine."""
+
+    mesh: MeshConfig = MeshConfig()
+    """How its devices are arranged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceProcess(ProcessConfig):
+    """The inference process's share of the machine."""
+
+    replicas: int = 1
+    """Engines per model, each on its own device."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.replicas < 1:
+            raise UserError(f"replicas={self.replicas}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """The processes of the trainer, one per host, which share one mesh."""
+
+    count: int = 1
+    """Trainer processes. Each is started by the same command, on a host with the same
+    run folder; all their devices form the mesh."""
+    address: str | None = None
+    """`HOST:PORT` at which the others find the first process. None: Slurm or Kubernetes
+    provides it, and the index of each process."""
+    index: int | None = None
+    """Index of this process, from 0; needed where `address` is given."""
+    wait: int = 300
+    """Seconds after which a start without the others fails, and after which a process
+    that no longer responds counts as dead."""
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise UserError(f"placement.hosts.count={self.count}: must be at least 1")
+        given = self.index is not None
+        if given != (self.address is not None):
+            raise UserError(
+                "placement.hosts: address and index belong together: give both, or "
+                "neither where Slurm or Kubernetes starts the processes"
+            )
+        if given and not re.fullmatch(r".+:\d+", self.address):
+            raise UserError(
+                f"placement.hosts.address={self.address}: has no port: write HOST:PORT"
+            )
+        if given and not 0 <= self.index < self.count:
+            raise UserError(
+                f"placement.hosts.index={self.index}: must be between 0 and "
+                f"{self.count - 1} (placement.hosts.count - 1)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """Which devices the two processes use. On a CPU both run there."""
+
+    trainer: TrainerProcess = TrainerProcess()
+    """Policy, optimizer, reference and the policy's own rollouts."""
+    inference: InferenceProcess = InferenceProcess()
+    """Retrieval, judge and previous Solver."""
+    hosts: HostsConfig = HostsConfig()
+    """Several trainer processes, on several hosts."""
+
+
+def gpus(trainer: int, inference: int) -> PlacementConfig:
+    """Placement on the GPUs of one machine, inference first, as the reference does.
+
+    Args:
+      trainer: GPUs of the trainer, one FSDP mesh over all of them.
+      inference: GPUs of the inference process; 0 shares GPU 0 between both processes,
+        0.55 of its memory for the trainer and 0.35 for inference.
+    """
+    shared = inference == 0
+    return PlacementConfig(
+        trainer=TrainerProcess(
+            devices=_ids(inference, trainer),
+            memory_fraction=0.55 if shared else 0.9,
+            mesh=MeshConfig(fsdp=trainer),
+        ),
+        inference=InferenceProcess(
+            devices=_ids(0, 1 if shared else inference),
+            memory_fraction=0.35 if shared else 0.85,
+            replicas=1 if shared else inference,
+        ),
+    )
+
+
+def _ids(first: int, count: int) -> str:
+    return ",".join(str(first + i) for i in range(count))

@@ -1,0 +1,46 @@
+"""Writes the pages of docs/ that are made from the code: method.md and the rooms.
+
+python scripts/docs.py
+python scripts/docs.py --count      prints lines of code instead, room by room
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import check_packages  # noqa: F401
+import configs
+from pages import method_page, rooms, source
+from scope_jax.run import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+FAMILIES = ("qwen25_7b", "qwen3_8b", "olmo3_7b")
+
+
+def build() -> dict[str, str]:
+    """Name -> text of every page, as it must be."""
+    files = source.read(ROOT)
+    method = method_page.page(
+        (ROOT / "docs" / "method.toml").read_text(encoding="utf-8"),
+        {name: configs.load(name) for name in FAMILIES},
+        configs.load(f"{FAMILIES[1]}_paper"),
+    )
+    return {
+        "method.md": method,
+        "rooms.md": rooms.page(files),
+        "rooms.svg": rooms.draw(files),
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = cli.ArgumentParser(prog="docs.py", description=__doc__)
+    parser.add_argument("--count", action="store_true", help="count, write nothing")
+    if parser.parse_args(argv).count:
+        print(source.count(source.read(ROOT)))
+        return 0
+    for name, text in build().items():
+        (ROOT / "docs" / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

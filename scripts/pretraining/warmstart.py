@@ -1,0 +1,305 @@
+"""Supervised warm start of the small world's model on programmatic transcripts.
+
+A Qwen3-shaped decoder of about a million parameters learns all jobs of the method at
+once, from transcripts that are new in every step. A curriculum (``LEVELS`` of
+``scenes``) adds facts to each context whenever the model copies 85% of the names
+correctly: with whole contexts from the start, it does not learn to copy in time.
+Conversations are packed, several to a row, so that no time goes into padding.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from transformers import PreTrainedTokenizerFast
+
+from models import forward
+from models.config import DecoderConfig
+from pretraining import tokenizer as small_tokenizer
+from pretraining.examples import Batch, Example, ExampleEncoder, pack
+from pretraining.scenes import LEVELS
+from pretraining.transcripts import JOBS, Script
+from scope_jax.method import prompts
+from scope_jax.method.types import TOOL_FORMATS
+from scope_jax.small_world.world import World
+from scope_jax.system.files import replacing
+
+LOOKAHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmstartConfig:
+    """The warm start's settings.
+
+    Attributes:
+      steps: optimizer steps; the learning rate falls linearly over the last
+        ``decay_steps`` of them.
+      row_tokens: length of a packed row at each curriculum level.
+      batch_tokens: tokens per step, at every level.
+      promote_at: accuracy on copied names at which the next level begins.
+      job_weights: how often each job is played.
+      recite_scale: factor on the drill's weight at each curriculum level.
+      verdict_weight: loss weight of a verdict against 1 for any other token.
+      value_weight: loss weight of a name that must be copied.
+    """
+
+    steps: int = 2400
+    decay_steps: int = 400
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    batch_tokens: int = 5280
+    row_tokens: tuple[int, ...] = (96, 192, 264, 352)
+    promote_at: float = 0.85
+    seed: int = 0
+    hidden_size: int = 128
+    intermediate_size: int = 256
+    num_layers: int = 3
+    num_heads: int = 4
+    embed_std: float = 0.5
+    verdict_weight: float = 4.0
+    job_weights: tuple[tuple[str, float], ...] = (
+        ("challenger", 1.5),
+        ("solver", 2.0),
+        ("rubric", 2.5),
+        ("gate_entity", 0.5),
+        ("gate_source", 3.0),
+        ("grader", 3.0),
+        ("recite", 8.0),
+    )
+    recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.2)
+    value_weight: float = 2.0
+
+
+def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """The tokenizer of ``world``, its merges learnt from transcripts and prompts."""
+    script = Script(world, np.random.default_rng(0))
+    texts = []
+    for _ in range(400):
+        for job in (job for job in JOBS if job != "recite"):
+            transcript = script.play(job)
+            for message in transcript.messages:
+                role, content = message["role"], message["content"]
+                if role == "tool":
+                    content = f"<tool_response>\n{content}\n</tool_response>"
+                texts.append(f"{role}\n{content}")
+    for tool_format in TOOL_FORMATS:
+        found = prompts.load("small_world", tool_format)
+        texts += [found.templates["grade_retry"].text, found.invalid_action()] * 20
+    return small_tokenizer.train(world, texts)
+
+
+def decoder_config(
+    config: WarmstartConfig, tokenizer: PreTrainedTokenizerFast
+) -> DecoderConfig:
+    """The model's shape; the vocabulary is padded to a multiple of 32."""
+    return DecoderConfig(
+        model_type="qwen3",
+        vocab_size=-(-len(tokenizer) // 32) * 32,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_heads,
+        head_dim=config.hidden_size // config.num_heads,
+        rms_norm_eps=1e-6,
+        tie_embeddings=True,
+        max_position=2048,
+    )
+
+
+class Batches:
+    """Batches by step, a function of (seed, step, level) alone."""
+
+    def __init__(
+        self, world: World, tokenizer: PreTrainedTokenizerFast, config: WarmstartConfig
+    ):
+        self._world, self._config = world, config
+        self._encode = ExampleEncoder(
+            world,
+            tokenizer,
+            verdict_weight=config.verdict_weight,
+            value_weight=config.value_weight,
+        )
+        self._jobs = [job for job, _ in config.job_weights]
+
+    def __call__(self, step: int, level: int) -> Batch:
+        """The batch of ``step``, its contexts as large as ``level`` has them."""
+        rng = np.random.default_rng([self._config.seed, step])
+        script = Script(self._world, rng, LEVELS[level])
+        length = self._config.row_tokens[level]
+        weights = np.asarray(
+            [
+                weight * (self._config.recite_scale[level] if job == "recite" else 1.0)
+                for job, weight in self._config.job_weights
+            ]
+        )
+        probabilities = weights / weights.sum()
+
+        def example() -> Example:
+            job = self._jobs[rng.choice(len(self._jobs), p=probabilities)]
+            return self._encode(script.play(job))
+
+        return pack(example, self._config.batch_tokens // length, length)
+
+
+def schedule(config: WarmstartConfig) -> optax.Schedule:
+    """Warm-up, constant, linear decay at the end."""
+    constant = config.steps - config.decay_steps
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
+            optax.constant_schedule(config.learning_rate),
+            optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps),
+        ],
+        [config.warmup_steps, constant],
+    )
+
+
+def optimizer(config: WarmstartConfig) -> optax.GradientTransformation:
+    """Adam with a global gradient clip."""
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(schedule(config), b2=0.98)
+    )
+
+
+def _loss(params, config: DecoderConfig, batch: Batch):
+    states = forward.hidden(
+        params,
+        config,
+        batch.tokens,
+        positions=batch.positions,
+        segment_ids=batch.segments,
+    )
+    states = states.reshape(-1, states.shape[-1])[batch.index]
+    logits = forward.unembed(params, config, states)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.target)
+    right = jnp.argmax(logits, -1) == batch.target
+    loss = jnp.sum(nll * batch.weight) / jnp.maximum(jnp.sum(batch.weight), 1.0)
+    return loss, right
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+def train_step(config, warm: WarmstartConfig, params, opt_state, batch: Batch):
+    """One optimizer step: (params, opt_state, loss, right [P])."""
+    (loss, right), gradients = jax.value_and_grad(_loss, has_aux=True)(
+        params, config, batch
+    )
+    updates, opt_state = optimizer(warm).update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, loss, right
+
+
+def accuracies(batch: Batch, right: np.ndarray) -> np.ndarray:
+    """(right, counted) of the key tokens of each job [jobs, 2]."""
+    jobs = np.arange(len(JOBS))[:, None]
+    mask = batch.key & (batch.weight > 0) & (batch.job == jobs)
+    return np.stack([(mask & right).sum(1), mask.sum(1)], axis=1)
+
+
+def save_state(path: Path, tree: Any, meta: dict[str, Any]) -> None:
+    """Writes a state that a run can resume from; it appears whole or not at all."""
+    leaves = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(tree))}
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, meta=json.dumps(meta), **leaves)
+
+
+def load_state(path: Path, tree: Any) -> tuple[Any, dict[str, Any]]:
+    """Reads what ``save_state`` wrote into the structure of ``tree``."""
+    with np.load(path) as stored:
+        leaves = [
+            jnp.asarray(stored[f"leaf{i}"]) for i in range(len(jax.tree.leaves(tree)))
+        ]
+        meta = json.loads(str(stored["meta"]))
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves), meta
+
+
+def run(
+    config: WarmstartConfig,
+    world: World,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    state_path: Path | None = None,
+    save_every: int = 100,
+    log: Callable[[str], None] = print,
+    on_save: Callable[[int, DecoderConfig, Any], None] | None = None,
+) -> tuple[DecoderConfig, Any]:
+    """Trains, or resumes from ``state_path``.
+
+    Args:
+      config: settings.
+      world: the world that transcripts are made of.
+      tokenizer: of the world.
+      state_path: state to resume from, written every ``save_every`` steps.
+      log: receives a line every 25 steps.
+      on_save: called with (step, decoder config, params) at every save.
+
+    Returns:
+      The decoder's configuration and parameters.
+    """
+    decoder = decoder_config(config, tokenizer)
+    params = forward.init(
+        decoder, jax.random.key(config.seed), jnp.float32, embed_std=config.embed_std
+    )
+    opt_state = optimizer(config).init(params)
+    meta: dict[str, Any] = {"step": 0, "promotions": [0]}
+    if state_path is not None and state_path.exists():
+        (params, opt_state), meta = load_state(state_path, (params, opt_state))
+    promotions: list[int] = meta["promotions"]
+
+    def level(step: int) -> int:
+        return sum(step >= start for start in promotions) - 1
+
+    counted, losses, started = 0, [], time.monotonic()
+    batches = Batches(world, tokenizer, config)
+    for step, batch in _prefetched(batches, meta["step"], config.steps, level):
+        params, opt_state, loss, right = train_step(
+            decoder, config, params, opt_state, batch
+        )
+        counted += accuracies(batch, np.asarray(right))
+        losses.append(float(loss))
+        done = step + 1
+        if done % 25 == 0:
+            found = dict(zip(JOBS, _rates(counted), strict=True))
+            rates = " ".join(f"{job} {rate:.3f}" for job, rate in found.items())
+            log(
+                f"step {done} level {level(step)} loss {np.mean(losses):.4f} "
+                f"{rates} {time.monotonic() - started:.0f}s"
+            )
+            ready = all(found[job] >= config.promote_at for job in ("solver", "rubric"))
+            if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
+                promotions.append(done + LOOKAHEAD)
+            counted, losses = 0, []
+        if done % save_every == 0 or done == config.steps:
+            if state_path is not None:
+                meta["step"] = done
+                save_state(state_path, (params, opt_state), meta)
+            if on_save is not None:
+                on_save(done, decoder, params)
+    return decoder, params
+
+
+def _prefetched(
+    batches: Batches, first: int, end: int, level: Callable[[int], int]
+) -> Iterator[tuple[int, Batch]]:
+    """Steps with their batches, which a thread makes ``LOOKAHEAD`` steps ahead."""
+    pending: dict[int, Future[Batch]] = {}
+    with ThreadPoolExecutor(1) as pool:
+        for step in range(first, end):
+            for ahead in range(step, min(step + LOOKAHEAD + 1, end)):
+                if ahead not in pending:
+                    pending[ahead] = pool.submit(batches, ahead, level(ahead))
+            yield step, pending.pop(step).result()
+
+
+def _rates(counted: np.ndarray) -> np.ndarray:
+    """Shares of (right, counted) pairs; NaN where nothing was counted."""
+    with np.errstate(invalid="ignore"):
+        return counted[:, 0] / counted[:, 1]

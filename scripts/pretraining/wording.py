@@ -1,0 +1,115 @@
+"""What is said in the small world's transcripts, in every tool format."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from scope_jax.method.types import ToolFormat
+from scope_jax.small_world.world import Fact
+
+Message = dict[str, str]
+
+DONT_KNOW = "I do not know."
+
+
+@dataclass
+class Transcript:
+    """One conversation; the assistant turns listed in ``trained`` are in the loss."""
+
+    job: str
+    tool_format: ToolFormat
+    messages: list[Message]
+    trained: list[int] = field(default_factory=list)
+
+    def say(self, content: str, *, trained: bool = True) -> None:
+        """Append an assistant turn."""
+        if trained:
+            self.trained.append(len(self.messages))
+        self.messages.append({"role": "assistant", "content": content})
+
+    def hear(self, *messages: Message) -> None:
+        """Append user or tool turns."""
+        self.messages += messages
+
+
+def document_text(title: str, text: str) -> str:
+    """A document as a Challenger reads it (spec 11.1)."""
+    return f"(Title: {title})\n{text}\n"
+
+
+def passages_text(passages: Sequence[tuple[str, str]]) -> str:
+    """Search results as (title, text) pairs are shown (spec 2.4)."""
+    shown = (
+        f"Doc {i} (Title: {title})\n{text}\n"
+        for i, (title, text) in enumerate(passages, start=1)
+    )
+    return "\n".join(shown).strip()
+
+
+def search_call(tool_format: ToolFormat, query: str) -> str:
+    """A search call in the words of ``tool_format`` (spec 3.1)."""
+    if tool_format == "search_r1":
+        return f"<search>{query}</search>"
+    if tool_format == "tool_call":
+        call = {"name": "search", "arguments": {"query_list": [query]}}
+        return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+    return f'<function_calls>search(query="{query}")</function_calls>'
+
+
+def result_block(tool_format: ToolFormat, text: str) -> str:
+    """A search result as the conversation holds it (spec 2.5)."""
+    if tool_format == "tool_call":
+        return json.dumps({"result": text})
+    return f"<information>{text}</information>"
+
+
+def result_messages(
+    tool_format: ToolFormat, text: str, guidance: str = ""
+) -> list[Message]:
+    """The environment's turns after a search (spec 3.7)."""
+    block = result_block(tool_format, text)
+    if tool_format == "tool_call":
+        messages = [{"role": "tool", "content": block}]
+        if guidance:
+            messages.append({"role": "user", "content": guidance})
+        return messages
+    content = f"{block}\n\n{guidance}" if guidance else block
+    return [{"role": "user", "content": content}]
+
+
+def look_up(tool_format: ToolFormat, name: str) -> str:
+    """An assistant turn that searches ``name``."""
+    return f"<think>Look up {name}.</think>\n{search_call(tool_format, name)}"
+
+
+def write_task(text: str) -> str:
+    """The Challenger's last turn."""
+    return f"<think>All found.</think>\n<task>{text}</task>"
+
+
+def give_answer(text: str) -> str:
+    """The Solver's last turn."""
+    return f"<think>Enough.</think>\n<answer>{text}</answer>"
+
+
+def write_rubrics(facts: Sequence[Fact]) -> str:
+    """The judge's rubrics for ``facts``."""
+    lines = "".join(
+        f'<rubric priority="critical">{rubric_text(fact)}</rubric>\n' for fact in facts
+    )
+    return f"<rubrics>\n{lines}</rubrics>"
+
+
+def rubric_text(fact: Fact) -> str:
+    """One rubric."""
+    return f"Identifies that {fact.sentence()}"
+
+
+def verdict(fact: Fact, found: str | None) -> str:
+    """The grader's output: the response's value beside the wanted one, then a score."""
+    met = found == fact.value
+    quote = f"{fact.entity}'s {fact.relation} is {found or 'nothing'}"
+    word = "yes" if met else "no"
+    return (
+        f"<think>{quote}, wanted {fact.value}: {word}.</think>\n<score>{met:d}</score>"
+    )

@@ -1,0 +1,96 @@
+"""Checkpoints: bit-equal, atomic, on any mesh, and only as many as asked."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from models import sharding
+from models.errors import UserError
+from rl.learner import checkpoint
+from rl.learner.config import UpdateConfig
+from rl.learner.losses import LossConfig
+from rl.learner.optimizer import OptimizerConfig
+from rl.learner.update import Updater
+
+
+@pytest.fixture(scope="module")
+def updater_of(tiny_config):
+    def make(fsdp, config=tiny_config):
+        shape = UpdateConfig(length=16, rows=4)
+        mesh = sharding.make_mesh(fsdp=fsdp)
+        return Updater(config, LossConfig(), OptimizerConfig(), shape, mesh)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def state(updater_of, tiny_params):
+    state = updater_of(1).states.init(tiny_params)
+    noise = lambda x: x + np.float32(0.1) if x.dtype == np.float32 else x + 3  # noqa: E731
+    return jax.tree.map(noise, state)
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_restore_is_bit_equal_also_on_another_mesh(fsdp, updater_of, state, tmp_path):
+    meta = {"stage": "solver", "seed": 42, "none": None}
+    checkpoint.save(tmp_path / "c", 7, state, meta=meta)
+    updater = updater_of(fsdp)
+    got, got_meta, step = checkpoint.restore(tmp_path / "c", updater.states.abstract())
+    assert (got_meta, step) == (meta, 7)
+    assert_equal(got, state)
+    assert isinstance(got.opt_state, optax.ScaleByAdamState)
+    wanted = jax.tree.leaves(updater.states.shardings)
+    for leaf, named in zip(jax.tree.leaves(got), wanted, strict=True):
+        assert leaf.sharding == named
+
+
+def test_the_last_ones_and_the_permanent_ones_stay(tmp_path):
+    for step in range(1, 8):
+        tree = {"x": np.full(3, step)}
+        checkpoint.save(tmp_path, step, tree, keep=2, keep_every=3)
+    assert checkpoint.steps(tmp_path) == [3, 6, 7]
+    assert checkpoint.latest(tmp_path) == 7
+
+
+def test_what_a_killed_process_left_is_ignored_then_removed(tmp_path):
+    checkpoint.save(tmp_path, 4, {"x": np.arange(3)})
+    (tmp_path / "5.orbax-checkpoint-tmp-17" / "state").mkdir(parents=True)
+    (tmp_path / "6").mkdir()  # numbered, but never finished
+    (tmp_path / "6" / "junk").write_text("half")
+    assert checkpoint.latest(tmp_path) == 4
+    checkpoint.save(tmp_path, 5, {"x": np.arange(3)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["4", "5"]
+
+
+def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path):
+    checkpoint.save(tmp_path, 1, {"x": np.arange(3)})
+    with pytest.raises(TypeError):
+        checkpoint.save(tmp_path, 2, {"x": np.arange(3)}, meta={"bad": object()})
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_a_step_may_be_saved_again(tmp_path):
+    checkpoint.save(tmp_path, 1, {"x": np.arange(3)})
+    checkpoint.save(tmp_path, 1, {"x": np.arange(3) + 5})
+    got, _, _ = checkpoint.restore(tmp_path, {"x": np.arange(3)})
+    np.testing.assert_array_equal(got["x"], [5, 6, 7])
+
+
+def test_no_checkpoint_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="has no checkpoint"):
+        checkpoint.restore(tmp_path, {})
+    assert checkpoint.latest(tmp_path / "nowhere") is None
+
+
+def test_another_shape_is_refused(tmp_path):
+    checkpoint.save(tmp_path, 1, {"x": np.arange(3.0)})
+    with pytest.raises(UserError, match="other shapes"):
+        checkpoint.restore(tmp_path, {"x": np.arange(4.0)})

@@ -1,0 +1,254 @@
+"""The client: what is tried again, what ends at once, other people's servers."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import inference_world as world
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from rl.engine.counters import COUNTERS
+from rl.records import Request, SamplingParams
+from scope_jax.inference import client as client_module
+from scope_jax.inference.client import RequestRefused, ServerUnavailable
+
+REQUEST = Request(
+    ids=(1, 2, 3),
+    sampling=SamplingParams(max_new_tokens=4, top_k=7),
+    stop=("</score>",),
+    stop_ids=(9,),
+    seed64=2**64 - 1,
+)
+FOUND = {"result": [[{"document": {"id": "7", "contents": "T\nx\ny"}, "score": 0.5}]]}
+
+
+@contextlib.contextmanager
+def scripted(*answers):
+    """A server that gives these answers in turn, the last one for ever.
+
+    An answer is a status, a body for 200, or an exception class to hang up with.
+    Yields its URL and the list of (path, body) that it was sent.
+    """
+    seen, left = [], list(answers)
+
+    async def answer(request):
+        body = await request.body()
+        seen.append((request.url.path, json.loads(body) if body else None))
+        now = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(now, int):
+            error = {"message": "as scripted", "code": "c"}
+            return JSONResponse({"error": error}, status_code=now)
+        if isinstance(now, float):
+            await asyncio.sleep(now)
+            return Response(status_code=503)
+        return JSONResponse(now)
+
+    route = Route("/{path:path}", answer, methods=["GET", "POST"])
+    app = Starlette(routes=[route])
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}", seen
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that the client waited between attempts, without the waiting."""
+    waited = []
+
+    class Asyncio:
+        def __getattr__(self, name):
+            return getattr(asyncio, name)
+
+        async def sleep(self, seconds):
+            waited.append(seconds)
+
+    monkeypatch.setattr(client_module, "asyncio", Asyncio())
+    return waited
+
+
+def ask(call, url="", **changes):
+    async def run():
+        async with world.Client(world.inference_config(**changes), url) as client:
+            return await call(client)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_servers_fault_is_tried_again_after_1_2_3_s(waits, status):
+    with scripted(status, status, status, FOUND) as (url, seen):
+        [[(passage, score)]] = ask(lambda c: c.search(["q"]), url)
+    assert (passage.id, passage.title, passage.text, score) == ("7", "T", "x\ny", 0.5)
+    assert waits == [1, 2, 3]
+    body = {"queries": ["q"], "topk": 3, "return_scores": True}
+    assert seen == [("/retrieve", body)] * 4
+
+
+def test_ten_attempts_and_no_more(waits):
+    with (
+        scripted(503) as (url, seen),
+        pytest.raises(ServerUnavailable, match="503: as scripted"),
+    ):
+        ask(lambda c: c.search(["q"]), url)
+    assert len(seen) == 10
+    assert waits == list(range(1, 10))
+
+
+def test_no_server_and_no_answer_in_time_are_tried_again(waits):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ServerUnavailable, match="ConnectError"):
+            ask(lambda c: c.search(["q"]), url)
+    assert waits == list(range(1, 10))
+    with scripted(30.0, FOUND) as (url, seen):
+        ask(lambda c: c.search(["q"]), url, search_timeout=0.2)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_a_refusal_ends_at_once(waits, status):
+    with scripted(status) as (url, seen), pytest.raises(RequestRefused) as refused:
+        ask(lambda c: c.search(["q"]), url)
+    assert (refused.value.status, refused.value.code) == (status, "c")
+    assert len(seen) == 1 and waits == []
+
+
+def test_our_server_gets_the_whole_request():
+    choice = {"text": "a</score>", "finish_reason": "stop", "token_ids": [5, 6]}
+    answer = {"choices": [choice | {"stop_reason": "</score>"}], "usage": {}}
+    with scripted(answer) as (url, seen):
+        completion = ask(lambda c: c.complete("solver", REQUEST), url)
+    body = seen[0][1]
+    assert body["prompt"] == [1, 2, 3] and body["seed"] == 2**64 - 1
+    assert body["stop_token_ids"] == [9] and body["top_k"] == 7
+    assert body["include_stop_str_in_output"] and body["ignore_eos"]
+    assert (completion.ids, completion.text) == ((5, 6), "a</score>")
+    assert completion.stop_string == "</score>"
+
+
+@pytest.mark.parametrize("key", ["stop_reason", "matched_stop"])
+def test_another_judge_gets_openais_fields_and_its_stop_string_is_put_back(key):
+    choice = {"text": "a", "finish_reason": "stop", key: "</score>"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    with scripted({"choices": [choice], "usage": usage}) as (url, seen):
+        completion = ask(
+            lambda c: c.complete("judge", REQUEST),
+            judge_url=url + "/",
+            judge_model="org/model",
+        )
+    assert seen == [
+        (
+            "/v1/completions",
+            {
+                "model": "org/model",
+                "prompt": [1, 2, 3],
+                "max_tokens": 4,
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "top_k": 7,
+                "seed": 2**63 - 1,
+                "stop": ["</score>"],
+            },
+        )
+    ]
+    assert (completion.text, completion.ids) == ("a</score>", ())
+    assert completion.prompt_tokens == 3
+
+
+COUNTS = dict.fromkeys(COUNTERS, 2)
+
+
+def test_engines_are_counted_once_whatever_the_names_they_have():
+    engines = {"judge": {"id": "a"} | COUNTS, "solver": {"id": "a"} | COUNTS}
+    engines["other"] = {"id": "b"} | COUNTS
+    with scripted({"engines": engines}) as (url, seen):
+        shared = ask(lambda c: c.engines(("judge", "solver")), url)
+        alone = ask(lambda c: c.engines(("solver",)), url)
+    assert shared == {("judge", "a"): COUNTS}
+    assert alone == {("solver", "a"): COUNTS}
+    assert seen == [("/stats", None)] * 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        404,
+        503,
+        {"engines": ["judge"]},
+        {"engines": {"judge": {"id": "a"}}},
+        ["stats"],
+        "?",
+    ],
+)
+def test_a_server_without_counts_is_asked_once_and_no_error(waits, answer):
+    with scripted(answer) as (url, seen):
+        assert ask(lambda c: c.engines(("judge",)), url) is None
+    assert len(seen) == 1 and waits == []
+
+
+def test_nobody_waits_for_the_counts_of_a_server_that_is_gone(waits):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert ask(lambda c: c.engines(("judge",)), url) is None
+    assert waits == []
+
+
+def test_a_passed_deadline_gives_a_cancelled_completion():
+    with scripted(30.0) as (url, _):
+        request = Request(ids=(1,), deadline=time.monotonic() + 0.2)
+        completion = ask(lambda c: c.complete("judge", request), url)
+    assert (completion.finish_reason, completion.ids) == ("cancelled", ())
+
+
+def test_concurrency_is_bounded():
+    under_way, most = 0, 0
+
+    async def answer(request):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return JSONResponse(FOUND)
+
+    async def run():
+        app = Starlette(routes=[Route("/retrieve", answer, methods=["POST"])])
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+            serving = asyncio.create_task(server.serve(sockets=[sock]))
+            async with world.Client(
+                world.inference_config(concurrency=3), url
+            ) as client:
+                await asyncio.gather(*(client.search(["q"]) for _ in range(20)))
+            server.should_exit = True
+            await serving
+
+    asyncio.run(run())
+    assert most == 3
+
+
+def test_one_client_works_on_one_event_loop_after_another():
+    client = world.Client(world.inference_config())
+    with scripted(FOUND) as (url, _):
+        client.search_url = url
+        for _ in range(2):
+            assert len(asyncio.run(client.search(["q"]))) == 1

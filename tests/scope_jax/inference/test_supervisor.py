@@ -1,0 +1,153 @@
+"""The supervisor: restarts that clients ride over, clear failures, no orphans."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import inference_world as world
+import pytest
+
+from models.errors import UserError
+from rl.records import Request, SamplingParams
+from scope_jax.inference import ModelSource
+
+ROOT = Path(__file__).parents[3]
+
+
+def until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_killed_in_the_middle_it_comes_back_with_what_it_had(tmp_path):
+    world.write_passages(tmp_path / "passages.jsonl")
+    base = world.write_model(tmp_path / "base", seed=0)
+    trained = world.write_model(tmp_path / "trained", seed=1)
+    sampling = SamplingParams(max_new_tokens=120)
+    requests = [Request(ids=(i + 1,), sampling=sampling, seed64=i) for i in range(64)]
+
+    async def sample(url: str, kill: int | None):
+        async with world.Client(world.inference_config(), url) as client:
+            work = [
+                asyncio.ensure_future(client.complete("solver", r)) for r in requests
+            ]
+            work += [asyncio.ensure_future(client.search(["river"])) for _ in range(4)]
+            if kill is not None:
+                await asyncio.wait(work[:64], return_when=asyncio.FIRST_COMPLETED)
+                os.kill(kill, signal.SIGKILL)
+                assert not all(future.done() for future in work[:64])
+            results = await asyncio.gather(*work)
+            return [c.ids for c in results[:64]], results[64:], client.models()
+
+    with world.Supervisor(
+        world.inference_config(),
+        tmp_path / "run",
+        retrieval=world.retrieval_config(tmp_path),
+        models={"judge": ModelSource(path=str(tmp_path / "base"))},
+    ) as supervisor:
+        # Loaded while it runs: a restart must not fall back to what it began with.
+        async def load():
+            async with world.Client(world.inference_config(), supervisor.url) as client:
+                await client.load_model("solver", str(tmp_path / "trained"), trained)
+
+        asyncio.run(load())
+        first = supervisor.pid
+        expected = asyncio.run(sample(supervisor.url, None))
+        assert supervisor.restarts == 0
+        assert asyncio.run(sample(supervisor.url, first)) == expected
+        assert expected[2] == {"judge": base, "solver": trained}
+        assert supervisor.restarts == 1 and supervisor.pid != first
+        second = supervisor.pid
+    assert not alive(second)
+
+
+def test_death_at_the_start_is_one_line_with_the_reason(tmp_path):
+    config = world.inference_config()
+    models = {"judge": ModelSource(path=str(tmp_path / "missing" / "model"))}
+    with pytest.raises(UserError) as failed:
+        world.Supervisor(config, tmp_path / "run", models=models).start()
+    message = str(failed.value)
+    assert "code 2" in message and "missing" in message and "inference.log" in message
+    assert "\n" not in message
+
+
+def test_it_gives_up_after_max_restarts(tmp_path):
+    config = world.inference_config(max_restarts=0)
+    with world.Supervisor(config, tmp_path / "run") as supervisor:
+        supervisor.check()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        until(lambda: supervisor.failure)
+        with pytest.raises(UserError, match="died 1 time"):
+            supervisor.check()
+
+
+def test_packages_of_the_current_folder_are_not_taken_for_ours(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/__init__.py").write_text("raise ImportError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    with world.Supervisor(world.inference_config(), tmp_path / "run") as supervisor:
+        assert supervisor.url
+
+
+def test_a_deadline_names_what_is_missing(tmp_path):
+    config = world.inference_config(ready_timeout=0.0)
+    with pytest.raises(UserError, match="ready_timeout"):
+        world.Supervisor(config, tmp_path / "run").start()
+
+
+def test_it_can_be_stopped_while_another_thread_starts_it(tmp_path):
+    supervisor = world.Supervisor(world.inference_config(), tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(supervisor.start)
+        until(lambda: supervisor.pid)
+        pid = supervisor.pid
+        supervisor.stop()
+        with pytest.raises(UserError, match="stopped while it started"):
+            started.result()
+    assert not alive(pid)
+
+
+def test_a_server_of_somebody_else_is_waited_for_and_left_alone(tmp_path):
+    with world.Supervisor(world.inference_config(), tmp_path / "run") as ours:
+        config = world.inference_config(url=ours.url)
+        with world.Supervisor(config, tmp_path / "other") as other:
+            assert other.url == ours.url and other.pid is None
+        assert alive(ours.pid)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_server_ends_itself_when_its_trainer_is_killed(tmp_path):
+    script = (
+        "import sys, time; sys.path[:0] = sys.argv[2:]\n"
+        "import inference_world as world\n"
+        "supervisor = world.Supervisor(world.inference_config(), sys.argv[1])\n"
+        "supervisor.start()\n"
+        "print(supervisor.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    here = str(Path(__file__).parent)
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), here, str(ROOT)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    server = int(trainer.stdout.readline())
+    assert alive(server)
+    trainer.kill()
+    trainer.wait()
+    until(lambda: not alive(server))

@@ -1,0 +1,185 @@
+"""The command line: typed overrides, and one clear line for every mistake."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from models.errors import UserError
+from scope_jax.config import Config
+from scope_jax.run import cli
+from scope_jax.system.settings import leaves
+
+
+def parse(line):
+    return cli.parse(line.split(), configs)
+
+
+def test_a_name_alone_is_that_configuration():
+    config, options = parse("--config tiny")
+    assert config == configs.load("tiny")
+    assert options == cli.RunOptions()
+    assert options.folder(config) == Path("runs/tiny")
+
+
+def test_overrides_are_typed_and_leave_the_rest_alone():
+    config, options = parse(
+        "--solver.length.soft 512 --config tiny --run out/here --tasks.low=0.25 "
+        "--model.path some/model --solver_train.loss.clip_high .3 --profile 2"
+    )
+    tiny = configs.load("tiny")
+    assert config.solver.length.soft == 512
+    assert (config.tasks.low, config.model.path) == (0.25, "some/model")
+    assert config.solver_train.loss.clip_high == 0.3
+    assert options == cli.RunOptions(run=Path("out/here"), profile=2)
+    assert options.folder(config) == Path("out/here")
+    assert config.challenger_train == tiny.challenger_train
+    assert dataclasses.replace(config.tasks, low=tiny.tasks.low) == tiny.tasks
+
+
+def test_dashes_and_underscores_are_the_same():
+    dashed, _ = parse("--config tiny --solver-train.group-size 5")
+    under, _ = parse("--config tiny --solver_train.group_size 5")
+    assert dashed == under
+    assert under.solver_train.group_size == 5
+
+
+@pytest.mark.parametrize(
+    ("spelling", "expected"),
+    [
+        ("--tracking.tensorboard", True),
+        ("--tracking.tensorboard true", True),
+        ("--tracking.tensorboard=no", False),
+        ("--tracking.tensorboard False", False),
+        ("--tracking.no-tensorboard", False),
+    ],
+)
+def test_switches_may_be_spelled_in_any_usual_way(spelling, expected):
+    config, options = parse(f"--config tiny {spelling} --fresh")
+    assert config.tracking.tensorboard is expected
+    assert options.fresh
+
+
+def test_tuples_and_optional_values():
+    config, _ = parse("--config tiny --judge.gates entity --model.template None")
+    assert config.judge.gates == ("entity",)
+    assert config.model.template is None
+    config, _ = parse("--config tiny --placement.trainer.memory_fraction 0.5")
+    assert config.placement.trainer.memory_fraction == 0.5
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "--config: missing"),
+        ("--config", "--config: expected one argument"),
+        ("--config --fresh", "--config: expected one argument"),
+        ("--config tinny", "did you mean tiny?"),
+        ("--config tiny --tasks.lwo 1", "--tasks.lwo: no such field: did you mean"),
+        ("--config tiny --clip_high 1", "clip_high?"),
+        ("--config tiny --zzz", "--zzz: no such field: see --help"),
+        ("--config tiny --tasks 3", "--tasks: is a section: set one of its fields"),
+        ("--config tiny --tasks.low abc", "--tasks.low abc: could not convert"),
+        ("--config tiny --seed 1.5", "--seed 1.5: "),
+        ("--config tiny --tool-format xml", "'search_r1', 'tool_call'"),
+        ("--config tiny --tasks.low", "--tasks.low: Missing value"),
+        ("--config tiny --fresh maybe", "--fresh maybe: expected true or false"),
+        ("--config tiny stray", "stray: does not belong to a field"),
+        ("--config tiny --seed 3 stray", "stray: does not belong to a field"),
+        ("--config tiny --inference.port 99999", "must be between 0 and 65535"),
+        ("--config tiny --solver_train.sampling.temperature 0.5", "make them equal"),
+    ],
+)
+def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
+    with pytest.raises(UserError) as caught:
+        parse(line)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert not set("│╭╰─") & set(message)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("--inference.port 99999", "must be between 0 and 65535"),
+        ("--solver-train.optimizer.beta1 2", "must be at least 0 and less than 1"),
+        ("--placement.trainer.mesh.fsdp 0", "must be at least 1"),
+        ("--engine.slots 0", "must be at least 1"),
+        ("--retrieval.top_k 0", "must be at least 1"),
+        ("--placement.hosts.address host", "placement.hosts: address and index"),
+        ("--solver_train.sampling.temperature 0.5", "is not update.temperature 1.0"),
+        # the one that was not given is at odds with it
+        ("--solver_train.update.temperature 0.5", "sampling.temperature 1.0: is not"),
+    ],
+)
+def test_what_a_section_refuses_is_said_with_the_option_as_it_was_given(given, why):
+    with pytest.raises(UserError) as caught:
+        parse(f"--config tiny --seed 3 {given} --tasks.low 0.1")
+    expected = f"{given.replace('solver-train', 'solver_train')}: {why}"
+    assert str(caught.value).startswith(expected)
+
+
+def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse("--config tiny --help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert configs.describe("tiny") in text
+    for name, _, _ in leaves(configs.load("tiny")):
+        assert f"--{name.replace('_', '-')} " in text
+    undocumented = [
+        f"{cls.__module__}.{cls.__name__}.{field}"
+        for cls in section_types(Config)
+        for field in fields_without_text(cls)
+    ]
+    assert undocumented == []
+
+
+def section_types(cls):
+    """A settings class and all that it is composed of, each once."""
+    from scope_jax.system.settings import field_types
+
+    found = [cls]
+    for hint in field_types(cls).values():
+        if dataclasses.is_dataclass(hint):
+            found += [t for t in section_types(hint) if t not in found]
+    return list(dict.fromkeys(found))
+
+
+def fields_without_text(cls):
+    """Fields of a class that tyro finds no documentation for."""
+    from tyro._docstrings import get_field_docstring
+
+    return [
+        field.name
+        for field in dataclasses.fields(cls)
+        if not get_field_docstring(cls, field.name, ())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("--sed 1", "--sed: no such field: did you mean --seed?"),
+        (
+            "--solver_train.optimizer.beta1 2",
+            "--solver_train.optimizer.beta1 2: must be at least 0 and less than 1",
+        ),
+    ],
+)
+def test_a_script_prints_one_line_and_exits_with_2(mistake, said):
+    program = (
+        "from scope_jax.run import cli; import configs\n"
+        "cli.run_main(lambda argv: cli.parse(argv, configs))"
+    )
+    command = [sys.executable, "-c", program, "--config", "tiny", *mistake.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"error: {said}\n"

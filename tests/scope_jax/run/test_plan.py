@@ -1,0 +1,158 @@
+"""Plans: the three large configurations fit, and what doesn't fit says what to do."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from models.errors import UserError
+from models.hf.published import shape_of
+from scope_jax.run.plan import plan
+from scope_jax.system.placement import (
+    HostsConfig,
+    InferenceProcess,
+    MeshConfig,
+    TrainerProcess,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+def with_memory(config, gigabytes):
+    trainer = dataclasses.replace(config.placement.trainer, memory_gb=gigabytes)
+    placement = dataclasses.replace(config.placement, trainer=trainer)
+    return dataclasses.replace(config, placement=placement)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "tokens"),
+    [
+        ("qwen3_8b", 8.19, 150_000),
+        ("qwen25_7b", 7.62, 450_000),
+        ("olmo3_7b", 7.30, 50_000),
+    ],
+)
+def test_large_configurations_fit_on_four_gpus_of_80_gb(name, billions, tokens):
+    config = configs.load(name)
+    assert config.solver_train.max_response_tokens == 8192
+    found = plan(config)
+    found.check()
+    by_name = {p.name: p for p in found.programs}
+    update = by_name["trainer: solver update"]
+    # float32 masters over four devices: a byte a parameter, in all.
+    assert update.kinds["weights"] / 1e9 == pytest.approx(billions, rel=0.005)
+    assert update.kinds["optimizer"] == 2 * update.kinds["weights"]
+    assert by_name["trainer: rollouts"].cache_tokens >= tokens
+    text = found.text()
+    assert "as published" in text and "tokens of cache on each device" in text
+
+
+def test_a_damaged_configuration_of_a_model_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json: not valid JSON"):
+        shape_of(str(tmp_path))
+
+
+def test_what_does_not_fit_is_one_line_with_a_remedy():
+    small = with_memory(configs.load("qwen3_8b"), 40.0)
+    with pytest.raises(UserError, match=r"needs [\d.]+ GB of the 36.0 GB .*lower"):
+        plan(small).check()
+
+
+def test_slots_that_cannot_be_split_are_found_before_anything_runs():
+    config = configs.load("qwen3_8b")
+    engine = dataclasses.replace(config.inference.engine, slots=5)
+    inference = dataclasses.replace(config.inference, engine=engine)
+    with pytest.raises(UserError, match=r"engine.slots=5: is split over 2"):
+        plan(dataclasses.replace(config, inference=inference))
+
+
+def test_a_model_of_unknown_shape_is_named():
+    config = configs.load("qwen3_8b")
+    model = dataclasses.replace(config.model, path="somebody/else")
+    with pytest.raises(UserError, match=r"path=somebody/else: .* give a folder"):
+        plan(dataclasses.replace(config, model=model))
+
+
+def test_the_command_prints_the_plan_and_ends_with_2_where_it_does_not_fit(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "--config", "tiny"]
+    command += ["--plan", "--run", str(tmp_path / "run")]
+    good = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert good.returncode == 0, good.stderr
+    assert "trainer: rollouts" in good.stdout and not (tmp_path / "run").exists()
+    command += ["--placement.trainer.memory_gb", "0.01"]
+    bad = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("error: trainer: ") and bad.stderr.count("\n") == 1
+
+
+def with_placement(**fields):
+    config = configs.load("qwen3_8b")
+    placement = dataclasses.replace(config.placement, **fields)
+    return dataclasses.replace(config, placement=placement)
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_hosts_that_cannot_share_the_mesh_evenly_are_refused(count):
+    config = with_placement(hosts=HostsConfig(count=count))
+    with pytest.raises(UserError, match=rf"hosts.count={count}: the 4 devices"):
+        plan(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (MeshConfig, {"fsdp": 0}),
+        (InferenceProcess, {"replicas": 0}),
+        (TrainerProcess, {"memory_gb": 0.0}),
+        (TrainerProcess, {"memory_fraction": 1.5}),
+    ],
+)
+def test_a_placement_on_nothing_is_refused(kind, fields):
+    with pytest.raises(
+        UserError, match="{}={}: must".format(*next(iter(fields.items())))
+    ):
+        kind(**fields)
+
+
+def test_a_run_that_would_be_refused_has_no_plan():
+    config = configs.load("qwen3_8b")
+    engine = dataclasses.replace(config.engine, max_length=1000)
+    with pytest.raises(UserError, match=r"exceeds engine.max_length=1000"):
+        plan(dataclasses.replace(config, engine=engine))
+
+
+def test_an_update_in_float32_is_planned_in_float32():
+    config = configs.load("qwen3_8b")
+    update = dataclasses.replace(config.solver_train.update, compute_dtype="float32")
+    stage = dataclasses.replace(config.solver_train, update=update)
+    usual, wide = plan(config), plan(dataclasses.replace(config, solver_train=stage))
+    for before, after in zip(usual.programs, wide.programs, strict=True):
+        for kind in ("reference", "sampler weights", "cache"):
+            if kind in before.kinds:
+                wider = (
+                    before.name.startswith("trainer")
+                    and "challenger" not in before.name
+                )
+                assert after.kinds[kind] == before.kinds[kind] * (2 if wider else 1)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "change", "said"),
+    [
+        ("challenger", "rollout_sampling", {"top_p": 3}, "top_p=3: must be above 0"),
+        ("tasks", "sampling", {"temperature": -1}, "temperature=-1: must be at least"),
+        ("challenger_train", "sampling", {"min_p": 2}, "min_p=2: must be between 0"),
+        ("solver_train", "sampling", {"top_k": -1}, "top_k=-1: must be at least 0"),
+    ],
+)
+def test_sampling_that_no_engine_does_is_refused(section, field, change, said):
+    config = configs.load("ci")
+    part = getattr(config, section)
+    sampling = dataclasses.replace(getattr(part, field), **change)
+    part = dataclasses.replace(part, **{field: sampling})
+    with pytest.raises(UserError, match=f"{section}.{field}.{said}"):
+        plan(dataclasses.replace(config, **{section: part}))

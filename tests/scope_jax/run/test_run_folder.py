@@ -1,0 +1,85 @@
+"""A run's folder: whole files, one writer, one configuration."""
+
+from dataclasses import replace
+
+import pytest
+
+import configs
+from models.errors import UserError
+from scope_jax.run.folder import RunFolder
+from scope_jax.system.files import write_json_lines, write_text
+
+
+@pytest.fixture
+def config():
+    return configs.load("ci")
+
+
+def test_manifest_survives_a_new_start(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    folder.record("iter_1/challenger", status="done", step=4)
+    folder.close()
+    again = RunFolder(tmp_path / "run", config)
+    assert again.done("iter_1/challenger")
+    assert again.stage("iter_1/challenger")["step"] == 4
+    assert not again.done("iter_1/tasks")
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path, config):
+    RunFolder(tmp_path / "run", config).close()
+    with pytest.raises(UserError, match="seed: 42 -> 7"):
+        RunFolder(tmp_path / "run", replace(config, seed=7))
+    kept = RunFolder(tmp_path / "run", config)
+    assert kept.path.joinpath("config.json").is_file()
+
+
+def test_display_settings_may_change(tmp_path, config):
+    RunFolder(tmp_path / "run", config).close()
+    quiet = replace(config, tracking=replace(config.tracking, progress=False))
+    RunFolder(tmp_path / "run", quiet).close()
+
+
+def test_fresh_starts_anew_even_with_another_configuration(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    folder.record("iter_1/challenger", status="done")
+    write_text(folder.rollouts(1, "challenger", 1), "x")
+    folder.close()
+    fresh = RunFolder(tmp_path / "run", replace(config, seed=7), fresh=True)
+    assert not fresh.done("iter_1/challenger")
+    assert not fresh.rollouts(1, "challenger", 1).exists()
+
+
+def test_a_start_anew_that_was_cut_off_is_finished_by_the_next_start(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    folder.record("iter_1/challenger", status="done")
+    folder.close()
+    (tmp_path / "run" / ".emptying").touch()  # as a killed --fresh leaves it
+    again = RunFolder(tmp_path / "run", replace(config, seed=7))
+    assert not again.done("iter_1/challenger")
+    assert not (tmp_path / "run" / ".emptying").exists()
+
+
+def test_two_writers_are_refused(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    with pytest.raises(UserError, match="another process"):
+        RunFolder(tmp_path / "run", config)
+    folder.close()
+    RunFolder(tmp_path / "run", config)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, config):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(UserError, match=r"no config\.json"):
+            RunFolder(tmp_path, config, fresh=fresh)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path):
+    def records():
+        yield {"a": 1}
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        write_json_lines(tmp_path / "x.jsonl", records())
+    assert not (tmp_path / "x.jsonl").exists()

@@ -1,0 +1,133 @@
+"""Metrics survive an interruption; tables and bars say what was measured."""
+
+import io
+import json
+import logging
+import struct
+
+import pytest
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+
+from scope_jax.config import TrackingConfig
+from scope_jax.report.tables import stage_table
+from scope_jax.run import tracking
+from scope_jax.run.tracking import Tracker, read
+from tests.records import comparable
+
+QUIET = TrackingConfig(tensorboard=False)
+
+
+def steps(tracker, iteration, stage, numbers):
+    for step in numbers:
+        tracker.log(
+            {"reward/mean": step / 10, "loss/policy": -step, "perf/tokens_per_s": 7.0},
+            iteration=iteration,
+            stage=stage,
+            step=step,
+        )
+
+
+def test_records_are_flushed_line_by_line(tmp_path):
+    with Tracker(tmp_path, QUIET) as tracker:
+        steps(tracker, 1, "challenger", [1, 2])
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert json.loads(lines[1])["reward/mean"] == 0.2
+
+
+def test_an_interrupted_run_has_the_records_of_an_uninterrupted_one(tmp_path):
+    with Tracker(tmp_path / "whole", QUIET) as whole:
+        steps(whole, 1, "challenger", [1, 2, 3, 4])
+        steps(whole, 1, "solver", [1, 2])
+    with Tracker(tmp_path / "cut", QUIET) as first:
+        steps(first, 1, "challenger", [1, 2, 3])
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 1, "stage": "challenger", "st')
+    with Tracker(tmp_path / "cut", QUIET) as second:
+        second.rewind(1, "challenger", 2)
+        steps(second, 1, "challenger", [3, 4])
+        steps(second, 1, "solver", [1, 2])
+    expected = [comparable(r) for r in read(tmp_path / "whole")]
+    assert [comparable(r) for r in read(tmp_path / "cut")] == expected
+
+
+def test_rewinding_drops_later_stages_and_iterations_only(tmp_path):
+    with Tracker(tmp_path, QUIET) as tracker:
+        steps(tracker, 1, "challenger", [1, 2])
+        steps(tracker, 1, "tasks", [1])
+        steps(tracker, 1, "solver", [1])
+        steps(tracker, 2, "challenger", [3])
+        tracker.rewind(1, "tasks", 0)
+    left = [(r["iteration"], r["stage"], r["step"]) for r in read(tmp_path)]
+    assert left == [(1, "challenger", 1), (1, "challenger", 2)]
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    with Tracker(tmp_path, QUIET) as tracker:
+        metrics = {"judge/score": float("nan"), "loss/kl": float("inf")}
+        tracker.log(metrics, iteration=1, stage="solver", step=1)
+    (record,) = read(tmp_path)
+    assert record["judge/score"] is None
+    assert record["loss/kl"] is None
+
+
+def scalars(folder, tag):
+    """Step -> value of a tag in a folder's event files (length-prefixed records)."""
+    found = {}
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            for value in event.summary.value:
+                if value.tag == tag:
+                    assert event.step not in found
+                    found[event.step] = value.simple_value
+    return found
+
+
+def test_tensorboard_holds_each_step_once_after_a_restart(tmp_path):
+    with Tracker(tmp_path) as tracker:
+        steps(tracker, 1, "challenger", [1, 2, 3])
+    with Tracker(tmp_path) as tracker:
+        tracker.rewind(1, "challenger", 1)
+        steps(tracker, 1, "challenger", [2])
+    found = scalars(tmp_path / "tb" / "challenger", "reward/mean")
+    assert found == pytest.approx({1: 0.1, 2: 0.2})
+
+
+def test_a_stage_table_shows_first_last_and_mean():
+    records = [
+        {"iteration": 1, "stage": "solver", "step": i, "reward/mean": r, "loss/max": 9}
+        for i, r in enumerate([0.25, 0.5, 1.5], 1)
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(stage_table(records, "iteration 1: solver"))
+    text = console.export_text()
+    assert "iteration 1: solver" in text
+    row = next(line for line in text.splitlines() if "reward/mean" in line)
+    assert [x.strip() for x in row.split("│")[2:5]] == ["0.25", "1.5", "0.75"]
+    assert "loss/max" not in text
+
+
+def test_without_a_terminal_each_step_is_one_log_line_with_rewards(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="scope_jax")
+    tracker = Tracker(tmp_path, QUIET)
+    with tracker.stage(1, "solver", total=2) as progress:
+        progress.inside("rollouts", 1, 4, reward=0.5)
+        progress.advance({"reward/mean": 0.75, "reward/format": 1.0, "loss/kl": 3.0})
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line == "iteration 1 solver 1/2  reward 0.75  format 1"
+
+
+def test_on_a_terminal_bars_show_rewards(tmp_path, monkeypatch):
+    shown = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
+    monkeypatch.setattr(tracking, "console", shown)
+    with Tracker(tmp_path, QUIET).stage(1, "solver", total=2, done=1) as progress:
+        progress.inside("rollouts", 1, 4, reward=0.5)
+        progress.advance({"reward/mean": 0.75})
+    text = shown.export_text()
+    assert "2/2" in text
+    assert "reward 0.75" in text

@@ -1,0 +1,76 @@
+"""Challenger prompts: rows of the method's permutation, documents cut by tokens."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import configs
+from models.chat import ChatRenderer
+from retrieval.passages import Passages
+from scope_jax.selfplay.documents import (
+    challenger_prompts,
+    cut_tokens,
+    document_text,
+    truncator,
+)
+from tests.scope_jax.inference.inference_world import byte_tokenizer
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return ChatRenderer.from_tokenizer(byte_tokenizer())
+
+
+@pytest.fixture
+def passages(tmp_path):
+    path = tmp_path / "p.jsonl"
+    lines = [f'{{"id": "{i}", "contents": "T{i}\\nabc {i}\\nmore"}}' for i in range(7)]
+    path.write_text("\n".join(lines) + "\n")
+    return Passages(path)
+
+
+def rows(passages, renderer, **options):
+    config = configs.load("ci")
+    config = replace(config, documents=replace(config.documents, max_tokens=12))
+    return challenger_prompts(passages, renderer, config=config, **options)
+
+
+@pytest.mark.quirk(50)
+def test_documents_are_the_first_two_lines_cut_by_tokens(passages, renderer):
+    assert document_text("T", "one\ntwo") == "(Title: T)\none\n"
+    assert cut_tokens("abcdef", 4, renderer) == "abcd"
+    assert cut_tokens("abc", 4, renderer) == "abc"
+    [row] = rows(passages, renderer, count=1, seed=1)
+    assert len(row.document.text) == 12
+
+
+def test_tool_text_says_that_it_was_cut(renderer):
+    cut = truncator(3, "tokens", renderer)
+    assert cut("abcd") == "abc...(truncated)"
+    assert cut("abc") == "abc"
+
+
+@pytest.mark.quirk(26)
+def test_rows_follow_numpys_permutation_and_batches_go_on_in_it(passages, renderer):
+    order = np.random.default_rng(5).permutation(7)
+    first = rows(passages, renderer, count=3, seed=5)
+    second = rows(passages, renderer, count=3, seed=5, offset=3)
+    ids = [row.document.id for row in first + second]
+    assert ids == [str(i) for i in order[:6]]
+
+
+@pytest.mark.quirk(25)
+def test_a_batch_of_its_own_draws_other_types_from_the_same_documents_order(
+    passages, renderer
+):
+    one = rows(passages, renderer, count=40, seed=5)
+    other = rows(passages, renderer, count=40, seed=5, draw_seed=6)
+    assert [r.document.id for r in one] == [r.document.id for r in other]
+    assert [r.task_type for r in one] != [r.task_type for r in other]
+
+
+def test_only_some_rows_are_the_same_rows(passages, renderer):
+    whole = rows(passages, renderer, count=10, seed=5)
+    some = rows(passages, renderer, count=10, seed=5, only=[7, 2])
+    assert some == [whole[7], whole[2]]

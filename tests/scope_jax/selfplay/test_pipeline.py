@@ -1,0 +1,84 @@
+"""What a user gets wrong ends a run at its start: one line, nothing half-written."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+
+import configs
+from models.errors import UserError
+from retrieval.search import Searcher
+from scope_jax.run.folder import LEFTOVERS, RunFolder
+from scope_jax.selfplay import pipeline
+from tests.scope_jax.inference.inference_world import write_model, write_passages
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The ``ci`` configuration over a tiny random model and four passages."""
+    write_model(tmp_path / "model", 0)
+    write_passages(tmp_path / "p.jsonl")
+    base = configs.load("ci")
+    return replace(
+        base,
+        model=replace(base.model, path=str(tmp_path / "model")),
+        retrieval=replace(base.retrieval, passages=str(tmp_path / "p.jsonl")),
+    )
+
+
+def refused(config, folder):
+    """The line that a start of ``config`` ends with; nothing of it binds the next."""
+    with pytest.raises(UserError) as caught:
+        pipeline.run(config, folder)
+    assert {path.name for path in folder.iterdir()} <= set(LEFTOVERS)
+    RunFolder(folder, replace(config, seed=7)).close()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_limits_that_do_not_fit_into_one_another(config, tmp_path):
+    small = replace(config, engine=replace(config.engine, max_length=256))
+    with pytest.raises(UserError, match=r"max_context_tokens=512: exceeds engine\."):
+        pipeline.run(small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_turn_of_task_creation_that_never_fits(config, tmp_path):
+    sampling = replace(config.tasks.sampling, max_new_tokens=513)
+    config = replace(config, tasks=replace(config.tasks, sampling=sampling))
+    with pytest.raises(
+        UserError, match=r"tasks\.sampling\.max_new_tokens=513: exceeds"
+    ):
+        pipeline.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_model_folder_that_lacks_a_file(config, tmp_path, name):
+    (tmp_path / "model" / name).unlink()
+    assert name.split(".")[0] in refused(config, tmp_path / "run")
+
+
+def test_a_broken_line_of_passages(config, tmp_path):
+    with (tmp_path / "p.jsonl").open("a") as file:
+        file.write('{"contents": \n')
+    assert "p.jsonl:5" in refused(config, tmp_path / "run")
+
+
+def test_a_port_in_use(config, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        busy = replace(config, inference=replace(config.inference, port=port))
+        message = refused(busy, tmp_path / "run")
+    assert str(port) in message and "port" in message
+
+
+def test_an_index_of_other_passages(config, tmp_path):
+    folder = str(tmp_path / "index")
+    retrieval = replace(config.retrieval, index_dir=folder)
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "0", "contents": "A\\nb"}\n')
+    Searcher(replace(retrieval, passages=str(other)), progress=False)
+    message = refused(replace(config, retrieval=retrieval), tmp_path / "run")
+    assert "index" in message

@@ -1,0 +1,75 @@
+"""Benchmarks: turns with a peer in its own interpreter, the report, bad peers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+from models.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = """
+import json, sys
+settings = json.loads(sys.argv[1])
+print(json.dumps({"told": settings}), flush=True)
+for turn, _ in enumerate(sys.stdin):
+    print(json.dumps({"seconds": [9.0, 2.0, 4.0][turn]}), flush=True)
+"""
+
+
+def test_turns_rates_and_ratios(tmp_path, capsys):
+    script = tmp_path / "peer.py"
+    script.write_text(SCRIPT)
+    ours = iter([7.0, 1.0, 2.0])
+    asked = [f"other={sys.executable}"]
+    with harness.peers(asked, {"other": str(script)}, {"a": 1}) as peers:
+        assert peers[0].ready == {"told": {"a": 1}}
+        seconds = harness.take_turns(lambda: next(ours), peers, 2)
+    assert seconds == {"ours": [1.0, 2.0], "other": [2.0, 4.0]}  # the first: warm-up
+    result = harness.Result(what="work", unit="tokens", amount=12.0, seconds=seconds)
+    assert result.rates()["other"] == {"median": 4.0, "lowest": 3.0, "highest": 6.0}
+    assert result.ratios() == {"other": 2.0}
+    harness.report(result, tmp_path / "deep" / "out.json")
+    said = json.loads((tmp_path / "deep" / "out.json").read_text())
+    assert said["machine"]["cores"] and "other: 4.0 tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("other", "expected NAME=PYTHON"),
+        ("vllm=python3", "where NAME is one of other"),
+        ("other=/nowhere/python", "cannot be started"),
+        (f"other={sys.executable}", "No module named 'nothing_like_it'"),
+    ],
+)
+def test_a_bad_peer_is_one_line(tmp_path, entry, words):
+    script = tmp_path / "peer.py"
+    script.write_text("import nothing_like_it")
+    with (
+        pytest.raises(UserError, match=words) as caught,
+        harness.peers([entry], {"other": str(script)}, {}),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_forward_beside_transformers(tmp_path):
+    pytest.importorskip("torch")
+    from tests.models.oracle import make_model
+
+    make_model("qwen2").save_pretrained(tmp_path / "model")
+    command = [sys.executable, "scripts/bench.py", "forward", "--repeats", "1"]
+    command += ["--model", str(tmp_path / "model"), "--length", "24"]
+    command += ["--peer", f"transformers={sys.executable}"]
+    command += ["--json", str(tmp_path / "out.json")]
+    environment = os.environ | {"PYTHONPATH": ".", "JAX_PLATFORMS": "cpu"}
+    subprocess.run(command, cwd=ROOT, check=True, env=environment)
+    said = json.loads((tmp_path / "out.json").read_text())
+    assert said["ratios"]["transformers"] > 0
+    assert said["notes"]["same next token as transformers"] == 1.0

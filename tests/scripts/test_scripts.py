@@ -1,0 +1,61 @@
+"""Every script answers from anywhere, and says in one line that it cannot start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(
+    p for p in (ROOT / "scripts").glob("*.py") if "__main__" in p.read_text()
+)
+
+
+def run(script, *options, folder, path, python=()):
+    """A script with this import path, run in another folder."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, path))} if path else {}
+    return subprocess.run(
+        [sys.executable, *python, script, *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_is_answered_from_any_folder(script, tmp_path):
+    done = run(script, "--help", folder=tmp_path, path=[ROOT])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout) > 100
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_another_package_of_the_same_name_is_one_line(script, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/__init__.py").write_text("class User: ...\n")
+    done = run(script, "--help", folder=tmp_path, path=[tmp_path, ROOT])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: models: Python finds {tmp_path / 'models'} before {ROOT / 'models'}: "
+        f"remove {tmp_path} from PYTHONPATH, or use a fresh virtual environment\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["rl", "retrieval", "configs"])
+def test_all_names_are_looked_at_modules_included(name, tmp_path):
+    (tmp_path / f"{name}.py").touch()
+    done = run(SCRIPTS[0], folder=tmp_path, path=[tmp_path, ROOT])
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{name}: Python finds {tmp_path / name}.py before" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_without_an_installation_it_says_how_to_install(script, tmp_path):
+    done = run(script, folder=tmp_path, path=[], python=["-S"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: scope_jax: not installed for ")
+    assert done.stderr.endswith(f": pip install -e {ROOT}\n")

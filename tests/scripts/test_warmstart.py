@@ -1,0 +1,132 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from models import hf
+from pretraining import examples, transcripts, warmstart
+from pretraining import tokenizer as small_tokenizer
+from scope_jax.small_world import assets, world
+
+TINY = warmstart.WarmstartConfig(
+    steps=4,
+    decay_steps=2,
+    warmup_steps=1,
+    batch_tokens=704,
+    hidden_size=16,
+    intermediate_size=16,
+    num_layers=1,
+    num_heads=2,
+)
+
+
+@pytest.fixture(scope="module")
+def small_world():
+    return world.generate()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return hf.load_tokenizer(assets.model_path())
+
+
+def run(config, small_world, tokenizer, state=None):
+    _, params = warmstart.run(
+        config,
+        small_world,
+        tokenizer,
+        state_path=state,
+        save_every=2,
+        log=lambda line: None,
+    )
+    return params
+
+
+def test_interrupted_run_ends_where_an_uninterrupted_one_does(
+    small_world, tokenizer, tmp_path
+):
+    whole = run(TINY, small_world, tokenizer)
+    state = tmp_path / "new" / "state.npz"
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step, config, params):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        warmstart.run(
+            TINY,
+            small_world,
+            tokenizer,
+            state_path=state,
+            save_every=2,
+            log=lambda line: None,
+            on_save=interrupt,
+        )
+    resumed = run(TINY, small_world, tokenizer, state)
+    for one, other in zip(
+        jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokenizer):
+    encode = examples.ExampleEncoder(small_world, tokenizer, verdict_weight=3.0)
+    script = transcripts.Script(small_world, np.random.default_rng(0))
+    found = [encode(script.play("grader")) for _ in range(5)]
+    decoder = warmstart.decoder_config(TINY, tokenizer)
+    params = warmstart.forward.init(decoder, jax.random.key(0))
+
+    def source(items):
+        left = iter(items)
+        return lambda: next(left, dataclasses.replace(items[0], ids=np.zeros(10**6)))
+
+    packed = examples.pack(source(found), 2, 160)
+    assert packed.segments.max() > 1
+    total, weights = 0.0, 0.0
+    for example in found:
+        single = examples.pack(source([example]), 1, 160)
+        weight = float(single.weight.sum())
+        total += float(warmstart._loss(params, decoder, single)[0]) * weight
+        weights += weight
+    whole = float(warmstart._loss(params, decoder, packed)[0])
+    np.testing.assert_allclose(whole, total / weights, rtol=1e-5)
+
+
+def test_batches_are_a_function_of_seed_and_step(small_world, tokenizer):
+    def batch(seed, step):
+        config = dataclasses.replace(TINY, seed=seed)
+        return warmstart.Batches(small_world, tokenizer, config)(step, 3).tokens
+
+    np.testing.assert_array_equal(batch(0, 5), batch(0, 5))
+    assert not np.array_equal(batch(0, 5), batch(0, 6))
+    assert not np.array_equal(batch(0, 5), batch(1, 5))
+
+
+def test_shipped_model_fits_its_tokenizer_and_the_world(small_world, tokenizer):
+    config, params = hf.load(assets.model_path())
+    assert params["embed"].shape == (config.vocab_size, config.hidden_size)
+    assert len(tokenizer) <= config.vocab_size
+    assert tokenizer.chat_template == small_tokenizer.CHAT_TEMPLATE
+    whole = small_tokenizer.whole_tokens(small_world)
+    assert all(
+        len(tokenizer.encode(text, add_special_tokens=False)) == 1 for text in whole
+    )
+    size = sum(file.stat().st_size for file in assets.model_path().iterdir())
+    assert size < 6_000_000
+
+
+def test_shipped_model_grades(small_world, tokenizer):
+    config, params = hf.load(assets.model_path())
+    only = dataclasses.replace(
+        TINY, batch_tokens=3520, job_weights=(("grader", 1.0),), seed=99
+    )
+    batch = warmstart.Batches(small_world, tokenizer, only)(0, 3)
+    right = np.asarray(warmstart._loss(params, config, batch)[1])
+    share, count = warmstart.accuracies(batch, right)[
+        list(transcripts.JOBS).index("grader")
+    ]
+    assert count > 100
+    assert share / count > 0.9
