@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from models import hf
 from models.errors import UserError
+from models.hf import loading
 from tests.models.oracle import make_model
 
 transformers = pytest.importorskip("transformers")
@@ -140,13 +141,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_one_clear_line(
 ):
     folder = tmp_path / "bad"
     shutil.copytree(good, folder)
-    check = hf._check_tensors
+    check = loading._check_tensors
 
     def check_and_cut(*arguments):
         check(*arguments)
         cut(2_000)(folder)
 
-    monkeypatch.setattr(hf, "_check_tensors", check_and_cut)
+    monkeypatch.setattr(loading, "_check_tensors", check_and_cut)
     with pytest.raises(UserError, match="cut short") as caught:
         hf.load(folder)
     assert "\n" not in str(caught.value)
