@@ -87,7 +87,7 @@ class ScriptedPlayers:
         )
 
     async def policy(self, request) -> Completion:
-        raise NotImplementedError("a test that plays the policy says how")
+        raise AssertionError("a test that plays the policy must say how")
 
     async def ask_judge(
         self,
