@@ -1,6 +1,6 @@
 """The small world: a seeded encyclopedia of a fictional country.
 
-2,400 entities of six kinds (towns, rivers, people, guilds, works, events), one short
+1,200 entities of six kinds (towns, rivers, people, guilds, works, events), one short
 document each. A document states four facts, and the value of every fact is the name of
 another entity, so that facts point on to further documents and a task needs one to
 three searches. Names are invented: nothing can be answered from memory.
@@ -8,14 +8,15 @@ three searches. Names are invented: nothing can be answered from memory.
     Title: Bakorn
     Bakorn's river is Olela. Bakorn's guild is Tesark. ...
 
-Because the facts are known, the true score of an answer is a number and not an opinion:
-the share of wanted facts that it states (``wanted_facts_stated``).
+Entities are divided in three: eight of ten to train on, one to develop on, one to test
+on. Facts of one part point at entities of the same part, so whoever starts in one never
+reads a document of another. The passages file has the training part first.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -84,8 +85,8 @@ _ENDINGS = {
 }
 _CONSONANTS = "bcdfghjklmnprstvwz"
 _VOWELS = "aeiou"
-_HELDOUT_EVERY = 10
-_STATED = re.compile(r"(\w+)'s (\w+) is (\w+)")
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -109,25 +110,12 @@ class Entity:
     name: str
     kind: str
     facts: tuple[Fact, ...]
-    heldout: bool
+    split: Split
 
     @property
     def text(self) -> str:
         """The document's text: one line."""
         return " ".join(fact.sentence() for fact in self.facts)
-
-
-@dataclass(frozen=True)
-class WorldTask:
-    """A task with known wanted facts: for evaluation, and to teach the warm start."""
-
-    text: str
-    facts: tuple[Fact, ...]
-
-    @property
-    def entities(self) -> tuple[str, ...]:
-        """Entities to be searched, in the order in which the task names them."""
-        return tuple(dict.fromkeys(fact.entity for fact in self.facts))
 
 
 @dataclass(frozen=True)
@@ -142,13 +130,14 @@ class World:
         return {entity.name: entity for entity in self.entities}
 
     @cached_property
-    def mentions(self) -> dict[str, tuple[str, ...]]:
-        """For every name, the entities whose document mentions it as a value."""
-        found: dict[str, list[str]] = {entity.name: [] for entity in self.entities}
-        for entity in self.entities:
-            for fact in entity.facts:
-                found[fact.value].append(entity.name)
-        return {name: tuple(dict.fromkeys(names)) for name, names in found.items()}
+    def parts(self) -> dict[Split, tuple[Entity, ...]]:
+        """The entities of each part."""
+        return {s: tuple(e for e in self.entities if e.split == s) for s in SPLITS}
+
+    @cached_property
+    def values(self) -> dict[tuple[str, str], str]:
+        """The value of every fact, by entity and relation."""
+        return {(f.entity, f.relation): f.value for e in self.entities for f in e.facts}
 
     def passages(self) -> Iterable[dict[str, str]]:
         """Rows ``{"id", "title", "contents"}`` of the passages file."""
@@ -167,83 +156,44 @@ def _names(rng: np.random.Generator, kind: str, count: int) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def generate(seed: int = WORLD_SEED, per_kind: int = 400) -> World:
-    """The world of ``seed`` with ``per_kind`` entities of each of the six kinds."""
+def generate(
+    seed: int = WORLD_SEED, per_kind: int = 200, *, facts_seed: int | None = None
+) -> World:
+    """The world of ``seed`` with ``per_kind`` entities of each of the six kinds.
+
+    Args:
+      seed: of names, parts and facts.
+      per_kind: a multiple of 10.
+      facts_seed: of other facts about the same entities. A model that reads worlds
+        with ever new facts learns to read and has nothing to remember.
+    """
     rng = np.random.default_rng(seed)
     names = {kind: _names(rng, kind, per_kind) for kind in RELATIONS}
-    order = [(kind, name) for kind, found in names.items() for name in found]
-    order = [order[i] for i in rng.permutation(len(order))]
-    entities = []
-    for index, (kind, name) in enumerate(order):
-        relations = list(RELATIONS[kind].items())
-        facts: list[Fact] = []
-        used = {name}
-        for choice in rng.permutation(len(relations))[:FACTS_PER_ENTITY]:
-            relation, target = relations[choice]
-            value = name
-            while value in used:
-                value = names[target][rng.integers(per_kind)]
-            used.add(value)
-            facts.append(Fact(name, relation, value))
-        heldout = index % _HELDOUT_EVERY == 0
-        entities.append(Entity(index, name, kind, tuple(facts), heldout))
+    tenth = per_kind // 10
+    shares = {"train": (2 * tenth, per_kind), "dev": (0, tenth)}
+    shares["test"] = (tenth, 2 * tenth)
+    found = {
+        (kind, split): names[kind][slice(*shares[split])]
+        for kind in RELATIONS
+        for split in SPLITS
+    }
+    if facts_seed is not None:
+        rng = np.random.default_rng([seed, facts_seed])
+    entities: list[Entity] = []
+    for split in SPLITS:
+        order = [(kind, name) for kind in RELATIONS for name in found[kind, split]]
+        for choice in rng.permutation(len(order)):
+            kind, name = order[choice]
+            relations = list(RELATIONS[kind].items())
+            facts: list[Fact] = []
+            used = {name}
+            for picked in rng.permutation(len(relations))[:FACTS_PER_ENTITY]:
+                relation, target = relations[picked]
+                pool = found[target, split]
+                value = name
+                while value in used:
+                    value = pool[rng.integers(len(pool))]
+                used.add(value)
+                facts.append(Fact(name, relation, value))
+            entities.append(Entity(len(entities), name, kind, tuple(facts), split))
     return World(tuple(entities))
-
-
-TASK_OPENINGS = {
-    "long_form_qa": "Explain",
-    "planning": "Plan",
-    "short_form_qa": "Say",
-    "summarization": "Sum up",
-    "writing": "Report",
-}
-
-
-def task_text(facts: Sequence[Fact], task_type: str = "writing") -> str:
-    """A task that wants ``facts``, as a form with blanks to fill."""
-    blanks = ", ".join(f"{fact.entity}'s {fact.relation} is _" for fact in facts)
-    return f"{TASK_OPENINGS[task_type]}: {blanks}."
-
-
-def heldout_tasks(n: int, seed: int) -> list[WorldTask]:
-    """``n`` random tasks about entities that no task of the warm start is about.
-
-    They want three facts each, of one, two and three entities in turn: a chain in which
-    each is named by a fact of the one before, so that it takes as many searches.
-    """
-    world = generate()
-    rng = np.random.default_rng([seed, 1])
-    starts = [entity for entity in world.entities if entity.heldout]
-    types = [name for name in TASK_OPENINGS if name != "short_form_qa"]
-    tasks = []
-    for index in range(n):
-        chain = [starts[rng.integers(len(starts))]]
-        while len(chain) < index % 3 + 1:
-            known = {entity.name for entity in chain}
-            onward = [f.value for f in chain[-1].facts if f.value not in known]
-            chain.append(world.by_name[onward[rng.integers(len(onward))]])
-        wanted: list[Fact] = []
-        for position, entity in enumerate(chain):
-            share = 3 // len(chain) + (position < 3 % len(chain))
-            picked = rng.permutation(len(entity.facts))[:share]
-            wanted += [entity.facts[i] for i in sorted(picked)]
-        text = task_text(wanted, types[rng.integers(len(types))])
-        tasks.append(WorldTask(text, tuple(wanted)))
-    return tasks
-
-
-def stated_facts(answer: str) -> dict[tuple[str, str], set[str]]:
-    """Every (entity, relation) that ``answer`` speaks of, with the values it gives."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for entity, relation, value in _STATED.findall(answer):
-        found.setdefault((entity, relation), set()).add(value)
-    return found
-
-
-def wanted_facts_stated(answer: str, facts: Sequence[Fact]) -> float:
-    """Share of ``facts`` that ``answer`` states; naming two values states neither."""
-    if not facts:
-        raise ValueError("facts is empty: a task wants at least one fact")
-    stated = stated_facts(answer)
-    right = sum(stated.get((f.entity, f.relation)) == {f.value} for f in facts)
-    return right / len(facts)
