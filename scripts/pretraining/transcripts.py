@@ -124,11 +124,13 @@ class Script(Judge):
         while count < len(order) and self.chance(self.habits.searches_on):
             count += 1
         searches = [(subject, True) for subject in order[:count]]
+        later = {subject.name for subject in order}
         if searches and self.chance(self.habits.searches_extra):
             for _ in range(1 + self.chance(0.5)):
                 place = int(self.rng.integers(1, len(searches) + 1))
                 before = [subject.name for subject, _ in searches[:place]]
-                pool = [f.value for name in before for f in self.facts(name)] + before
+                seen = [f.value for name in before for f in self.facts(name)]
+                pool = [name for name in seen if name not in later] + before
                 extra = Subject(self.pick(pool), ())
                 searches.insert(place, (extra, False))
         return searches[:MAX_SEARCHES]
