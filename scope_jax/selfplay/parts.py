@@ -13,6 +13,7 @@ from scope_jax.method import prompts
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.base_model import BaseModel
+from scope_jax.selfplay.documents import check_heldout
 from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.serving import Serving
 from scope_jax.selfplay.trainer import Trainer
@@ -76,6 +77,7 @@ def open_parts(
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
         passages = open_passages(config.retrieval)
+        check_heldout(config.documents.heldout, len(passages))
         shape = config.placement.trainer.mesh
         mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
         decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
