@@ -19,6 +19,7 @@ from scope_jax.selfplay.serving import Serving
 from scope_jax.selfplay.trainer import Trainer
 from scope_jax.selfplay.world import World
 from scope_jax.small_world.assets import resolve
+from scope_jax.small_world.world import generate
 from scope_jax.system.compilation import keep_programs
 from scope_jax.system.hosts import Hosts
 
@@ -69,6 +70,7 @@ def open_parts(
     Raises:
       UserError: one line for the user.
     """
+    truth = generate() if config.retrieval.passages == "demo" else None
     config = resolve(config)
     prompt_set = prompts.load(config.prompts, config.tool_format)
     tokenizer = hf.load_tokenizer(config.model.path)
@@ -103,6 +105,7 @@ def open_parts(
             solver=serving.solver,
             judge=serving.judge,
             search=serving.search,
+            truth=truth,
         )
         yield Parts(
             folder=folder,
