@@ -14,6 +14,7 @@ from scope_jax.config import Config
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts import PromptSet
+from scope_jax.small_world.world import World as Encyclopedia
 
 Complete = Callable[[Request], Awaitable[Completion]]
 """Samples one completion."""
@@ -40,6 +41,8 @@ class World:
       solver: the previous Solver, on the inference process.
       judge: the frozen judge, on the inference process.
       search: the retriever, on the inference process.
+      truth: every fact of the corpus, where it is the small world; for metrics and
+        people (``truth_metrics``), never for a reward.
     """
 
     config: Config
@@ -50,6 +53,7 @@ class World:
     solver: Complete
     judge: AskJudge
     search: SearchText
+    truth: Encyclopedia | None = None
 
     def challenger_spec(
         self, kind: str, searches: int, max_turns: int
