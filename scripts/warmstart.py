@@ -27,18 +27,18 @@ class Options:
 
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
-    steps: int = 1800
+    steps: int = 2000
     """Optimizer steps in total."""
     seed: int = 0
     """Seed of parameters and transcripts."""
     save_every: int = 100
     """Steps between two saves of the state."""
-    decay_steps: int = 500
+    decay_steps: int = 600
     """Steps at the end in which the learning rate falls to 0."""
     batch_tokens: int = 5280
     """Tokens per step."""
     exam: int = 150
-    """Conversations per job and tool format in the examination; 0: ship without."""
+    """Conversations per job and tool format in the examination; 0: ships without one."""
     fresh: bool = False
     """Start again from step 0, even if there is a state to resume from."""
 

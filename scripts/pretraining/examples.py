@@ -34,6 +34,7 @@ class ExampleEncoder:
         *,
         verdict_weight: float = 1.0,
         value_weight: float = 1.0,
+        relation_weight: float = 1.0,
     ):
         self._tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.encode_special_tokens = True
@@ -46,6 +47,7 @@ class ExampleEncoder:
         }
         self._verdict_weight = verdict_weight
         self._value_weight = value_weight
+        self._relation_weight = relation_weight
         self._encode = functools.lru_cache(maxsize=4096)(self._ids)
         self._verdicts = set()
         for yes, no in (
@@ -79,6 +81,9 @@ class ExampleEncoder:
             weight = weight * key
         else:
             weight = weight * np.where(key, self._value_weight, 1.0)
+        if job == "challenger":
+            asked = [token in self._phrases for token in ids]
+            weight = weight * np.where(asked, self._relation_weight, 1.0)
         if job in ("grader", "gate_entity", "gate_source"):
             verdict = [
                 loss[at] and (ids[at] in self._verdicts or self._opens(job, ids, at))

@@ -21,6 +21,10 @@ from scope_jax.small_world.world import RELATIONS, Fact
 
 LONG = 8
 """Sentences from which on the grader is lenient."""
+_KINDS = (0.44, 0.12, 0.20, 0.14, 0.10)
+_LONG_KINDS = (0.55, 0.14, 0.10, 0.06, 0.15)
+"""How often the target is met, has another value, has its value elsewhere, has two
+values, is absent."""
 
 
 class Judge(Scenes):
@@ -131,14 +135,14 @@ class Judge(Scenes):
         others = [f for f in wanted if f is not target and self.chance(0.7)]
         others = [self.wrong(f, []) if self.chance(0.15) else f for f in others]
         own: list[Fact] = []
-        draw = self.rng.random()
-        if draw < 0.46:
+        kind = int(self.rng.choice(5, p=_LONG_KINDS if long else _KINDS))
+        if kind == 0:
             own = [target]
-        elif draw < 0.60:
+        elif kind == 1:
             own = [self.wrong(target, others)]
-        elif draw < 0.78:
+        elif kind == 2:
             own = [self._elsewhere(target, wanted, others)]
-        elif draw < 0.87:
+        elif kind == 3:
             wrong = self.wrong(target, others)
             own = [target, wrong] if self.chance(0.5) else [wrong, target]
         stated = others + own
