@@ -83,36 +83,6 @@ class WarmstartConfig:
         ("grader", 3.5),
         ("recite", 8.0),
     )
-    recite_scale: factor on the drill's weight at each curriculum level.
-      verdict_weight: loss weight of a verdict against 1 for any other token.
-      value_weight: loss weight of a name that must be copied.
-      relation_weight: loss weight of what a Challenger asks for, which must be a fact.
-    """
-
-    steps: int = 2000
-    decay_steps: int = 600
-    learning_rate: float = 3e-3
-    matrix_learning_rate: float = 0.03
-    warmup_steps: int = 50
-    batch_tokens: int = 5280
-    row_tokens: tuple[int, ...] = (96, 192, 264, 352)
-    promote_at: float = 0.85
-    seed: int = 0
-    hidden_size: int = 128
-    intermediate_size: int = 256
-    num_layers: int = 3
-    num_heads: int = 4
-    embed_std: float = 0.5
-    verdict_weight: float = 4.0
-    job_weights: tuple[tuple[str, float], ...] = (
-        ("challenger", 1.5),
-        ("solver", 2.0),
-        ("rubric", 2.5),
-        ("gate_entity", 0.5),
-        ("gate_source", 3.0),
-        ("grader", 3.0),
-        ("recite", 8.0),
-    )
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
     value_weight: float = 2.0
     relation_weight: float = 3.0
