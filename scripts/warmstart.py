@@ -38,7 +38,7 @@ class Options:
     batch_tokens: int = 5280
     """Tokens per step."""
     exam: int = 150
-    """Conversations per job and tool format in the examination; 0: ships without one."""
+    """Conversations per job and tool format in the examination; 0: none."""
     fresh: bool = False
     """Start again from step 0, even if there is a state to resume from."""
 
