@@ -1,9 +1,9 @@
-"""Configurations by name: one file each, whose docstring says what to expect.
+"""Configurations by name, one file each. May import ``scope_jax`` and all below it.
 
-A file defines ``config() -> Config``. Its docstring states what comes out, on what
-hardware, and the command; ``scripts/train.py --config NAME --help`` prints it. Files of
-``variants/`` change any of them: ``qwen3_8b_paper`` is ``qwen3_8b`` with the rewards of
-the paper.
+A file defines ``config() -> Config``. Its docstring gives the result to expect, the
+hardware and the command; ``scripts/train.py --config NAME --help`` prints it. A file of
+``variants/`` changes any configuration: ``qwen3_8b_paper`` is ``qwen3_8b`` with the
+rewards of the paper.
 """
 
 import importlib
@@ -24,7 +24,7 @@ def names() -> list[str]:
 
 
 def variants() -> list[str]:
-    """What may follow the name of any configuration, behind an underscore."""
+    """Suffixes that any configuration's name can have, after an underscore."""
     return sorted(module.name for module in pkgutil.iter_modules(_variants.__path__))
 
 
@@ -43,7 +43,7 @@ def load(name: str) -> Config:
 
 
 def describe(name: str) -> str:
-    """The docstring of a configuration's file, its variant's in front.
+    """The docstring of a configuration's file, after that of its variant.
 
     Raises:
       UserError: no such configuration.
@@ -57,7 +57,7 @@ def describe(name: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The file and the variant that a name stands for; no variant is empty."""
+    """The file and the variant that a name stands for; "" if it has no variant."""
     known = {base: (base, "") for base in names()}
     known |= {
         f"{base}_{variant}": (base, variant)

@@ -1,4 +1,7 @@
-"""Decoder and encoder as pure functions; weights in and out; chat rendering.
+"""Decoder and encoder as pure functions, sharding, and chat templates.
+
+``models.hf`` reads and writes Hugging Face folders. The lowest package: it imports no
+other of this repository.
 
 Axis legend, used in every einsum and signature of ``models`` and ``rl``:
 

@@ -1,10 +1,10 @@
 """Attention over whole rows, by one of several backends.
 
-What each backend can do, besides causal attention with grouped heads (``CAN``):
+What each backend supports besides causal attention with grouped heads (``CAN``):
 
                 window  segments  lengths   runs on
-    reference   yes     yes       yes       anything; holds T x T scores: the oracle
-    blocked     yes     yes       yes       anything; the default
+    reference   yes     yes       yes       any device; holds T x T scores; for tests
+    blocked     yes     yes       yes       any device; the default
     cudnn       yes     no        yes       NVIDIA GPUs, 16-bit types, H <= 128
 
 All of them compute softmax in float32. Over a cache: ``models.cached_attention``.
@@ -41,34 +41,31 @@ def choose_backend(
     """The backend that computes attention; ``auto`` is ``blocked``.
 
     Args:
-      needs: what the caller's rows have.
+      needs: what the caller's rows use besides causal attention.
       dtype: of queries, keys and values.
       platform: of the devices: "cpu", "gpu".
 
     Raises:
-      UserError: if the backend can't do it; in one line, with what can.
+      UserError: if the backend doesn't support it; the message names one that does.
     """
     if backend == "auto":
         return "blocked"
     for need in sorted(set(needs) - CAN[backend]):
         able = ", ".join(name for name, can in CAN.items() if need in can)
-        raise UserError(f"attention={backend!r}: has no {need}: use one of {able}")
+        raise UserError(
+            f"attention={backend!r}: does not support {need}: use one of {able}"
+        )
     if backend == "cudnn":
         bits = 8 * jnp.dtype(dtype).itemsize
-        reasons = (
-            (
-                platform not in ("gpu", "cuda"),
-                f"runs on NVIDIA GPUs, not on {platform}",
-            ),
-            (bits != 16, f"computes in 16 bits, not in {bits}"),
-            (
-                head_dim > 128 or head_dim % 8,
-                f"takes a head_dim of 8, 16, ... 128, not of {head_dim}",
-            ),
-        )
-        for holds, reason in reasons:
-            if holds:
-                raise UserError(f"attention={backend!r}: {reason}: use blocked")
+        reason = ""
+        if platform not in ("gpu", "cuda"):
+            reason = f"runs on NVIDIA GPUs, not on {platform}"
+        elif bits != 16:
+            reason = f"computes in 16 bits, not in {bits}"
+        elif head_dim > 128 or head_dim % 8:
+            reason = f"takes a head_dim of 8, 16, ... 128, not of {head_dim}"
+        if reason:
+            raise UserError(f"attention={backend!r}: {reason}: use blocked")
     return backend
 
 
@@ -87,13 +84,13 @@ def row_attention(
     Args:
       backend: from ``choose_backend``.
       segment_ids: tokens see only their own segment; padding, 0, sees padding.
-      lengths: tokens in each row instead; what follows them is padding, and its result
-        means nothing.
-      window: how many tokens, itself included, a token sees at most; 0: all.
+      lengths: tokens in each row instead; what follows them is padding, whose result
+        is meaningless.
+      window: most tokens, itself included, that a token sees; 0 means all.
     """
     batch, length, _, _ = q.shape
     if backend == "cudnn":
-        # Lengths and flags, never a mask: with one, cuDNN is slow, and has been wrong
+        # Lengths and flags, never a mask: with a mask cuDNN is slow, and has been wrong
         # (https://github.com/jax-ml/jax/pull/35114, issue 32242).
         return jax.nn.dot_product_attention(
             q,
@@ -118,9 +115,9 @@ def row_attention(
 
 
 def block_size(length: int) -> int:
-    """Tokens in a block: small ones skip more, many of them cost an accelerator."""
+    """Tokens per block: small blocks skip more, but are slow on an accelerator."""
     if jax.default_backend() == "cpu":
-        return 32  # what is at work on a pair of blocks stays in the nearest cache
+        return 32  # the working set of a pair of blocks stays in the nearest cache
     return 128 if length <= 4096 else 512
 
 
@@ -147,7 +144,7 @@ def segment_mask(
     """Causal, and only within equal segments (padding, segment 0, sees padding).
 
     Args:
-      window: how many tokens, itself included, a token sees at most; 0: all.
+      window: most tokens, itself included, that a token sees; 0 means all.
     """
     length = segment_ids.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]

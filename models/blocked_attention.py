@@ -3,8 +3,8 @@
 The forward pass keeps a running softmax (arXiv:1805.02867) and each query's log of the
 normalizer; the backward pass recomputes weights from it (arXiv:2205.14135). Blocks that
 no query can see are skipped: those after the query, those before its segment, those
-before its window. A block that is skipped for one row's sake or another's would have
-added exactly nothing, so a row's result does not depend on the rows beside it.
+before its window. A block that is skipped for some rows and not for others adds exactly
+0 where it is not needed, so a row's result does not depend on the rows beside it.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 # Large enough to vanish in a softmax, finite so that no inf - inf can arise.
 MASKED = -1e30
-# Name, for remat policies, of what the backward pass needs from the forward pass.
+# Name by which remat policies find what the backward pass needs from the forward pass.
 SAVED = "attention"
 
 
@@ -32,10 +32,10 @@ def blocked_attention(
     """Causal softmax attention within equal ``segment_ids``, differentiable.
 
     Args:
-      segment_ids: in any order; blocks are skipped best where they only increase.
-        Padding is segment 0: what comes out there is finite and means nothing.
-      window: how many positions, its own included, a query sees at most; 0: all.
-      block: queries, and keys, whose scores exist at once.
+      segment_ids: in any order; most blocks are skipped where they only increase.
+        Padding is segment 0: its result is finite and meaningless.
+      window: most positions, its own included, that a query sees; 0 means all.
+      block: how many queries, and keys, have their scores in memory at once.
     """
     batch, length, heads, width = q.shape
     kv_heads = k.shape[2]
@@ -43,10 +43,10 @@ def blocked_attention(
     count = -(-length // block)
     pad = count * block - length
     q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
-    # What comes after every query is seen by none.
+    # No query sees what comes after all of them.
     segment_ids = jnp.pad(segment_ids, ((0, 0), (0, pad)), mode="edge")
     segments = segment_ids.reshape(batch, count, block).swapaxes(0, 1)
-    # The query heads of a group lie one after another: each key head is read once.
+    # The query heads of a group lie next to each other: each key head is read once.
     q = q.reshape(batch, count, block, kv_heads, heads // kv_heads, width)
     q = q.transpose(1, 0, 3, 4, 2, 5).reshape(count, batch, kv_heads, -1, width)
     k, v = (
@@ -60,7 +60,7 @@ def blocked_attention(
 
 
 def _first_blocks(segments: Int[Array, "C B S"], window: int):
-    """For each block of queries, the first block of keys that some query may see."""
+    """For each block of queries, the first block of keys that any query may see."""
     count, _, block = segments.shape
     highest = segments.max(-1)
     # A row's tail of padding must not make its last segment reach back to the start.

@@ -1,10 +1,11 @@
 """The KV cache: for each layer, pages of keys [P, K, H, S] and of values [P, K, S, H].
 
-A page holds S positions of one row; which pages are whose is the caller's business, who
-hands tables of page numbers around. Layers and the two tensors are separate arrays so
-that a donated cache is updated in place; stacked in one array, every step would copy it
-whole. In both orders what a product of a few queries sums comes before what it keeps:
-with keys as [S, H] that product takes three times as long on a CPU.
+A page holds S positions of one row; which pages belong to which row is up to the
+caller, who passes tables of page numbers. Layers and the two tensors are separate
+arrays so that a donated cache is updated in place; stacked in one array, every step
+would copy all of it. In both layouts the axis that a product with a few queries sums
+over comes before the one it keeps: with keys as [S, H] that product takes three times
+as long on a CPU.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +52,7 @@ def write_tokens(
     pages: Int[Array, " B"],
     offsets: Int[Array, " B"],
 ) -> LayerCache:
-    """Put one token each at the offset of a page.
+    """Write one token per row, at an offset in a page.
 
     Args:
       pages: all different; one that doesn't exist writes nothing.
@@ -69,9 +70,9 @@ def write_chunks(
     pages: Int[Array, " R"],
     offsets: Int[Array, " R"],
 ) -> LayerCache:
-    """Put a chunk each at the offset, a multiple of C, of a page; see ``write_tokens``.
+    """Write one chunk per row, at an offset (a multiple of C) in a page.
 
-    Several chunks may go into one page, at different offsets.
+    Several chunks may go into one page, at different offsets. See ``write_tokens``.
     """
     chunk, width = k.shape[1], v.shape[-1]
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
@@ -82,7 +83,7 @@ def write_chunks(
 
 
 def _put(tensor, new, pages, offsets, chunk, *width):
-    # The indexed axes come first, or XLA would turn the whole cache round and back.
+    # The indexed axes come first, or XLA would transpose the whole cache and back.
     positions = tensor.shape[2 if width else 3]
     rows = tensor.reshape(-1, positions // chunk, chunk, *width)
     each = len(rows) // len(tensor)
@@ -96,7 +97,7 @@ def read_pages(
     layer: LayerCache, pages: Int[Array, " W"]
 ) -> tuple[Float[Array, "W K H S"], Float[Array, "W K S H"]]:
     """Keys and values of whole pages."""
-    # Where a table names no page, something is read that nobody looks at.
+    # Where a table names no page, what is read is never used.
     return tuple(x.at[pages].get(mode="clip") for x in layer)
 
 

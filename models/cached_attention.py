@@ -1,9 +1,9 @@
 """Attention over a KV cache, read page by page and no further than it is filled.
 
-Two ways, by what asks. Chunks of prompts (many queries a row): all rows go through
-their blocks together, with a running softmax. Single tokens (one query a row): the
-blocks that the rows need are one list, worked off so many at a time whosever they are,
-so that neither a short row nor an empty slot costs what the longest row does.
+Chunks of prompts have many queries per row: all rows go through their blocks together,
+with a running softmax. Single tokens have one query per row: the blocks that the rows
+need form one list, processed a fixed number at a time whichever rows they belong to, so
+that neither a short row nor an empty slot costs as much as the longest row.
 
 Softmax is in float32. What is computed for a row does not depend on the other rows.
 """
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.blocked_attention import MASKED
 
-# Below every sum of a softmax, which holds exp(0) = 1.
+# Below every sum of a softmax, which is at least exp(0) = 1.
 TINY = 1e-30
 # Rows, block indices -> keys [W, K, H, block], values [W, K, block, H].
 ReadBlocks = Callable[[Int[Array, " W"], Int[Array, " W"]], tuple[Array, Array]]
@@ -27,9 +27,9 @@ class Needed(NamedTuple):
     """The blocks that rows need, row after row, in one list of fixed size P.
 
     Attributes:
-      rows, blocks: of each entry; what follows the last one means nothing.
-      starts: where each row's entries begin.
-      counts: how many each row has; a row that isn't live has none.
+      rows, blocks: of each entry; values after the last entry are meaningless.
+      starts: index of each row's first entry.
+      counts: entries of each row; a row that isn't live has none.
     """
 
     rows: Int[Array, " P"]
@@ -51,7 +51,8 @@ def needed_blocks(
     Args:
       live: rows whose result is wanted.
       length: most positions of a row, a multiple of ``block``.
-      window: how many positions, its own included, a query sees at most; 0: all.
+      block: positions per block.
+      window: most positions, its own included, that a query sees; 0 means all.
     """
     most = length // block
     first = jnp.zeros_like(positions)
@@ -76,13 +77,13 @@ def token_attention(
     block: int,
     window: int = 0,
 ) -> Float[Array, "B N H"]:
-    """Attention of one query a row over the cache positions up to its own.
+    """Attention of one query per row over the cache positions up to its own.
 
-    Each block yields a softmax of its own; a row's blocks are put together at the end,
-    in their order. The result of rows that need nothing means nothing.
+    Each block yields a softmax of its own; a row's blocks are combined at the end, in
+    order. The result of rows that need no blocks is meaningless.
 
     Args:
-      read: gives blocks of rows.
+      read: returns blocks of the cache.
       needed: from ``needed_blocks``, with the same block and window.
 
     Reference: the split softmax of https://pytorch.org/blog/flash-decoding.
@@ -103,7 +104,7 @@ def token_attention(
         seen = at <= last
         if window:
             seen &= at > last - window
-        # What others left there may be no number, and a weight of 0 doesn't hide that.
+        # Unused positions may hold NaN, which a weight of 0 doesn't cancel.
         v = jnp.where(seen[:, None, :, None], v, 0)
         seen = seen[:, None, None]
         scores = jnp.einsum(
@@ -133,17 +134,17 @@ def token_attention(
     )
     total = needed.counts.sum()
     parts = jax.lax.fori_loop(0, (total + batch - 1) // batch, body, parts)
-    return _together(parts, needed).reshape(batch, heads, width).astype(q.dtype)
+    return _combined(parts, needed).reshape(batch, heads, width).astype(q.dtype)
 
 
-def _together(parts, needed: Needed) -> Float[Array, "B K G H"]:
+def _combined(parts, needed: Needed) -> Float[Array, "B K G H"]:
     """Softmax over all of a row's blocks, from each block's own."""
     most = len(needed.rows) // len(needed.counts)
     nth = jnp.arange(most)
     index = jnp.minimum(needed.starts[:, None] + nth, len(needed.rows) - 1)
     highest, totals, outs = (x[index] for x in parts)
     own = (nth < needed.counts[:, None])[..., None, None]
-    # The others' may be no numbers, which a weight of 0 doesn't hide.
+    # Other entries may hold NaN, which a weight of 0 doesn't cancel.
     highest = jnp.where(own, highest, MASKED)
     totals, outs = jnp.where(own, totals, 0), jnp.where(own[..., None], outs, 0)
     scale = jnp.exp(highest - highest.max(1, keepdims=True))
@@ -161,23 +162,23 @@ def chunk_attention(
     block: int,
     window: int = 0,
 ) -> Float[Array, "B T N H"]:
-    """Attention of several queries a row over the cache positions up to their own.
+    """Attention of several queries per row over the cache positions up to their own.
 
-    Only the blocks that some query of a live row needs are read. A block that is masked
+    Only the blocks that a query of a live row needs are read. A block that is masked
     for a row leaves its running maximum, sum and output exactly as they were.
 
     Args:
       read_block: block index -> keys [B, K, H, block] and values [B, K, block, H] of
-        the positions ``index * block`` and on.
-      live: rows whose result is wanted; that of the others means nothing.
-      window: how many positions, its own included, a query sees at most; 0: all.
+        the positions from ``index * block`` on.
+      live: rows whose result is wanted; that of the others is meaningless.
+      window: most positions, its own included, that a query sees; 0 means all.
 
     Reference: the running softmax of arXiv:1805.02867.
     """
     batch, queries, heads, width = q.shape
     kv_heads = jax.eval_shape(read_block, jnp.int32(0))[0].shape[1]
     groups = heads // kv_heads
-    # The groups' queries one after another, Q = G * T: each key head is read once.
+    # A key head's queries together, Q = G * T: each key head is read once.
     q = q.reshape(batch, queries, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, groups * queries, width) * width**-0.5
     wanted = jnp.where(live[:, None], positions, 0)
@@ -201,7 +202,7 @@ def chunk_attention(
         # In a block that a row does not see, decay is exp(0) = 1 and weights are 0.
         decay = jnp.exp(highest - new_highest)
         weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
-        # A weight of 0 doesn't hide what is no number, beyond the row's own tokens.
+        # Past the row's own tokens may be NaN, which a weight of 0 doesn't cancel.
         v = jnp.where((at <= positions.max(2))[..., None], v, 0)
         added = jnp.einsum(
             "BKQS,BKSH->BKQH",

@@ -1,12 +1,12 @@
 """Conversations to token ids, through any Hugging Face chat template.
 
-What a person, a document or a model wrote must never become a control token, and yet a
-template may look into it (Qwen3's splits it at ``</think>``), trim it or print it as
-JSON. So the template gets the real content with only the control tokens' strings in it
-masked; any control string that the rendered text then has, the template wrote, and
-there the text is cut. The runs between are encoded whole, with control tokens split
-like any other text, which makes the ids equal to ``tokenizer.apply_chat_template``
-wherever the content holds no control string.
+Text from a person, a document or a model must never become a control token. But a
+template may inspect that text (Qwen3's splits it at ``</think>``), trim it or print it
+as JSON. So the template gets the real content, in which only the strings of control
+tokens are masked. Any control string in the rendered text then comes from the template,
+and the text is split there. The pieces in between are encoded with control tokens
+treated as ordinary text. Where the content has no control string, the ids equal those
+of ``tokenizer.apply_chat_template``.
 """
 
 import json
@@ -22,13 +22,14 @@ from models.errors import UserError, first_line
 Message = dict[str, Any]
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Masks a control string as MASK index MASK. A Unicode noncharacter: no text has it, and
-# text that has it all the same is masked too (index 0), so unmasking is exact.
+# A control string is masked as MASK index MASK. MASK is a Unicode noncharacter, which
+# text should not contain; where text does, it is masked too (index 0), so unmasking is
+# exact.
 MASK = "\ufdd0"
-# Added tokens of this form are control tokens even where a tokenizer doesn't say
-# "special" (Qwen3's <|fim_prefix|>); <think> or <tool_call> are not of this form.
+# Added tokens of this form are control tokens even if the tokenizer doesn't mark them
+# as special (Qwen3's <|fim_prefix|>); <think> and <tool_call> don't have this form.
 CONTROL_FORM = re.compile(r"<\|.*\|>|<｜.*｜>", re.DOTALL)
-# Ends of a text or a message that families have beside their end of turn.
+# Tokens other than a family's end of turn that end a text or a message.
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
 PROBE_REPLIES = ("plain words", "<think>\nsome thought\n</think>\n\nplain words")
 
@@ -41,10 +42,10 @@ class ChatRenderer:
     ``{"name": str, "arguments": dict}``, and ``reasoning_content``.
 
     Attributes:
-      append_only: whether a conversation's ids only ever grow at the end, so that
-        sampled ids can be kept and continued. False where the template rewrites
-        history (Qwen3 drops earlier thinking): then every turn is rendered anew.
-      stop_ids: ids that end an assistant's turn: the template's end of turn first, then
+      append_only: whether a conversation's ids only grow at the end, so that sampled
+        ids can be kept and continued. False if the template rewrites history (Qwen3
+        drops earlier thinking): then the conversation is rendered again for every turn.
+      stop_ids: ids that end an assistant's turn: first the template's end of turn, then
         the tokenizer's end of sequence and end of text.
     """
 
@@ -56,8 +57,8 @@ class ChatRenderer:
 
         Args:
           tokenizer: a fast tokenizer.
-          template: a packaged template's name (``qwen3_strip_thinking``), a path that
-            ends in ``.jinja``, Jinja source, or None for the tokenizer's own.
+          template: the name of a packaged template (``qwen3_strip_thinking``), a path
+            that ends in ``.jinja``, Jinja source, or None for the tokenizer's own.
 
         Raises:
           UserError: if there is no template, or it can't be used.
@@ -86,7 +87,7 @@ class ChatRenderer:
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[dict] | None = None
     ) -> list[int]:
-        """Returns the ids of a whole conversation and the generation prompt."""
+        """Returns the ids of a whole conversation with the generation prompt."""
         return self._encode_masked(self._render_masked(messages, tools, True))
 
     def turn_ids(
@@ -94,33 +95,34 @@ class ChatRenderer:
     ) -> list[int]:
         """Returns the ids of the last (assistant) turn as the template writes it.
 
-        The rendering through that turn minus the prompt before it, its end included
-        (spec 12.4): thinking is shown, tool calls are written anew.
+        This is the rendering up to and including the turn's end, minus the prompt
+        before it (spec 12.4): thinking is shown, tool calls are rendered again.
 
         Raises:
-          UserError: the template writes what is before the turn otherwise with it.
+          UserError: if the template renders the prompt differently once the turn
+            follows it.
         """
         prompt = self._render_masked(messages[:-1], tools, True)
         whole = self._render_masked(messages, tools, False)
         if not whole.startswith(prompt):
             raise UserError(
-                "chat template: a turn changes how it writes what is before, so that "
-                "it can't be told where the turn starts: use another template"
+                "chat template: it renders earlier messages differently once a turn is "
+                "added, so it is unknown where the turn starts: use another template"
             )
         return self._encode_masked(whole[len(prompt) :])
 
     def turn_end_ids(self) -> list[int]:
-        """Returns the closing of an assistant's turn, ``<|im_end|>\\n`` in ChatML.
+        """Returns the ids that close an assistant's turn, ``<|im_end|>\\n`` in ChatML.
 
-        A caller whose sampler already produced the first of them drops it.
+        A caller whose sampler already produced the first id drops it.
         """
         return self._encode_masked(self._turn_end)
 
     def environment_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Returns user or tool messages behind a closed assistant turn, as ids.
+        """Returns the ids of user or tool messages after a closed assistant turn.
 
-        The generation prompt that follows them is included. On append-only templates
-        this is exactly what ``prompt_ids`` would add.
+        They include the generation prompt that follows. With an append-only template
+        these are exactly the ids that ``prompt_ids`` would add.
         """
         return self._encode_masked(self._environment_text(messages))
 
@@ -130,7 +132,7 @@ class ChatRenderer:
         tools: Sequence[dict] | None = None,
         add_generation_prompt: bool = False,
     ) -> str:
-        """Returns the conversation as the template writes it, for people and counts."""
+        """Returns the conversation as text, for display and for counting tokens."""
         return self._unmasked(
             self._render_masked(messages, tools, add_generation_prompt)
         )
@@ -162,11 +164,12 @@ class ChatRenderer:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"chat template: can't render a conversation of {roles} "
-                f"({first_line(error)}): use another, or messages that it takes"
+                f"({first_line(error)}): use another template, or messages that this "
+                "one supports"
             ) from error
 
     def _prepare(self, message: Message) -> Message:
-        """Returns a message for the template: masked, tool calls in the usual form."""
+        """Returns a message for the template: masked, tool calls in OpenAI's form."""
         prepared = {
             "role": message["role"],
             "content": self._masked(message.get("content") or ""),
@@ -181,7 +184,7 @@ class ChatRenderer:
         return prepared
 
     def _masked(self, value: Any) -> Any:
-        """Returns ``value`` with the control strings in all of its strings masked."""
+        """Returns ``value`` with control strings masked in all of its strings."""
         if isinstance(value, str):
             return self._maskable.sub(
                 lambda match: f"{MASK}{self._masks[match[0]]}{MASK}", _encodable(value)
@@ -198,7 +201,7 @@ class ChatRenderer:
         return re.sub(f"{MASK}(\\d+){MASK}", lambda m: self._unmask[m[1]], text)
 
     def _encode_masked(self, text: str) -> list[int]:
-        """Encodes rendered text: control strings in it are the template's own."""
+        """Encodes rendered text, whose control strings all come from the template."""
         ids: list[int] = []
         for index, piece in enumerate(self._controls_of.split(text)):
             if index % 2:
@@ -208,7 +211,7 @@ class ChatRenderer:
         return ids
 
     def _tail(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        """Returns what follows the reply's text in question, reply, ``messages``."""
+        """Renders question, reply, ``messages``; returns the text after the reply."""
         reply = "zq reply zq"
         start = [
             {"role": "user", "content": "question"},
@@ -217,13 +220,13 @@ class ChatRenderer:
         text = self._render_masked([*start, *messages], None, add_generation_prompt)
         if text.count(reply) != 1:
             raise UserError(
-                "chat template: it doesn't print an assistant's content as it is: use "
+                "chat template: it changes the content of assistant messages: use "
                 "another template"
             )
         return text.partition(reply)[2]
 
     def _find_turn_end(self) -> str:
-        """Returns the text that closes an assistant's turn before a user's."""
+        """Returns the text that closes an assistant's turn before a user's turn."""
         tail = self._tail([{"role": "user", "content": "more"}], True)
         control = self._controls_of.search(tail)
         if control is None:
@@ -235,7 +238,7 @@ class ChatRenderer:
         return self._tail(messages, True).removeprefix(self._turn_end)
 
     def _probe_append_only(self) -> bool:
-        """Tries whether rendering a longer conversation extends the shorter one's."""
+        """Checks on examples that a longer conversation's text extends a shorter's."""
         start = [{"role": "user", "content": "question"}]
         more = [{"role": "user", "content": "more"}]
         for reply in PROBE_REPLIES:
@@ -248,7 +251,7 @@ class ChatRenderer:
 
 
 def load_template(tokenizer: Any, template: str | None) -> str:
-    """Returns the Jinja source of a template given as in ``from_tokenizer``."""
+    """Returns the Jinja source; ``template`` is as in ``from_tokenizer``."""
     if template is None:
         own = tokenizer.chat_template
         if isinstance(own, dict):  # several, by name
@@ -277,16 +280,16 @@ def _packaged() -> list[str]:
 
 
 def _content_tokenizer(tokenizer: Any) -> tuple[Tokenizer, dict[str, int]]:
-    """Returns a tokenizer that splits control strings, and the control tokens' ids.
+    """Returns a tokenizer that splits control strings, and the ids of control tokens.
 
-    A copy, because asking a transformers tokenizer for ``split_special_tokens`` changes
-    its state, which other threads share.
+    It is a copy, because setting ``split_special_tokens`` changes the state of a
+    transformers tokenizer, which other threads share.
     """
     fields = json.loads(tokenizer.backend_tokenizer.to_str())
     special = set(tokenizer.all_special_tokens)
     for token in fields["added_tokens"]:
         text = token["content"]
-        # The Rust tokenizer splits what is marked special, and nothing else.
+        # The Rust tokenizer splits only tokens that are marked special.
         token["special"] = bool(
             token["special"] or text in special or CONTROL_FORM.fullmatch(text)
         )
@@ -298,14 +301,14 @@ def _content_tokenizer(tokenizer: Any) -> tuple[Tokenizer, dict[str, int]]:
     for text in control:
         if forbidden.intersection(copy.encode(text, add_special_tokens=False).ids):
             raise UserError(
-                f"tokenizer: it can't write {text!r} as ordinary text, so documents "
+                f"tokenizer: it can't encode {text!r} as ordinary text, so documents "
                 "could forge control tokens: use a byte-level tokenizer"
             )
     return copy, control
 
 
 def _encodable(text: str) -> str:
-    """Returns text without lone surrogates, which a model's JSON may produce."""
+    """Returns text without lone surrogates, which JSON written by a model may hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

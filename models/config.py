@@ -1,4 +1,4 @@
-"""What a decoder is: the static numbers that its functions are compiled for."""
+"""A decoder's configuration: the static numbers that its functions are compiled for."""
 
 import json
 from dataclasses import dataclass
@@ -14,14 +14,15 @@ class Family:
 
     Attributes:
       architecture: Hugging Face's class, without ``ForCausalLM``.
-      qkv_bias: always biases on q, k, v; where not, ``attention_bias`` decides.
+      qkv_bias: q, k and v always have biases; if False, ``attention_bias`` decides.
       qk_norm: RMS norm of q and k: of each head, of all heads at once, or none.
-      post_norm: the two norms stand behind attention and MLP instead of before them.
-      wide_norm: norms scale in float32 and round once, and not before and after.
-      mlp_bias: the configuration may ask for biases in the MLP.
+      post_norm: the two norms come after attention and MLP instead of before them.
+      wide_norm: norms scale in float32 and round once, instead of before and after.
+      mlp_bias: whether ``config.json`` can turn on biases in the MLP.
       windows: how layers with a sliding window are chosen: ``switch``: those from
         ``max_window_layers`` on, if ``use_sliding_window``; ``pattern``: three of four.
-        ``layer_types`` says it outright in both.
+        ``layer_types`` overrides both.
+      default_eps: epsilon of the norms if ``config.json`` doesn't have it.
     """
 
     architecture: str
@@ -31,6 +32,7 @@ class Family:
     wide_norm: bool = False
     mlp_bias: bool = False
     windows: Literal["none", "switch", "pattern"] = "none"
+    default_eps: float = 1e-6
 
 
 FAMILIES: dict[str, Family] = {
@@ -42,6 +44,7 @@ FAMILIES: dict[str, Family] = {
         post_norm=True,
         wide_norm=True,
         windows="pattern",
+        default_eps=1e-5,
     ),
     "llama": Family(architecture="Llama", mlp_bias=True),
 }
@@ -55,10 +58,10 @@ class DecoderConfig:
     Attributes:
       attention_bias: biases on q, k, v and o.
       rope: rotary frequencies; ``window_rope``: those of the layers with a window.
-      window: tokens, itself included, that a token of such a layer attends to.
-      window_layers: for each layer whether it has the window; () where none has.
-      hf: the whole original ``config.json`` as a JSON string, so that an export says
-        what the import said; "" for a model that was made here.
+      window: most tokens, itself included, that a token attends to in these layers.
+      window_layers: for each layer whether it has the window; () if none has.
+      hf: the whole original ``config.json`` as a JSON string, so that an export has
+        the same fields; "" for a model that was created here.
     """
 
     model_type: str
@@ -81,34 +84,30 @@ class DecoderConfig:
     hf: str = ""
 
     def __post_init__(self):
-        if self.model_type not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            raise UserError(
-                f"model_type={self.model_type!r}: not supported: use one of {known}"
-            )
+        _family_of(self.model_type)
         if self.num_heads % self.num_kv_heads:
             raise UserError(
-                f"num_kv_heads={self.num_kv_heads}: does not divide "
-                f"num_heads={self.num_heads}: choose a divisor"
+                f"num_kv_heads={self.num_kv_heads}: must divide "
+                f"num_heads={self.num_heads}"
             )
         if self.head_dim % 2:
             raise UserError(
-                f"head_dim={self.head_dim}: rotary positions turn pairs: make it even"
+                f"head_dim={self.head_dim}: must be even for rotary positions"
             )
         if self.window_layers and len(self.window_layers) != self.num_layers:
             raise UserError(
-                f"window_layers: {len(self.window_layers)} of them for "
-                f"{self.num_layers} layers: name one for each"
+                f"window_layers: {len(self.window_layers)} entries for "
+                f"{self.num_layers} layers: give one per layer"
             )
         if any(self.window_layers) != (self.window > 0):
             raise UserError(
-                f"sliding_window={self.window or None}: must be positive if, and only "
-                "if, some layers of layer_types slide: check config.json"
+                f"sliding_window={self.window or None}: must be positive if and only "
+                "if layer_types has layers with a window: check config.json"
             )
 
     @property
     def family(self) -> Family:
-        """What its model type implies."""
+        """What the model type implies."""
         return FAMILIES[self.model_type]
 
     @property
@@ -118,7 +117,7 @@ class DecoderConfig:
 
     @property
     def period(self) -> int:
-        """After how many layers their pattern of windows repeats; it divides L."""
+        """After how many layers the pattern of windows repeats; it divides L."""
         layers = range(self.num_layers)
         for period in range(1, self.num_layers):
             if self.num_layers % period == 0 and all(
@@ -128,7 +127,7 @@ class DecoderConfig:
         return self.num_layers
 
     def layer_window(self, layer: int) -> int:
-        """The window of a layer; 0 where it attends to everything before."""
+        """The window of a layer; 0 if it attends to all previous tokens."""
         return self.window if any(self.window_layers[layer : layer + 1]) else 0
 
     def layer_rope(self, layer: int) -> Rope:
@@ -141,16 +140,10 @@ class DecoderConfig:
         """Read a Hugging Face ``config.json``, of transformers 5 or older.
 
         Raises:
-          UserError: for a model type, rotary scaling, activation or bias that these
-            decoders do not compute, or fields that don't fit together.
+          UserError: for a model type, rotary scaling, activation or bias that is not
+            supported, or fields that don't fit together.
         """
-        model_type = config.get("model_type")
-        if not isinstance(model_type, str) or model_type not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            raise UserError(
-                f"model_type={model_type!r}: not supported: use one of {known}"
-            )
-        family = FAMILIES[model_type]
+        family = _family_of(model_type := config.get("model_type"))
         if (act := config.get("hidden_act", "silu")) != "silu":
             raise UserError(f"hidden_act={act!r}: not supported: use a model with silu")
         _check_kinds(config)
@@ -169,7 +162,7 @@ class DecoderConfig:
                 head_dim=config.get("head_dim") or config["hidden_size"] // heads,
                 rope=rope,
                 window_rope=window_rope,
-                rms_norm_eps=float(config.get("rms_norm_eps") or _default_eps(family)),
+                rms_norm_eps=float(config.get("rms_norm_eps") or family.default_eps),
                 tie_embeddings=bool(config.get("tie_word_embeddings", False)),
                 attention_bias=not family.qkv_bias
                 and bool(config.get("attention_bias", False)),
@@ -203,7 +196,7 @@ class DecoderConfig:
             "rms_norm_eps": self.rms_norm_eps,
             "tie_word_embeddings": self.tie_embeddings,
             "max_position_embeddings": self.max_position,
-            # Both spellings: transformers 5 reads the first, other tools the others.
+            # Both spellings: transformers 5 reads the first, other tools the second.
             "rope_parameters": self.rope.to_hf(),
             "rope_theta": self.rope.rope_theta,
         }
@@ -217,7 +210,7 @@ class DecoderConfig:
             made["sliding_window"] = self.window or None
         if self.family.windows == "switch":
             made["use_sliding_window"] = self.window > 0
-            if self.window:  # before transformers 4.53, which knows layer_types
+            if self.window:  # for transformers before 4.53, which ignores layer_types
                 made["max_window_layers"] = self.window_layers.index(True)
         if self.family.windows == "pattern":
             ropes = (self.rope, self.window_rope or self.rope)
@@ -226,14 +219,21 @@ class DecoderConfig:
         return made
 
 
-# Fields that are counts; those that a file must have, and those that it may.
+def _family_of(model_type: Any) -> Family:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise UserError(f"model_type={model_type!r}: not supported: use one of {known}")
+    return FAMILIES[model_type]
+
+
+# Fields that are counts; those that a file must have, and those that it may have.
 NEEDED = ("vocab_size", "hidden_size", "intermediate_size")
 NEEDED += ("num_hidden_layers", "num_attention_heads")
 COUNTS = (*NEEDED, "num_key_value_heads", "head_dim", "max_position_embeddings")
 
 
 def _check_kinds(config: dict[str, Any]) -> None:
-    """Raises ``UserError`` for a field that isn't what its name says."""
+    """Raises ``UserError`` for a field of the wrong type."""
     kinds: dict[str, tuple[str, Any]] = {
         **dict.fromkeys(COUNTS, ("a whole number above 0", int)),
         **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("above 0", int | float)),
@@ -253,11 +253,6 @@ def _check_kinds(config: dict[str, Any]) -> None:
             raise UserError(
                 f"{name}={value!r}: must be {words}: use the model's own config.json"
             )
-
-
-def _default_eps(family: Family) -> float:
-    """What a file means that doesn't say it: the family's class has the number."""
-    return 1e-5 if family.architecture == "Olmo3" else 1e-6
 
 
 def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, ...]]:
@@ -282,8 +277,8 @@ def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, .
             )
         if len(types) != layers:
             raise UserError(
-                f"layer_types: {len(types)} of them for {layers} layers: name one for "
-                "each"
+                f"layer_types: {len(types)} entries for {layers} layers: give one per "
+                "layer"
             )
         slides = [name == "sliding_attention" for name in types]
     if not any(slides):
@@ -311,9 +306,9 @@ def _ropes(config: dict[str, Any], family: Family) -> tuple[Rope, Rope | None]:
         )
     if found and not (full or sliding):
         raise UserError(
-            f"rope_parameters: names neither {' nor '.join(LAYER_TYPES)}, which differ "
+            f"rope_parameters: has neither {' nor '.join(LAYER_TYPES)}, which differ "
             "in this family: use the model's own config.json"
         )
-    # In older files the scaling is meant for the layers without a window.
+    # In older files the scaling applies to the layers without a window.
     full = full | (config.get("rope_scaling") or {})
     return read(full), read(sliding)

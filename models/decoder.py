@@ -2,8 +2,8 @@
 
 ``attend`` decides what the tokens see, so that training (a mask) and cached decoding
 (the cache) run the same block. It takes q, k, v of the new tokens, already rotated, and
-returns the attention output together with whatever it wants carried out of the block
-(the updated cache; None in training).
+returns the attention output and a second value that the block passes through (the
+updated cache; None in training).
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
-        """Return (output [B, T, D], what ``attend`` carries out)."""
+        """Return (output [B, T, D], the second value of ``attend``)."""
         c = self.config
         width, head = c.hidden_size, c.head_dim
         zeros = nn.initializers.zeros
@@ -76,13 +76,13 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each added to the residual stream, each with a norm.
 
-    The norm stands before the layer (pre-norm), or behind it where the family has it
-    there: then the residual stream itself goes into the layer.
+    The norm comes before each layer (pre-norm) or, in some families, after it
+    (post-norm): then the layer's input is the residual stream itself.
 
     Attributes:
-      joined: parameters are from ``forward.unstack``: matrices that multiply the same
-        activations are one.
-      weights_first: and they are in the order of its ``weights_first``.
+      joined: the parameters are from ``forward.unstack``: matrices that multiply the
+        same activations are concatenated.
+      weights_first: they are also transposed, see ``forward.unstack``.
     """
 
     config: DecoderConfig
@@ -91,7 +91,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
-        """Return (x [B, T, D], what ``attend`` carries out)."""
+        """Return (x [B, T, D], the second value of ``attend``)."""
         c = self.config
 
         def norm(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

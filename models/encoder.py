@@ -1,6 +1,6 @@
-"""A sentence encoder of BERT type (MiniLM, E5, bge): token ids to unit vectors.
+"""A BERT-type sentence encoder (MiniLM, E5, bge): token ids to unit vectors.
 
-``models.hf.encoders`` reads one from its folder.
+``models.hf.encoders`` loads one from its folder.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Shape of a BERT encoder, and how its token vectors become one.
+    """Shape of a BERT encoder, and how its token vectors are pooled.
 
     Attributes:
-      pooling: "mean" over real tokens, or "cls", the first token's vector.
+      pooling: "mean" over all tokens but padding, or "cls", the first token's vector.
     """
 
     vocab_size: int
@@ -38,7 +38,7 @@ class EncoderConfig:
         """Reads a Hugging Face ``config.json``.
 
         Raises:
-          UserError: if it isn't a BERT that this module computes.
+          UserError: if it isn't a BERT model of a supported kind.
         """
         wanted = {
             "model_type": "bert",
@@ -76,7 +76,7 @@ def hidden(
     ids: Int[Array, "B T"],
     mask: Int[Array, "B T"],
 ) -> Float[Array, "B T D"]:
-    """Token vectors after the last layer; keys where ``mask`` is 0 aren't attended."""
+    """Token vectors after the last layer; tokens with ``mask`` 0 aren't attended to."""
     x = params["words"][ids] + params["positions"][: ids.shape[1]] + params["types"][0]
     x = _layer_norm(params["norm"], x, config.layer_norm_eps)
 
@@ -84,7 +84,7 @@ def hidden(
         x = _layer_norm(
             p["norm_attn"], x + _attention(p, config, x, mask), config.layer_norm_eps
         )
-        # Exact GELU: the tanh form differs by up to 1e-3.
+        # Exact GELU: the tanh approximation differs by up to 1e-3.
         inner = jax.nn.gelu(_dense(p["up"], x), approximate=False)
         x = _layer_norm(
             p["norm_mlp"], x + _dense(p["down"], inner), config.layer_norm_eps
@@ -100,7 +100,7 @@ def embed(
     ids: Int[Array, "B T"],
     mask: Int[Array, "B T"],
 ) -> Float[Array, "B D"]:
-    """One L2-normalised float32 vector a row; a row of padding only gives zeros.
+    """One L2-normalised float32 vector per row; a row of only padding gives zeros.
 
     Args:
       ids: token ids, padded on the right.
@@ -133,7 +133,7 @@ def _attention(
     heads = (*x.shape[:2], config.num_heads, -1)
     q, k, v = (_dense(p[name], x).reshape(heads) for name in "qkv")
     scores = jnp.einsum("BTNH,BSNH->BNTS", q, k) * q.shape[-1] ** -0.5
-    # Finite, so that rows of padding only give no NaN.
+    # Finite, so that rows of only padding don't give NaN.
     scores = jnp.where(mask[:, None, None, :] > 0, scores, -1e30)
     out = jnp.einsum("BNTS,BSNH->BTNH", jax.nn.softmax(scores, axis=-1), v)
     return _dense(p["o"], out.reshape(x.shape))

@@ -19,9 +19,9 @@ Params = dict[str, Any]
 
 # An empty entry of parameters whose matrices are [out, in].
 WEIGHTS_FIRST = "weights_first"
-# What ``unstack`` joins: where, under which name, of which matrices (on their axis 1).
+# What ``unstack`` joins: where, the new name, and which matrices (along their axis 1).
 JOINED = (("attn", "qkv", ("q", "k", "v")), ("mlp", "gate_up", ("gate", "up")))
-# Leading axes of each matrix that its product sums.
+# How many leading axes of each matrix its product sums over.
 INPUT_AXES = {"qkv": 1, "o": 2, "gate_up": 1, "down": 1}
 
 
@@ -71,10 +71,10 @@ def hidden(
     """Hidden states after the final norm; causal within equal ``segment_ids``.
 
     Args:
-      positions: rotary positions, default 0..T-1 in every row.
-      segment_ids: 0 is padding; default one segment a row.
-      lengths: instead of segments: the tokens of each row, padding behind them.
-      remat: what the backward pass finds kept: "none": everything; "block": only the
+      positions: rotary positions, by default 0..T-1 in every row.
+      segment_ids: 0 is padding; by default one segment per row.
+      lengths: instead of segments: the tokens of each row, followed by padding.
+      remat: what is kept for the backward pass: "none": everything; "block": only the
         residual stream between blocks; "attention": also what ``blocked`` attention
         needs in order not to run again; "dots": also all matrix products with weights.
       attention: backend, see ``models.attention``.
@@ -106,7 +106,7 @@ def hidden(
             return row_attention(q, k, v, backend=backend, window=window, **rows), None
 
         def run(x, period_params):
-            # Cut out in here, or rematerialization would keep the cut out copy.
+            # Sliced in here, or rematerialization would keep the sliced copy.
             block_params = period_params
             if period > 1:
                 block_params = jax.tree.map(lambda p: p[index], period_params)
@@ -119,7 +119,7 @@ def hidden(
             return run
         return jax.checkpoint(run, policy=REMAT_POLICIES[remat])
 
-    # One period of layers a step: inside it each layer has a window of its own.
+    # One period of layers per step, in which each layer has a window of its own.
     layers = [layer(index) for index in range(period)]
     blocks = params["blocks"]
     if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
@@ -173,36 +173,35 @@ def unstack(
 ) -> Params:
     """Parameters with ``blocks`` as a tuple of layers: what the cached passes take.
 
-    Slicing the stack inside a decoding loop would read every weight twice a step, so
-    whoever decodes does it once (https://github.com/NovaSky-AI/SkyRL/pull/1363).
-    Matrices that multiply the same activations become one: few large products take
+    Slicing the stack inside a decoding loop would read every weight twice per step, so
+    it is done once before decoding (https://github.com/NovaSky-AI/SkyRL/pull/1363).
+    Matrices that multiply the same activations become one: a few large products take
     less time than many small ones.
 
     Args:
-      weights_first: also turn the matrices round, [out, in], and multiply them from the
+      weights_first: also transpose the matrices, [out, in], and multiply them from the
         left. For CPUs: with 8 to 32 rows of activations their products then take about
-        half of the time, from 256 rows on the same.
+        half the time, from 256 rows on the same.
     """
-    layers = range(config.num_layers)
     blocks = tuple(
         _join(jax.tree.map(lambda x: x[i], params["blocks"]))  # noqa: B023
-        for i in layers
+        for i in range(config.num_layers)
     )
     if not weights_first:
         return params | {"blocks": blocks}
 
-    def turned(path, weight):
+    def transposed(path, weight):
         inputs = INPUT_AXES.get(path[-1].key, 0)
         return jnp.moveaxis(weight, range(inputs), range(-inputs, 0))
 
-    params = params | {"blocks": jax.tree_util.tree_map_with_path(turned, blocks)}
+    params = params | {"blocks": jax.tree_util.tree_map_with_path(transposed, blocks)}
     if not config.tie_embeddings:
         params["head"] = params["head"].T
     return params | {WEIGHTS_FIRST: ()}
 
 
 def _join(block: Params) -> Params:
-    """A layer's parameters with the matrices of ``JOINED`` put together."""
+    """One layer's parameters with the matrices of ``JOINED`` concatenated."""
     block = dict(block)
     for part, joined, names in JOINED:
         weights = dict(block[part])
@@ -228,8 +227,8 @@ def prefill(
     Args:
       params: from ``unstack``.
       tokens: chunks of C tokens; what follows a prompt's end is never attended to.
-      tables: pages of each chunk's prompt, in order; the number of pages, where there
-        is none, and everywhere in a row that is padding.
+      tables: pages of each chunk's prompt, in order; where there is none, and
+        everywhere in a row that is padding, the total number of pages.
       starts: position of each chunk's first token, a multiple of C, which divides the
         size of a page.
       last: index, within the chunk, of the token whose hidden state is wanted.
@@ -273,9 +272,9 @@ def decode_step(
 
     Args:
       params: from ``unstack``.
-      tables: pages of each row, in order, those of the new token included.
+      tables: pages of each row, in order, including that of the new token.
       positions: where the token goes: the number of tokens already in the row.
-      active: the other rows are computed, as the shape is fixed, and not written.
+      active: the other rows are computed too, as the shape is fixed, but not written.
 
     Returns:
       the cache and the hidden states of the new tokens, after the final norm.
@@ -319,7 +318,7 @@ def _final_norm(params, config, x):
 
 
 def _cached_layers(params, config, x, positions, cache, attend):
-    """All blocks, unrolled; ``attend`` also gets and returns its layer's cache."""
+    """All blocks, unrolled; ``attend`` also takes and returns the layer's cache."""
     ropes = _rope_tables(config, positions)
     new_cache = []
     first = WEIGHTS_FIRST in params
@@ -341,7 +340,7 @@ def _cached_layers(params, config, x, positions, cache, attend):
 
 
 def _rope_tables(config: DecoderConfig, positions: Int[Array, "B T"]) -> dict:
-    """Each kind of layer's cosines and sines, computed once."""
-    # In the layers' order: a set's would differ between processes, and with it the HLO.
+    """Cosines and sines for each kind of layer, computed once."""
+    # In layer order: a set's order differs between processes, and so would the HLO.
     ropes = dict.fromkeys(map(config.layer_rope, range(config.num_layers)))
     return {rope: rope_table(positions, config.head_dim, rope) for rope in ropes}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Variance 1/fan_in over the axes that each einsum sums.
+# Variance 1 / fan_in, where fan_in is the size of the axes that the product sums over.
 matrix = nn.initializers.variance_scaling
 in_first = matrix(1.0, "fan_in", "normal", in_axis=0, out_axis=(1, 2))
 in_heads = matrix(1.0, "fan_in", "normal", in_axis=(0, 1), out_axis=2)
@@ -25,8 +25,7 @@ def rms_norm(
     """Divide by the root mean square over ``axes``, in float32, and scale.
 
     Args:
-      wide: whether scaling is in float32 too; else in the type of ``x``, which rounds
-        twice.
+      wide: scale in float32 too; otherwise in the dtype of ``x``, which rounds twice.
 
     Reference: arXiv:1910.07467.
     """
@@ -46,16 +45,16 @@ def project(
     outputs: tuple[int, ...],
     init: nn.initializers.Initializer,
 ) -> Float[Array, "B T ..."]:
-    """``x`` times the module's weight ``name``: the axes ``inputs`` are summed.
+    """Multiply ``x`` by the module's weight ``name``, summing over ``inputs``.
 
-    The weight is [*inputs, *outputs]; where ``module.weights_first`` it is
+    The weight is [*inputs, *outputs]; with ``module.weights_first`` it is
     [*outputs, *inputs] and the left operand (see ``forward.unstack``).
     """
     summed = len(inputs)
     if not module.weights_first:
         weight = module.param(name, init, inputs + outputs)
-        # As plain matrices: on CPUs the products of the backward pass, with B and T
-        # apart, take half as long again.
+        # As plain matrices: with separate B and T axes, the products of the backward
+        # pass take 50% longer on a CPU.
         leading, width = x.shape[:-summed], math.prod(inputs)
         flat = x.reshape(-1, width) @ weight.reshape(width, -1)
         return flat.reshape(*leading, *outputs)

@@ -1,4 +1,4 @@
-"""What the backward pass finds kept of a block, and what it computes again."""
+"""What a block keeps for the backward pass; the rest is recomputed."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from models.blocked_attention import SAVED
 Remat = Literal["none", "block", "attention", "dots"]
 
 _SAVE_ATTENTION = jax.checkpoint_policies.save_only_these_names(SAVED)
-# What is kept inside a block, where not everything is.
+# What is kept inside a block; "none" keeps everything and needs no policy.
 REMAT_POLICIES: dict[str, Any] = {
     "block": jax.checkpoint_policies.nothing_saveable,
     "attention": _SAVE_ATTENTION,

@@ -1,8 +1,8 @@
 """Rotary positions: which frequencies a checkpoint was trained with, and rotating.
 
 Besides the plain frequencies (arXiv:2104.09864) there are two ways to stretch them to
-longer contexts: Llama 3's, and YaRN (arXiv:2309.00071). The frequencies are worked out
-in float64 on the host and rounded once, so that they are constants of a program.
+longer contexts: Llama 3's, and YaRN (arXiv:2309.00071). The frequencies are computed in
+float64 on the host and rounded once, so that they are constants of a program.
 """
 
 import math
@@ -24,14 +24,14 @@ class Rope:
 
     Attributes:
       rope_theta: base of the wavelengths.
-      rope_type: how they are stretched; what follows matters only where they are.
-      factor: by how much the longest ones are.
+      rope_type: how they are stretched; the other fields matter only if they are.
+      factor: by how much the longest wavelengths are stretched.
       original_max_position_embeddings: context before stretching.
       low_freq_factor, high_freq_factor: llama3: between original / low and original /
-        high, wavelengths go over from stretched to unstretched.
+        high, wavelengths change from stretched to unstretched.
       beta_fast, beta_slow: yarn: the same in rotations over the original context.
       truncate: yarn: round these bounds outwards to whole dimensions.
-      attention_factor: yarn: cosine and sine are multiplied by it; None works it out
+      attention_factor: yarn: cosine and sine are multiplied by it; None computes it
         from ``factor``, ``mscale`` and ``mscale_all_dim``.
     """
 
@@ -54,19 +54,19 @@ class Rope:
 
         Args:
           found: the dictionary.
-          theta: of a file that says it elsewhere.
-          length: the model's context, the original one where nothing else is said.
+          theta: used if ``found`` has none.
+          length: the model's context: the original one unless ``found`` has another.
 
         Raises:
-          UserError: for a type that isn't known, or lacks what it needs.
+          UserError: for an unknown type, or one whose numbers are missing.
         """
         kind = found.get("rope_type", found.get("type", "default"))
         known = get_args(Kind)
         if kind not in known or found.get("partial_rotary_factor") not in (None, 1.0):
             name = "rope_type" if kind not in known else "partial_rotary_factor"
             raise UserError(
-                f"{name}={found.get(name, kind)!r}: not supported: use a model with "
-                f"whole heads rotated and a rope_type of {', '.join(known)}"
+                f"{name}={found.get(name, kind)!r}: not supported: use a model that "
+                f"rotates whole heads, with a rope_type of {', '.join(known)}"
             )
         given = {
             field.name: found[field.name]
@@ -75,7 +75,7 @@ class Rope:
         }
         for name, value in given.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            # An extra factor of 0 says that there is none.
+            # An mscale of 0 means that there is none.
             right = number and (value > 0 or name.startswith("mscale"))
             if name not in ("rope_type", "truncate") and not right:
                 raise UserError(
@@ -92,14 +92,14 @@ class Rope:
         for name in ("factor", *needed):
             if name not in given:
                 raise UserError(
-                    f"rope_type={kind!r}: its {name} is not given: use the model's own "
+                    f"rope_type={kind!r}: {name} is missing: use the model's own "
                     "config.json"
                 )
         given.setdefault("original_max_position_embeddings", length)
         return cls(**given)
 
     def to_hf(self) -> dict[str, Any]:
-        """The ``rope_parameters`` that say this."""
+        """The same as ``rope_parameters``."""
         names = ["rope_type", "rope_theta"]
         if self.rope_type != "default":
             names += ["factor", "original_max_position_embeddings"]
@@ -122,14 +122,14 @@ class Rope:
         return plain.astype(np.float32), 1.0
 
     def _llama3(self, plain: np.ndarray) -> np.ndarray:
-        """Long waves stretched, short ones not, a linear passage in between."""
+        """Long wavelengths stretched, short ones not, linear in between."""
         rotations = self.original_max_position_embeddings * plain / (2 * math.pi)
         low, high = self.low_freq_factor, self.high_freq_factor
         kept = np.clip((rotations - low) / (high - low), 0.0, 1.0)
         return (1 - kept) * plain / self.factor + kept * plain
 
     def _yarn(self, plain: np.ndarray, head_dim: int) -> np.ndarray:
-        """The same, but linear in the dimension's number (its equation 23)."""
+        """The same, but linear in the dimension's index (equation 23 of the paper)."""
 
         def dimension(rotations: float) -> float:
             waves = self.original_max_position_embeddings / (rotations * 2 * math.pi)

@@ -1,9 +1,9 @@
-"""One table of logical axes to mesh axes; shardings of parameters and batches.
+"""One table from logical axes to mesh axes; shardings of parameters and batches.
 
 The mesh has three axes: ``data`` (replicas), ``fsdp`` (parameters, gradients and Adam
-moments cut along D) and ``tensor`` (heads, F, V cut). Batch rows go over ``data`` and
-``fsdp`` together. An axis that a dimension's size doesn't divide is left out for that
-parameter, so small models run on any mesh.
+moments sharded along D) and ``tensor`` (heads, F and V sharded). Batch rows are sharded
+over ``data`` and ``fsdp`` together. A dimension whose size the mesh axis doesn't divide
+is not sharded, so small models run on any mesh.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from models.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# Logical axis of a parameter -> mesh axis. D over fsdp gathers weights a layer at a
-# time; heads, F and V over tensor keep each layer's two all-reduces (Megatron style).
+# Logical axis of a parameter -> mesh axis. With D over fsdp, weights are gathered one
+# layer at a time; with heads, F and V over tensor, a layer needs two all-reduces, as in
+# Megatron.
 RULES: dict[str, str | None] = {
     "layers": None,
     "vocab": "tensor",
@@ -64,7 +65,7 @@ def make_mesh(
     tensor: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Returns a ``data x fsdp x tensor`` mesh over the first devices that it needs.
+    """Returns a ``data x fsdp x tensor`` mesh over the first of ``devices``.
 
     Raises:
       UserError: if there are fewer devices than ``data * fsdp * tensor``.
@@ -74,7 +75,7 @@ def make_mesh(
     if needed > len(devices):
         raise UserError(
             f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor}: needs {needed} "
-            f"devices and {len(devices)} are visible: make the mesh smaller"
+            f"devices, but {len(devices)} are visible: make the mesh smaller"
         )
     grid = np.array(devices[:needed]).reshape(data, fsdp, tensor)
     # Auto, not Explicit: linen's Embed and optax's init don't carry sharding types.
@@ -85,7 +86,7 @@ def param_spec(name: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """Returns the partition of the parameter called ``name`` of ``shape`` on ``mesh``.
 
     Raises:
-      ValueError: if the table doesn't know the name, or knows it with another rank.
+      ValueError: if the name is not in the table, or has another rank there.
     """
     logical = LOGICAL_AXES.get(name)
     if logical is None or len(logical) != len(shape):
@@ -128,10 +129,10 @@ def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Returns ``tree`` on the devices of ``shardings``, which may be of many processes.
+    """Returns ``tree`` on the devices of ``shardings``, also across processes.
 
     Args:
-      tree: arrays; those that lie in one process must be the same in every process.
+      tree: arrays; those local to a process must be the same in every process.
       shardings: a tree of the same structure, or one sharding for all.
     """
     if isinstance(shardings, NamedSharding):
@@ -142,7 +143,7 @@ def place(tree: Any, shardings: Any) -> Any:
         shared = isinstance(x, jax.Array) and not x.is_fully_addressable
         if shared or sharding.is_fully_addressable:
             return jax.device_put(x, sharding)
-        # device_put would compare the values of all processes, with a collective each.
+        # device_put would compare values across processes, with a collective per array.
         host = np.asarray(x)
         return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
 
@@ -150,10 +151,10 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of values that every device holds whole."""
+    """Returns the sharding of values of which every device holds a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def row_shards(mesh: Mesh) -> int:
-    """Returns how many pieces the rows of a batch are cut into on ``mesh``."""
+    """Returns how many shards the rows of a batch are split into on ``mesh``."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

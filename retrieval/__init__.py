@@ -1,1 +1,4 @@
-"""Search over passages: memory-mapped text, encoders, FAISS index."""
+"""Search over passages: memory-mapped text, encoders, FAISS index.
+
+May import ``models`` and no other package of this repository.
+"""

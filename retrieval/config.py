@@ -1,4 +1,4 @@
-"""What a search needs to know: passages, encoder, index, and how many to return."""
+"""Settings of the search: passages, encoder, index, and how many to return."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +14,36 @@ class RetrievalConfig:
     passages: str = ""
     """JSON-lines file; each line's `contents` is a title line, then the text."""
     encoder: Literal["lexical", "transformer"] = "lexical"
-    """`lexical`: hashed words weighted by rarity, no weights, for small corpora;
+    """`lexical`: hashed words weighted by rarity, without a model, for small corpora;
     `transformer`: a BERT-type model (E5, MiniLM, bge)."""
     encoder_path: str = ""
     """Hugging Face folder or hub name of the transformer encoder."""
     index_dir: str = ""
-    """Folder of one index. Empty: `FILE.index/` beside the passages, which holds one
-    index for each pair of passages and encoder."""
+    """Folder of one index. Empty: `FILE.index/` next to the passages, with one index
+    for each pair of passages and encoder."""
     build_limit: int = 100_000
-    """Up to so many passages the index is built on first use; for more, run
-    scripts/build_index.py before."""
+    """Largest number of passages for which the index is built on first use; for more,
+    run scripts/build_index.py first."""
     top_k: int = 3
-    """Passages per query where a request names no number."""
+    """Passages per query, unless a request gives another number."""
     max_passage_tokens: int = 180
-    """A transformer encoder reads so many tokens of a passage, prefix included."""
+    """Passages are truncated to this many tokens for a transformer encoder, including
+    the prefix."""
     max_query_tokens: int = 256
-    """A transformer encoder reads so many tokens of a query, prefix included."""
+    """Queries are truncated to this many tokens for a transformer encoder, including
+    the prefix."""
     passage_prefix: str = "passage: "
-    """Written before each passage for a transformer encoder; empty for MiniLM."""
+    """Put before each passage for a transformer encoder; empty for MiniLM."""
     query_prefix: str = "query: "
-    """Written before each query for a transformer encoder; empty for MiniLM."""
+    """Put before each query for a transformer encoder; empty for MiniLM."""
     passage_batch: int = 32
-    """Passages that a transformer encoder encodes at once (fixed rows of a program)."""
+    """Batch size of a transformer encoder for passages; short batches are padded."""
     query_batch: int = 8
-    """Queries that a transformer encoder encodes at once (fixed rows of a program)."""
+    """Batch size of a transformer encoder for queries; short batches are padded."""
     lexical_dim: int = 4096
-    """Width of lexical vectors: words share a coordinate where their hashes collide."""
+    """Width of lexical vectors; words whose hashes collide share a coordinate."""
     title_weight: float = 0.3
-    """Weight of a passage's whole title against its words in lexical vectors."""
+    """Weight of a passage's whole title, relative to its words, in lexical vectors."""
 
     def __post_init__(self):
         for name in ("top_k", "passage_batch", "query_batch", "lexical_dim"):
@@ -49,7 +51,7 @@ class RetrievalConfig:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
     def index_root(self) -> Path:
-        """Folder under which everything made from the passages is written."""
+        """Folder for everything that is computed from the passages."""
         if self.index_dir:
             return Path(self.index_dir).expanduser()
         return Path(self.passages + ".index").expanduser()

@@ -1,4 +1,4 @@
-"""From text to vectors: the encoders that an index can be made with."""
+"""From text to vectors: the encoders with which an index can be built."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -19,11 +19,11 @@ SHORTEST = 32
 
 
 class Encoder(Protocol):
-    """What an index needs; vectors are float32 [n, dim], L2-normalised.
+    """What an index needs of an encoder; vectors are float32 [n, dim], L2-normalised.
 
-    ``fingerprint`` changes when the vectors of the same passages would. ``fit`` learns
-    from the passages before the first of them is encoded; ``state`` and ``restore``
-    carry what it learnt beside the index.
+    ``fingerprint`` differs between encoders that give the same passages different
+    vectors. ``fit`` learns from all passages before any is encoded; ``state`` and
+    ``restore`` save that with the index and load it again.
     """
 
     name: str
@@ -39,26 +39,26 @@ class Encoder(Protocol):
 
 
 def make_encoder(config: RetrievalConfig) -> Encoder:
-    """Returns the encoder that ``config.encoder`` names.
+    """Returns the encoder named by ``config.encoder``.
 
     Raises:
-      UserError: for a transformer without a folder, or one that can't be loaded.
+      UserError: if a transformer encoder has no path or can't be loaded.
     """
     if config.encoder == "lexical":
         return LexicalEncoder(config.lexical_dim, config.title_weight)
     if not config.encoder_path:
         raise UserError(
-            "retrieval.encoder_path='': a transformer encoder needs one: give a "
+            "retrieval.encoder_path='': a transformer encoder needs a path: give a "
             "Hugging Face folder or hub name, for example intfloat/e5-base-v2"
         )
     return TransformerEncoder(config)
 
 
 class TransformerEncoder:
-    """A BERT-type encoder behind a bounded set of compiled programs.
+    """A BERT-type encoder with a bounded number of compiled programs.
 
-    A text's vector doesn't depend on what it is encoded with: its length alone chooses
-    the program, and every program has a fixed number of rows.
+    A text's vector doesn't depend on the other texts of the batch: its program depends
+    only on its length, and every program has a fixed batch size.
     """
 
     name = "transformer"
@@ -73,8 +73,8 @@ class TransformerEncoder:
         longest = max(config.max_passage_tokens, config.max_query_tokens)
         if longest > bert_config.max_position:
             raise UserError(
-                f"retrieval.max_passage_tokens or max_query_tokens={longest}: the "
-                f"encoder reads {bert_config.max_position}: lower it"
+                f"retrieval.max_passage_tokens or max_query_tokens={longest}: exceeds "
+                f"the encoder's limit of {bert_config.max_position}: lower it"
             )
         self.fingerprint = (
             f"transformer-1 {content_hash(config.encoder_path)} {bert_config.pooling} "
@@ -83,7 +83,8 @@ class TransformerEncoder:
         self._embed = jax.jit(partial(bert.embed, config=bert_config))
         self._programs: dict[tuple[int, int], Any] = {}
         self._lock = threading.Lock()
-        # Few programs for queries, compiled ahead; close steps for the many passages.
+        # For queries, few lengths, since all are compiled ahead. For passages, small
+        # steps: there are many, so that padding costs more than compiling.
         step = SHORTEST
         limit = config.max_passage_tokens
         self._passage_lengths = [*range(step, limit, step), limit]
@@ -92,17 +93,17 @@ class TransformerEncoder:
         self._query_lengths = [*doubling, limit]
 
     def fit(self, passages: Iterable[str]) -> None:
-        """Nothing to learn."""
+        """Does nothing: the model is already trained."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Nothing was learnt."""
+        """Empty: ``fit`` learns nothing."""
         return {}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Nothing was learnt."""
+        """Does nothing: there is no state."""
 
     def warm_up(self) -> None:
-        """Compiles every program that queries can need."""
+        """Compiles the programs for queries of every length."""
         for length in self._query_lengths:
             self._program(self.config.query_batch, length)
 
@@ -128,11 +129,11 @@ class TransformerEncoder:
             return self._programs[rows, length]
 
     def _encode(self, texts: list[str], lengths: list[int], batch: int) -> np.ndarray:
-        # A model may write lone surrogates, which no tokenizer takes.
+        # A model may write lone surrogates, which tokenizers reject.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         encoded = self._tokenizer.encode_batch(texts)
         limit = lengths[-1]
-        # Cut like the reference: the closing token stays.
+        # Truncated as in the reference implementation: the last token is kept.
         rows = [
             e.ids if len(e.ids) <= limit else [*e.ids[: limit - 1], e.ids[-1]]
             for e in encoded
@@ -154,7 +155,7 @@ class TransformerEncoder:
 
 
 def _plain_tokenizer(tokenizer: Any) -> Tokenizer:
-    """A copy that neither cuts nor pads, and whose state no other thread changes."""
+    """A copy that neither truncates nor pads; other threads can't change its state."""
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()

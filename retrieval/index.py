@@ -1,8 +1,8 @@
 """The FAISS index of one pair of passages and encoder: built once, then opened.
 
-A folder holds ``vectors.faiss`` (flat inner product, corpus order), ``encoder.npz``
-(what the encoder learnt) and ``index.json`` (hash of the passages, fingerprint of the
-encoder), and appears whole or not at all.
+A folder has ``vectors.faiss`` (flat inner product, in corpus order), ``encoder.npz``
+(the encoder's state) and ``index.json`` (hash of the passages, fingerprint of the
+encoder). It is written atomically.
 """
 
 import hashlib
@@ -18,24 +18,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from models.errors import UserError
+from models.errors import UserError, first_line
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import Encoder
 from retrieval.passages import Passages, write_npz
 
 BUILD_BATCH = 512
-# More candidates than asked for, so that equal scores at the border are ordered by
-# passage number and not by how FAISS happened to meet them.
+# Extra candidates per query, so that equal scores at the cutoff are ordered by passage
+# number instead of by FAISS's search order.
 SPARE = 8
 
-# FAISS computes 20 and more queries at once with BLAS, whose sums differ in the last
-# bits from those of fewer: a query's result would depend on its company.
+# For 20 or more queries at once, FAISS uses BLAS, whose sums differ in the last bits:
+# a query's result would depend on the batch that it is in.
 faiss.cvar.distance_compute_blas_threshold = 1 << 30
 
 
 @dataclass(frozen=True)
 class Index:
-    """Vectors of all passages; ``search`` may be called from many threads."""
+    """Vectors of all passages; ``search`` is thread-safe."""
 
     vectors: Any
 
@@ -44,7 +44,7 @@ class Index:
 
         Args:
           queries: unit vectors, float32 [n, dim].
-          k: at most the number of passages are returned.
+          k: passages per query; fewer are returned if the corpus has fewer.
         """
         wanted = min(k + SPARE, self.vectors.ntotal)
         scores, rows = self.vectors.search(np.ascontiguousarray(queries), wanted)
@@ -53,7 +53,7 @@ class Index:
 
 
 def folder_of(config: RetrievalConfig, passages: Passages, encoder: Encoder) -> Path:
-    """Returns the index's folder: ``index_dir``, or one named after what it is of."""
+    """Returns ``index_dir``, or a folder named after the passages and the encoder."""
     if config.index_dir:
         return config.index_root()
     key = hashlib.sha256(f"{passages.hash} {encoder.fingerprint}".encode()).hexdigest()
@@ -71,21 +71,21 @@ def open_or_build(
     """Opens the index of these passages and this encoder, or builds it.
 
     Args:
-      limit: the largest number of passages to build for; None for any.
-      progress: whether to show a bar on stderr while building.
+      limit: largest number of passages for which an index is built; None means any.
+      progress: whether to show a progress bar on stderr while building.
 
     Raises:
-      UserError: if ``index_dir`` holds an index of other passages or another encoder,
-        the folder is damaged or can't be written, or there are more passages than
-        ``limit``.
+      UserError: if ``index_dir`` has the index of other passages or another encoder,
+        the folder is damaged or can't be written, or an index must be built for more
+        passages than ``limit``.
     """
     folder = folder_of(config, passages, encoder)
     if not (folder / "index.json").is_file():
         if limit is not None and len(passages) > limit:
             raise UserError(
-                f"{passages.path}: {len(passages):,} passages without an index, more "
-                f"than retrieval.build_limit={limit:,}: run scripts/build_index.py "
-                "with these settings first"
+                f"{passages.path}: has no index, and {len(passages):,} passages exceed "
+                f"retrieval.build_limit={limit:,}: run scripts/build_index.py with "
+                "these settings first"
             )
         _build(folder, passages, encoder, progress)
     return _open(folder, passages, encoder)
@@ -108,7 +108,7 @@ def _open(folder: Path, passages: Passages, encoder: Encoder) -> Index:
             if found[what] != wanted[what]:
                 other = "other passages" if what == "passages" else "another encoder"
                 raise UserError(
-                    f"{folder}: an index of {other} than retrieval.{what} says "
+                    f"{folder}: an index of {other} than retrieval.{what} "
                     f"({_short(found[what])}, not {_short(wanted[what])}): choose "
                     "another retrieval.index_dir, or delete this folder"
                 )
@@ -116,14 +116,13 @@ def _open(folder: Path, passages: Passages, encoder: Encoder) -> Index:
             encoder.restore(dict(kept))
         vectors = faiss.read_index(str(folder / "vectors.faiss"))
         if (vectors.ntotal, vectors.d) != (len(passages), encoder.dim):
-            raise ValueError(f"it holds {vectors.ntotal} vectors of {vectors.d}")
+            raise ValueError(f"has {vectors.ntotal} vectors of width {vectors.d}")
     except UserError:
         raise
-    except Exception as error:  # FAISS raises RuntimeError, NumPy and json others
-        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
+    except Exception as error:  # FAISS, NumPy and json raise different types
         raise UserError(
-            f"{folder}: damaged index ({reason[:120]}): delete the folder, and it is "
-            "built again"
+            f"{folder}: damaged index ({first_line(error)[:120]}): delete the folder, "
+            "and it is built again"
         ) from error
     return Index(vectors)
 
@@ -132,7 +131,7 @@ def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -
     draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
     if folder.exists() and (not folder.is_dir() or _foreign_files(folder)):
         raise UserError(
-            f"{folder}: holds files that are no index: choose another "
+            f"{folder}: has files that are not an index: choose another "
             "retrieval.index_dir"
         )
     try:
@@ -154,16 +153,16 @@ def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -
     except OSError as error:
         raise UserError(
             f"{folder}: can't be written ({error.strerror}): set retrieval.index_dir "
-            "to a folder that can"
+            "to a writable folder"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def _publish(draft: Path, folder: Path) -> None:
-    """Moves the finished index to its place; another process's own is as good."""
+    """Moves the finished index to its place, unless another process was faster."""
     if folder.is_dir():
-        # Only the offset table can be there: it moves along.
+        # The offset table may be there already: keep it.
         for file in folder.glob("passages.npz"):
             shutil.copyfile(file, draft / file.name)
         if (folder / "index.json").is_file():

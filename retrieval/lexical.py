@@ -1,14 +1,15 @@
-"""A text encoder without weights: hashed words and word pairs, weighted by rarity.
+"""A text encoder without a model: hashed words and word pairs, weighted by rarity.
 
-For corpora of up to some hundred thousand passages, small worlds and tests. A vector is
-the sum of signed unit vectors, one for each feature of the text, at the coordinate that
-the feature's hash names; feature weights are inverse document frequencies (IDF), learnt
-from the passages and kept with the index. Features that no passage has are dropped from
-queries, since at best they would add the noise of colliding hashes.
+For tests, the small world, and corpora of up to a few hundred thousand passages. A
+vector is a weighted sum of signed unit vectors, one for each feature of the text; the
+feature's hash gives coordinate and sign. The weights are inverse document frequencies
+(IDF), computed from the passages and saved with the index. Features that no passage has
+are dropped from queries, as they would only add noise from hash collisions.
 
-On 10,033 Wikipedia summaries at dim 4096, for 400 random ones: the bare title finds its
-passage first in 99%, a question of a dozen words around it in 97%; six consecutive
-words of the text find it first in 67% and among the first three in 88%.
+On 10,033 Wikipedia summaries at dim 4096, for 400 random ones: a query that is just the
+title ranks its passage first in 99% of cases; a question of a dozen words that contains
+the title, in 97%. Six consecutive words of the text rank it first in 67%, and among the
+first three in 88%.
 """
 
 import functools
@@ -22,28 +23,29 @@ from itertools import pairwise
 import numpy as np
 
 WORD = re.compile(r"\w+")
-# Word pairs tell "North Bridge" from a bridge in the north; rarer than words, they
-# would outweigh them without this factor.
+# Word pairs distinguish "North Bridge" from a bridge in the north. They are rarer than
+# words, and would outweigh them without this factor.
 PAIR_WEIGHT = 0.5
-# Longest title, in words, that is also one feature of its own: a query that holds the
-# words in a row finds that passage before all that merely speak of it.
+# Longest title, in words, that a query can match as one feature: a query with these
+# words in a row ranks that passage above others that only mention them.
 TITLE_WORDS = 6
-# Weights enter the product of query and passage once and a half: half of the norm of a
-# passage would else come from its few rarest words, which no query may mention.
+# Exponent of feature weights in passages; in queries it is 1. With 1 in passages too,
+# half of a passage's norm would come from its few rarest words, which a query may not
+# have.
 PASSAGE_POWER = 0.5
-# Changes whenever the vectors do, so that no index of an older encoder is searched.
+# Must change whenever the vectors do, so that an index of an older version isn't used.
 VERSION = "lexical-1"
 
 
 @functools.lru_cache(maxsize=1 << 20)
 def _hash(feature: str) -> int:
-    """A 63-bit hash that is the same in every process and on every machine."""
+    """A 63-bit hash, the same in every process and on every machine."""
     digest = hashlib.blake2b(feature.encode("utf-8", "replace"), digest_size=8)
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without case, accents and punctuation."""
+    """The words of a text, ignoring case, accents and punctuation."""
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text)
         text = "".join(c for c in text if not unicodedata.combining(c))
@@ -51,7 +53,7 @@ def words(text: str) -> list[str]:
 
 
 def text_features(tokens: Sequence[str]) -> Counter[int]:
-    """How often each word and each pair of neighbours occurs, by hash."""
+    """Hash -> count of each word and each pair of adjacent words."""
     pairs = (f"{a} {b}" for a, b in pairwise(tokens))
     return Counter([*map(_hash, tokens), *map(_hash, pairs)])
 
@@ -65,7 +67,7 @@ class LexicalEncoder:
 
     Attributes:
       dim: width of the vectors.
-      fingerprint: changes when vectors of the same passages would.
+      fingerprint: differs between encoders that give different vectors.
     """
 
     name = "lexical"
@@ -76,7 +78,7 @@ class LexicalEncoder:
         self._weights: dict[int, float] = {}
 
     def fit(self, passages: Iterable[str]) -> None:
-        """Learns how rare each feature is (smoothed, never 0: log(1 + n / df))."""
+        """Computes the IDF of each feature: log(1 + n / df), which is never 0."""
         frequency: Counter[int] = Counter()
         pairs: set[int] = set()
         titles: set[tuple[str, ...]] = set()
@@ -94,14 +96,14 @@ class LexicalEncoder:
             for feature, count in frequency.items()
         }
         for title in sorted(titles):
-            # Titles of common words ("The World"), which more than about sqrt(n)
-            # passages have, name their passage less surely.
+            # Titles of common words ("The World"), each in more than about sqrt(n)
+            # passages, are weaker evidence for their passage.
             rarity = sum(self._weights[_hash(word)] for word in title)
             weight = min(float(np.log1p(total)), 2 * rarity)
             self._weights[_title_feature(title)] = weight
 
     def state(self) -> dict[str, np.ndarray]:
-        """What ``fit`` learnt, as arrays."""
+        """The weights that ``fit`` computed, as arrays."""
         return {
             "features": np.fromiter(self._weights, np.int64, len(self._weights)),
             "weights": np.fromiter(
@@ -110,7 +112,7 @@ class LexicalEncoder:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Puts back what ``state`` returned."""
+        """Restores what ``state`` returned."""
         features, weights = state["features"].tolist(), state["weights"].tolist()
         self._weights = dict(zip(features, weights, strict=True))
 
@@ -122,7 +124,7 @@ class LexicalEncoder:
         rows = np.zeros((len(contents), self.dim))
         for row, passage in zip(rows, contents, strict=True):
             title, text = _split(passage)
-            # Title words count once more than the text's.
+            # Words of the title are counted twice.
             features = text_features(title + text)
             features.update(text_features(title))
             row += self._vector(features, PASSAGE_POWER)
@@ -131,7 +133,7 @@ class LexicalEncoder:
         return _normalised(rows)
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
-        """Vectors [n, dim] of queries; zero for one without any known word."""
+        """Vectors [n, dim] of queries; zero for a query without known words."""
         rows = np.zeros((len(queries), self.dim))
         for row, query in zip(rows, queries, strict=True):
             tokens = words(query)
@@ -147,19 +149,19 @@ class LexicalEncoder:
         return (hashes >> 1) % self.dim, np.where(hashes & 1, 1.0, -1.0)
 
     def _vector(self, features: Counter[int], power: float) -> np.ndarray:
-        """The vector [dim] of counted features, unknown ones left out."""
+        """The vector [dim] of features with counts; unknown features are ignored."""
         known = {f: n for f, n in features.items() if f in self._weights}
         hashes = np.fromiter(known, np.int64, len(known))
         counts = np.fromiter(known.values(), np.float64, len(known))
         weights = np.fromiter((self._weights[f] for f in known), np.float64, len(known))
         coordinates, signs = self._place(hashes)
-        # Counts grow slowly: a word said five times isn't five times the topic.
+        # Logarithmic: a word that occurs five times isn't five times as important.
         values = weights**power * (1 + np.log(counts)) * signs
         return np.bincount(coordinates, values, minlength=self.dim)
 
 
 def _split(contents: str) -> tuple[list[str], list[str]]:
-    """The words of title and text."""
+    """The words of the title, and those of the text."""
     title, _, text = contents.partition("\n")
     return words(title), words(text)
 

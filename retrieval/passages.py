@@ -1,4 +1,4 @@
-"""Passages of a JSON-lines file, memory-mapped: any of them by number, none held."""
+"""Passages of a memory-mapped JSON-lines file, read by number, not kept in memory."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ import numpy as np
 from models.errors import UserError
 
 SCAN_BYTES = 1 << 24
-# Files up to this size are parsed whole when opened, so that a broken line is found
-# before a run starts; the index build finds one in larger files.
+# Files up to this size are parsed completely when opened, so that an invalid line is
+# found before a run starts; in larger files, the index build finds it.
 EAGER_BYTES = 1 << 25
 
 
@@ -35,8 +35,8 @@ class Passage:
 class Passages:
     """A sequence of ``Passage``; safe to read from many threads.
 
-    The title is the first line of ``contents``, kept as it is: public dumps have it in
-    double quotes. A row without ``id`` gets its number.
+    The title is the first line of ``contents``, unchanged: public dumps have it in
+    double quotes. A row without ``id`` gets its number as id.
     """
 
     def __init__(self, path: str | Path, *, cache_dir: str | Path | None = None):
@@ -44,16 +44,16 @@ class Passages:
 
         Args:
           path: JSON lines, each an object with a string ``contents``.
-          cache_dir: folder where offsets and hash are kept, so that a large file is
+          cache_dir: folder in which offsets and hash are saved, so that a large file is
             scanned once; None keeps them in memory only.
 
         Raises:
-          UserError: if the file is missing, has no passage, or (up to 32 MB; larger
-            files when the line is read) a line that isn't such an object.
+          UserError: if the file is missing, has no passages, or has an invalid line (in
+            files above 32 MB, when the line is read).
         """
         if not str(path):
             raise UserError(
-                "retrieval.passages='': no passages given: name a JSON-lines file "
+                "retrieval.passages='': no passages given: give a JSON-lines file "
                 'whose rows have "contents" (title line, then text)'
             )
         self.path = Path(path).expanduser()
@@ -64,12 +64,12 @@ class Passages:
             )
         size = self.path.stat().st_size
         if not size:
-            raise UserError(f"{path}: it holds no passage: add at least one line")
+            raise UserError(f"{path}: has no passages: add at least one line")
         with self.path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._starts, self._ends, self.hash = self._scan(cache_dir)
         if not len(self):
-            raise UserError(f"{path}: it holds no passage: add at least one line")
+            raise UserError(f"{path}: has no passages: add at least one line")
         if size <= EAGER_BYTES:
             for _ in self:
                 pass
@@ -88,12 +88,12 @@ class Passages:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
             line = self._line_number(start)
             reason = (
-                'it has no string "contents"'
+                'no string "contents"'
                 if isinstance(why, KeyError | TypeError | AttributeError)
                 else f"not valid JSON ({why})"
             )
             raise UserError(
-                f"{self.path}:{line}: broken passage: {reason}: mend or remove the line"
+                f"{self.path}:{line}: invalid passage: {reason}: fix or remove the line"
             ) from why
         return Passage(id=str(row.get("id", index)), title=title, text=text)
 
@@ -123,7 +123,7 @@ class Passages:
             newlines.append(np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at)
         ends = np.append(np.concatenate(newlines), len(self._map)).astype(np.int64)
         starts = np.concatenate([[0], ends[:-1] + 1])
-        # Blank lines ("", "\r", " ") are no rows, and a last newline opens none.
+        # Blank lines ("", "\r", " ") and the end after the last newline aren't rows.
         short = np.flatnonzero(ends - starts <= 1)
         filled = np.ones(len(ends), bool)
         filled[short] = [
@@ -139,7 +139,7 @@ class Passages:
 
 
 def write_npz(file: Path, **arrays) -> None:
-    """Writes an uncompressed ``.npz`` whole or not at all.
+    """Writes an uncompressed ``.npz`` atomically.
 
     Raises:
       UserError: if the folder can't be written.
@@ -153,7 +153,7 @@ def write_npz(file: Path, **arrays) -> None:
     except OSError as error:
         raise UserError(
             f"{file.parent}: can't be written ({error.strerror}): set "
-            "retrieval.index_dir to a folder that can"
+            "retrieval.index_dir to a writable folder"
         ) from error
     finally:
         draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From queries to passages, and from passages to the text that a model reads."""
+"""From queries to passages, and from passages to the text shown to a model."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ __all__ = ["Passage", "RetrievalConfig", "Searcher", "format_passages"]
 
 
 class Searcher:
-    """Searches one corpus; thread-safe, and compiled when it is constructed.
+    """Searches one corpus; thread-safe; its programs are compiled on construction.
 
-    What a query finds doesn't depend on the queries that it is searched with.
+    A query's result doesn't depend on the other queries of the batch.
     """
 
     def __init__(self, config: RetrievalConfig, *, progress: bool = True):
-        """Opens passages and index, building the index of a small corpus.
+        """Opens passages and index; builds the index if the corpus is small.
 
         Raises:
           UserError: see ``Passages``, ``make_encoder`` and ``open_or_build``.
@@ -42,15 +42,15 @@ class Searcher:
         """Returns the best passages of each query with their scores, best first.
 
         Args:
-          queries: any strings; a blank one finds nothing, which is data, no error.
-          topk: passages per query; None or 0 stands for ``config.top_k``.
+          queries: any strings; a blank one finds nothing, and is not an error.
+          topk: passages per query; None or 0 means ``config.top_k``.
         """
         found: list[list[tuple[Passage, float]]] = [[] for _ in queries]
         asked = [i for i, query in enumerate(queries) if query.strip()]
         if not asked:
             return found
         vectors = self._encoder.encode_queries([queries[i] for i in asked])
-        known = np.flatnonzero(vectors.any(axis=1))  # without any known word: nothing
+        known = np.flatnonzero(vectors.any(axis=1))  # zero vector: no known word
         if not len(known):
             return found
         scores, rows = self._index.search(vectors[known], topk or self.config.top_k)
@@ -63,7 +63,7 @@ class Searcher:
 
 
 def open_passages(config: RetrievalConfig) -> Passages:
-    """Opens the corpus; its offset table is kept beside the index.
+    """Opens the corpus; its offset table is saved next to the index.
 
     Raises:
       UserError: see ``Passages``.
@@ -73,9 +73,9 @@ def open_passages(config: RetrievalConfig) -> Passages:
 
 
 def format_passages(passages: Sequence[Passage]) -> str:
-    """Returns passages as a model reads them (spec 2.4).
+    """Returns passages as text for a model (spec 2.4).
 
-    ``Doc 1 (Title: ...)``, the text, a blank line between passages.
+    ``Doc 1 (Title: ...)``, then the text; passages are separated by a blank line.
     """
     blocks = (
         f"Doc {number} (Title: {passage.title})\n{passage.text}\n\n"

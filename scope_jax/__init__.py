@@ -1,1 +1,4 @@
-"""SCOPE in JAX: the method, the inference process, evaluation and the small world."""
+"""SCOPE in JAX: the method, self-play, the inference process, evaluation, reports.
+
+May import ``rl``, ``retrieval`` and ``models``.
+"""

@@ -1,10 +1,9 @@
-"""One run's settings: the packages' own dataclasses, composed into a frozen `Config`.
+"""The settings of a run: the packages' own dataclasses, composed into a ``Config``.
 
-Each package defines its own settings; this module adds those that belong to none of
-them (stages, tasks, checkpoints, tracking) and puts everything together. The string
-below a field is its documentation: ``--help`` prints it. The defaults are the method's
-constants as the reference uses them for Qwen2.5-7B; files of ``configs/`` set only what
-differs.
+Each package defines its own settings. This module adds those that belong to none of
+them (stages, tasks, checkpoints, tracking) and composes them all. The string below a
+field is its documentation: ``--help`` prints it. The defaults are the reference
+implementation's values for Qwen2.5-7B; files of ``configs/`` set only what differs.
 """
 
 from dataclasses import dataclass, field
@@ -28,14 +27,14 @@ from scope_jax.system.placement import PlacementConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The base model M0: judge, KL reference, and start of both policies."""
+    """The base model: judge, KL reference, and start of both policies."""
 
     path: str
     """Folder in Hugging Face format, name on the hub, or `demo` (the small world's
-    model, shipped with the package)."""
+    model, which comes with the package)."""
     template: str | None = None
     """Chat template to use instead of the tokenizer's own: a file, or the name of one
-    that is shipped in `models/templates`. None: the tokenizer's."""
+    in `models/templates`. None: the tokenizer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When a training stage is saved. Its last step always is."""
+    """When a training stage is saved. Its last step always is saved."""
 
     every: int = 2
     """Steps between checkpoints; of these, only the newest is kept."""
@@ -126,7 +125,7 @@ class CheckpointConfig:
     """Steps between checkpoints that are kept permanently."""
 
     def is_due(self, step: int) -> bool:
-        """Whether a step is saved, for now or for good."""
+        """Whether a step is saved, temporarily or permanently."""
         return step % self.every == 0 or step % self.permanent_every == 0
 
 
@@ -142,7 +141,7 @@ class TrackingConfig:
 
 
 def solver_stage() -> StageConfig:
-    """Stage 3 as the method has it; stage 1 is `StageConfig()`."""
+    """The method's defaults for stage 3; those for stage 1 are `StageConfig()`."""
     return StageConfig(
         prompts_per_step=256,
         max_prompt_tokens=2048,
@@ -163,7 +162,8 @@ class Config:
     tool_format: ToolFormat = "search_r1"
     """How the models write a search: tags, JSON tool calls or function-call text."""
     prompts: str = "default"
-    """Prompt set: the name of a shipped one, or a folder of text files."""
+    """Prompt set: the name of one that comes with the package, or a folder of text
+    files."""
     model: ModelConfig
     """Base model."""
     documents: DocumentsConfig = DocumentsConfig()
@@ -197,7 +197,7 @@ class Config:
 
 
 def check_sizes(config: Config) -> None:
-    """Refuses sampling that no engine does, and limits that do not fit one another.
+    """Checks that sampling is supported and that limits fit each other.
 
     Raises:
       UserError: naming the fields and their values.
@@ -218,6 +218,6 @@ def check_sizes(config: Config) -> None:
         value, most = attrgetter(name)(config), attrgetter(limit)(config)
         if value > most:
             raise UserError(
-                f"{name}={value}: exceeds {limit}={most}: raise the second, or lower "
+                f"{name}={value}: exceeds {limit}={most}: raise the second or lower "
                 "the first"
             )

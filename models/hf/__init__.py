@@ -1,7 +1,6 @@
-"""Hugging Face folders in and out: weights, configurations, tokenizers.
+"""Reads and writes Hugging Face folders: weights, configurations, tokenizers.
 
-May import ``models``; the decoder itself knows nothing of files. What other rooms call
-is named here.
+May import the rest of ``models``, which must not import it and touches no model files.
 """
 
 from models.hf.folder import content_hash, load_config, read_json, resolve

@@ -1,4 +1,4 @@
-"""A sentence encoder's folder in: configuration, tensors, pooling and tokenizer."""
+"""Loads a sentence encoder: configuration, tensors, pooling and tokenizer."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,13 +17,14 @@ from models.hf.tokenizer import load_tokenizer
 def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
     """Loads an encoder: configuration, float32 parameters, tokenizer.
 
+    Pooling is read from the folder's sentence-transformers files; without them it is
+    the mean.
+
     Args:
       path: a local folder, or a name on the Hugging Face hub.
 
-    Pooling is what the folder's sentence-transformers files say, else the mean.
-
     Raises:
-      UserError: if the folder lacks or has damaged files, or isn't a BERT encoder.
+      UserError: if files are missing or damaged, or the model isn't a BERT encoder.
     """
     folder = resolve(path)
     file = folder / "config.json"
@@ -34,7 +35,7 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
         raise UserError(f"{file}: {error}") from error
     with ExitStack() as stack:
         tensors = open_tensors(folder, stack)
-        # Saved from a model with a head, every name starts with "bert.".
+        # If it was saved from a model with a head, every name starts with "bert.".
         prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
         taken = set()
 
@@ -43,13 +44,13 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
             entry = tensors.get(prefix + name)
             if entry is None:
                 raise UserError(
-                    f"{folder}: lacks tensor {prefix + name}: check that config.json "
-                    "belongs to these weights"
+                    f"{folder}: tensor {prefix + name} is missing: check that "
+                    "config.json belongs to these weights"
                 )
             if entry.shape != shape:
                 raise UserError(
-                    f"{folder}: tensor {prefix + name} has shape {list(entry.shape)} "
-                    f"and config.json asks for {list(shape)}: check that they belong "
+                    f"{folder}: tensor {prefix + name} has shape {list(entry.shape)}, "
+                    f"but config.json implies {list(shape)}: check that they belong "
                     "together"
                 )
             return entry.read().reshape(shape).astype(np.float32)
@@ -59,20 +60,20 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
         unknown = {n for n in tensors if n.startswith(prefix)} - known
         if unknown:
             raise UserError(
-                f"{folder}: has tensor {min(unknown)}, which config.json doesn't ask "
-                "for: check that they belong together"
+                f"{folder}: has tensor {min(unknown)}, which is not part of the model "
+                "in config.json: check that they belong together"
             )
     return config, jax.device_put(params), load_tokenizer(folder)
 
 
-# What sentence-transformers calls the kinds of pooling, now and before.
+# Names of the kinds of pooling in sentence-transformers, current and older.
 POOLINGS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
 # Tensors of a BERT that sentence vectors don't need.
 UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
 def _pooling(folder: Path) -> str:
-    """Reads how token vectors become one; a folder that doesn't say takes the mean."""
+    """Reads the kind of pooling; the mean if the folder has no such file."""
     file = folder / "1_Pooling" / "config.json"
     if not file.is_file():
         return "mean"
@@ -84,8 +85,8 @@ def _pooling(folder: Path) -> str:
         kinds = [fields["pooling_mode"]]
     if len(kinds) != 1 or kinds[0] not in POOLINGS:
         raise UserError(
-            f"{file}: pooling by {' and '.join(kinds)}: not supported: use an encoder "
-            "that pools by mean or cls"
+            f"{file}: {' and '.join(kinds)} pooling: not supported: use an encoder "
+            "with mean or cls pooling"
         )
     return POOLINGS[kinds[0]]
 

@@ -1,4 +1,4 @@
-"""Hugging Face model folders: finding them, their JSON files, their identity."""
+"""Hugging Face model folders: locating them, reading their JSON, hashing them."""
 
 import hashlib
 import json
@@ -9,15 +9,15 @@ from models.config import DecoderConfig
 from models.errors import UserError, first_line
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-# What a model needs and nothing that could run: no *.bin (pickle), no *.py.
+# The files that a model needs, and none with code: no *.bin (pickle), no *.py.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
 
 
 def resolve(path: str | Path) -> Path:
-    """Returns the local folder of a path or hub name, downloading the latter.
+    """Returns the local folder of a path or hub name; a hub name is downloaded.
 
     Raises:
-      UserError: if there is no such folder and the hub doesn't provide it.
+      UserError: if there is no such folder and it can't be downloaded.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -35,7 +35,7 @@ def resolve(path: str | Path) -> Path:
         return Path(snapshot_download(str(path), allow_patterns=HUB_FILES))
     except Exception as error:  # the hub's errors share no base class
         raise UserError(
-            f"{path}: neither a folder nor to be had from the hub "
+            f"{path}: no such folder, and not downloaded from the hub "
             f"({first_line(error)}): check the name and the network, or download the "
             "model and give its folder"
         ) from error
@@ -45,7 +45,7 @@ def load_config(path: str | Path) -> DecoderConfig:
     """Reads ``config.json`` of a model folder.
 
     Raises:
-      UserError: if it is missing, not JSON, or of a type that isn't supported.
+      UserError: if it is missing, not JSON, or of an unsupported model type.
     """
     file = resolve(path) / "config.json"
     fields = read_json(file)
@@ -53,8 +53,8 @@ def load_config(path: str | Path) -> DecoderConfig:
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise UserError(
-            f"{file}: quantised weights ({method}) aren't read: use the model that "
-            "they were made from"
+            f"{file}: quantised weights ({method}) aren't supported: use the model "
+            "before quantisation"
         )
     try:
         return DecoderConfig.from_hf(fields)
@@ -63,7 +63,7 @@ def load_config(path: str | Path) -> DecoderConfig:
 
 
 def read_json(file: Path) -> dict:
-    """Reads a JSON object of a model folder; raises ``UserError`` when it can't."""
+    """Reads a JSON object from a model folder; raises ``UserError`` if it can't."""
     if not file.is_file():
         raise UserError(
             f"{file.parent}: no {file.name} in this folder: give a Hugging Face model "
@@ -73,21 +73,21 @@ def read_json(file: Path) -> dict:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
-            f"{file}: not valid JSON ({first_line(error)}): fetch it again"
+            f"{file}: not valid JSON ({first_line(error)}): download it again"
         ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{file}: not a JSON object: fetch it again")
+        raise UserError(f"{file}: not a JSON object: download it again")
     return value
 
 
 def content_hash(path: str | Path) -> str:
     """Returns a hash of a model folder's weights, configuration, tokenizer, template.
 
-    It depends on file contents and names only, not on where the folder is.
+    It depends only on the files' contents and names, not on where the folder is.
     """
     folder = resolve(path)
     digest = hashlib.sha256()
-    # Many folders have their template in tokenizer_config.json.
+    # Many folders keep the chat template in tokenizer_config.json.
     kept = ("config.json", "tokenizer.json", "tokenizer_config.json")
     kept += ("chat_template.jinja",)
     files = [folder / name for name in kept] + list(folder.glob("*.safetensors"))

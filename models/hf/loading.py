@@ -1,7 +1,8 @@
-"""A Hugging Face model folder in: every tensor into its place on the devices.
+"""Loads a Hugging Face model folder, each tensor straight to its devices.
 
-Reads safetensors only (never pickle) and never runs a repository's code. A folder that
-can't be read is one ``UserError`` line that names the file, the reason and the remedy.
+Reads only safetensors (never pickle) and never runs a repository's code. A folder that
+can't be read raises a ``UserError`` whose one line names the file, the reason and the
+remedy.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from models.hf.place import THREADS, chunks, place
 from models.hf.tensor_files import FLOAT_DTYPES, Entry, open_tensors
 from models.sharding import param_shardings
 
-# Tensors that some checkpoints carry and that can be worked out: rotary frequencies.
+# Tensors that some checkpoints have and that we compute instead: rotary frequencies.
 IGNORED = (".rotary_emb.inv_freq",)
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -32,23 +33,23 @@ def load(
 ) -> tuple[DecoderConfig, dict]:
     """Loads a decoder of a supported type (``models.config.FAMILIES``).
 
-    Every tensor goes from the file straight into its place on the devices. The host
-    holds one stacked parameter and a few megabytes at a time; on a CPU the parameters
-    themselves live there, and nothing beyond them is held.
+    Every tensor goes from the file straight to its devices. The host holds at most two
+    stacked parameters and a few megabytes at a time. On a CPU, where the parameters
+    themselves are in host memory, it holds nothing beyond them.
 
     Args:
       path: a local folder, or a name on the Hugging Face hub (``owner/name``).
-      mesh: puts every tensor straight into its sharding; None means one device.
+      mesh: the mesh over which parameters are sharded; None means one device.
       dtype: of the parameters; None means bfloat16 on an accelerator and float32 on a
         CPU, where bfloat16 is slower and less exact.
 
     Returns:
-      The configuration and the parameter tree (layer axis leading, see
-      ``models.hf.layout``).
+      The configuration and the parameter tree (block tensors have a leading layer axis,
+      see ``models.hf.layout``).
 
     Raises:
-      UserError: if the folder lacks a file or a tensor, has one too many or one of
-        another shape, is damaged, or is of an unknown type.
+      UserError: if a file or tensor is missing, damaged, unexpected or of the wrong
+        shape, or the model type is not supported.
     """
     folder = resolve(path)
     config = load_config(folder)
@@ -74,14 +75,14 @@ def load(
             flat[leaf_path] = place(
                 leaf, entries, shapes[leaf_path], shardings[leaf_path], pool
             )
-            # At most two stacked parameters wait in host memory to be sent.
+            # So that at most two stacked parameters wait in host memory to be sent.
             jax.block_until_ready(before)
     return config, unflatten(flat)
 
 
 def _usual_names(config: DecoderConfig, tensors: dict[str, Entry]) -> dict[str, Entry]:
-    """Returns the tensors under the names that a causal model gives them."""
-    # Saved without its head, a model leaves out this prefix.
+    """Returns the tensors under the names that they have in a causal LM."""
+    # A model that was saved without its head leaves out this prefix.
     if not any(name.startswith("model.") for name in tensors):
         tensors = {
             name if name == HEAD else f"model.{name}": entry
@@ -90,11 +91,11 @@ def _usual_names(config: DecoderConfig, tensors: dict[str, Entry]) -> dict[str, 
     tensors = {n: e for n, e in tensors.items() if not n.endswith(IGNORED)}
     if config.tie_embeddings and HEAD in tensors:
         head = tensors.pop(HEAD)
-        # Either name may stand for both; where both are there, they must agree.
+        # The file may have either name; if it has both, they must be equal.
         if not _equal(head, tensors.setdefault(EMBED, head)):
             raise UserError(
-                f"{head.file}: {HEAD} differs from {EMBED} although config.json says "
-                "tie_word_embeddings: set that to false to use both"
+                f"{head.file}: {HEAD} differs from {EMBED}, but config.json sets "
+                "tie_word_embeddings: set it to false to use both"
             )
     return tensors
 
@@ -122,12 +123,12 @@ def _check_tensors(
         for name in leaf.names(config.num_layers)
     }
     missing, extra = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
-    for what, names in (("lacks", missing), ("has", extra)):
+    for what, names in (("has no", missing), ("has", extra)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            why = "which its config.json asks for"
+            why = "which config.json requires"
             if what == "has":
-                why = f"which model type {config.model_type} doesn't know"
+                why = f"which is not part of model type {config.model_type}"
             raise UserError(
                 f"{folder}: {what} tensor {min(names)}{more}, {why}: check that "
                 "config.json belongs to these weights"
@@ -136,11 +137,11 @@ def _check_tensors(
         found = tensors[name]
         if found.shape != shape:
             raise UserError(
-                f"{folder}: tensor {name} has shape {list(found.shape)} and "
-                f"config.json asks for {list(shape)}: check that they belong together"
+                f"{folder}: tensor {name} has shape {list(found.shape)}, but "
+                f"config.json implies {list(shape)}: check that they belong together"
             )
         if found.dtype not in FLOAT_DTYPES:
             raise UserError(
                 f"{folder}: tensor {name} is of type {found.dtype}: use weights in one "
-                f"of {', '.join(FLOAT_DTYPES)} (quantised ones aren't read)"
+                f"of {', '.join(FLOAT_DTYPES)} (quantised weights aren't supported)"
             )

@@ -1,8 +1,8 @@
-"""From files to devices: every tensor is read straight into the parts they hold.
+"""Reads tensors from files straight into the shards that the devices hold.
 
-A parameter's parts are allocated once, in memory that a CPU device takes over without a
-copy, and filled by a few threads from chunks of rows that they read, cast and transpose
-in scratch memory of their own.
+The shards of a parameter are allocated once, in memory that a CPU device can use
+without a copy. A few threads fill them: each reads chunks of rows, and casts and
+transposes them in its own scratch memory.
 """
 
 import math
@@ -20,25 +20,25 @@ from jax.sharding import Sharding
 from models.hf.layout import Leaf
 from models.hf.tensor_files import Entry
 
-# A chunk is little against one layer, and at home in a processor's cache.
+# A chunk is small compared to one layer, and fits into a processor's cache.
 CHUNK_BYTES = 1 << 20
 CHUNK_ROWS = 64
-# One task of a thread; a large tensor is several tasks.
+# Chunks per task of a thread; a large tensor is several tasks.
 TASK_CHUNKS = 16
 THREADS = min(8, os.cpu_count() or 1)
-ALIGNMENT = 64  # of memory that JAX takes on a CPU without copying it
+ALIGNMENT = 64  # bytes; JAX on a CPU uses memory aligned like this without a copy
 
 _of_thread = threading.local()
 
 
 @dataclass(frozen=True)
 class Part:
-    """One layer of what a device holds of a parameter.
+    """One layer of a device's shard of a parameter.
 
     Attributes:
-      memory: where it is to be written, contiguous.
-      rows: which rows of the file's tensor it comes from.
-      columns: which of its columns.
+      memory: where it is written, contiguous.
+      rows: the rows of the file's tensor that it consists of.
+      columns: the columns of that tensor.
     """
 
     memory: np.ndarray
@@ -53,14 +53,14 @@ def place(
     sharding: Sharding | None,
     pool: Executor,
 ) -> jax.Array:
-    """Returns a parameter, read into the places that the devices have for it.
+    """Returns a parameter on the devices of ``sharding``, read from its files.
 
     Args:
       leaf: which parameter.
-      entries: its tensors in layer order, or the one that belongs to no layer.
+      entries: its tensors in layer order, or the single one if it has no layer axis.
       shape: shape and dtype of the whole parameter.
       sharding: None means the default device.
-      pool: reads several chunks at once.
+      pool: threads that read several chunks at once.
     """
     places: dict = {None: tuple(slice(0, n) for n in shape.shape)}
     if sharding is not None:
@@ -69,7 +69,7 @@ def place(
         device: tuple(s.indices(n)[:2] for s, n in zip(index, shape.shape, strict=True))
         for device, index in places.items()
     }
-    # Devices that hold the same part share its memory.
+    # Devices that hold the same shard share its memory.
     memory = {b: _aligned([y - x for x, y in b], shape.dtype) for b in bounds.values()}
     tasks = []
     for layer, entry in enumerate(entries):
@@ -89,7 +89,7 @@ def place(
 
 
 def chunks(entry: Entry) -> list[range]:
-    """Returns a tensor's rows in the pieces that are read at once."""
+    """Returns a tensor's rows in the chunks that are read at once."""
     rows, columns = entry.matrix
     step = max(CHUNK_ROWS, CHUNK_BYTES // (4 * max(columns, 1)))
     return [range(at, min(at + step, rows)) for at in range(0, rows, step)]
@@ -98,7 +98,7 @@ def chunks(entry: Entry) -> list[range]:
 def _read(
     leaf: Leaf, entry: Entry, pieces: Sequence[range], parts: Sequence[Part]
 ) -> None:
-    """Reads pieces of a tensor into all parts that want rows of them."""
+    """Reads chunks of a tensor into all parts that need rows of them."""
     raw, wide = _scratch(4 * entry.matrix[1] * max(map(len, pieces)))
     for piece in pieces:
         wanted = []
@@ -123,9 +123,9 @@ def _read(
 
 
 def _scratch(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two pieces of memory that this thread uses again and again.
+    """Returns two buffers that this thread reuses.
 
-    New pages for every chunk cost more than all the copying.
+    Allocating new pages for every chunk would cost more than all the copying.
     """
     pair = getattr(_of_thread, "pair", None)
     if pair is None or pair[0].size < size:
@@ -135,12 +135,12 @@ def _scratch(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cast(chunk: np.ndarray, dtype: np.dtype, memory: np.ndarray) -> np.ndarray:
-    """Returns ``chunk`` in another dtype, in ``memory`` if it isn't of it yet."""
+    """Returns ``chunk`` cast to ``dtype``, in ``memory`` if it has another dtype."""
     if chunk.dtype == dtype:
         return chunk
     out = memory[: chunk.size * dtype.itemsize].view(dtype).reshape(chunk.shape)
     if chunk.dtype == ml_dtypes.bfloat16 and dtype == np.float32:
-        # The upper half of a float32: ten times as fast as asking for the type.
+        # bfloat16 is the upper half of a float32: ten times as fast as NumPy's cast.
         bits = out.view(np.uint32)
         np.left_shift(chunk.view(np.uint16), 16, out=bits, dtype=np.uint32)
     else:
@@ -149,7 +149,7 @@ def _cast(chunk: np.ndarray, dtype: np.dtype, memory: np.ndarray) -> np.ndarray:
 
 
 def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
-    """Returns uninitialised memory that a CPU device takes over as it is."""
+    """Returns uninitialised memory that a CPU device can use without a copy."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT

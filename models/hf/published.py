@@ -1,7 +1,7 @@
-"""Shapes of published models, for plans and benchmarks where no weights are.
+"""Shapes of published models, for memory plans and benchmarks without weights.
 
-The numbers are those of each model's ``config.json`` on the Hugging Face hub; where the
-model's folder is at hand, its own file is read instead.
+The numbers are from each model's ``config.json`` on the Hugging Face hub. If the path
+is a local folder, its own file is read instead.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ PUBLISHED: dict[str, dict] = {
 
 
 def shape_of(path: str) -> tuple[DecoderConfig, str]:
-    """Returns a model's shape, and where it comes from, without loading weights.
+    """Returns a model's shape, and the source of it, without loading weights.
 
     Args:
       path: a folder in Hugging Face format, or the name of a published model.

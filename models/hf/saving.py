@@ -1,4 +1,4 @@
-"""Writes Hugging Face model folders, which appear whole or not at all."""
+"""Writes Hugging Face model folders atomically: complete, or not at all."""
 
 import contextlib
 import fcntl
@@ -37,21 +37,23 @@ def save(
 ) -> None:
     """Writes a Hugging Face folder that transformers, vLLM and ``load`` can read.
 
-    The host holds one tensor at a time. The folder is written beside ``path`` and
-    renamed; what killed exports left there is removed.
+    The host holds one tensor at a time. The folder is written next to ``path`` and then
+    renamed; drafts that killed exports left there are removed.
 
     Args:
       path: the folder; an existing model folder is replaced.
       config: configuration; its original ``config.json`` fields are kept.
       params: parameter tree.
-      tokenizer: written with its chat template, and the generation_config.json of the
-        folder that it was loaded from.
+      tokenizer: written with its chat template, and with the generation_config.json of
+        the folder that it was loaded from.
       dtype: of the tensors; None keeps that of the parameters.
       template: Jinja source of the chat template that the model was trained with; None
         means the tokenizer's own.
-      stop_ids: what ends a turn of that template; generation_config.json names those
-        that it lacks too, or servers would talk on (a base model has no end of turn).
-      shard_bytes: no file gets larger than this, unless a single tensor is.
+      stop_ids: ids that end a turn of that template. Those missing from
+        generation_config.json are added: with a base model's own file, which has no
+        end of turn, servers would not stop there.
+      shard_bytes: no file gets larger than this, unless a single tensor is; a test
+        splits small models with it.
 
     Raises:
       UserError: if ``path`` exists and isn't a model folder, or can't be written.
@@ -60,7 +62,7 @@ def save(
     if path.exists() and not (path / "config.json").is_file():
         occupied = not path.is_dir() or any(path.iterdir())
         if occupied:
-            raise UserError(f"{path}: exists and is no model folder: choose another")
+            raise UserError(f"{path}: exists and is not a model folder: choose another")
     try:
         with _appearing(path) as draft:
             written = _write_tensors(draft, config, params, dtype, shard_bytes)
@@ -72,17 +74,17 @@ def save(
     except OSError as error:
         raise UserError(
             f"{path}: can't be written ({error.strerror or error}): choose another "
-            "place, or make room"
+            "place, or free disk space"
         ) from error
 
 
 def _config_fields(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     fields = config.to_hf()
-    # The name that it came with: older programs know the second only.
+    # Under the name that the original file has; older transformers wrote torch_dtype.
     fields["torch_dtype" if "torch_dtype" in fields else "dtype"] = dtype
     architectures = fields.get("architectures") or []
     if not any(name.endswith("ForCausalLM") for name in architectures):
-        # Imported without a head; what is written has one.
+        # The original was saved without a head, but this one has it.
         fields["architectures"] = replace(config, hf="").to_hf()["architectures"]
     return fields
 
@@ -90,9 +92,9 @@ def _config_fields(config: DecoderConfig, dtype: str) -> dict[str, Any]:
 def _write_generation_config(
     folder: Path, config: dict[str, Any], tokenizer: Any, stop_ids: Sequence[int]
 ) -> None:
-    """Copies that of the tokenizer's folder, else writes what config.json implies.
+    """Copies the tokenizer folder's file, or derives one from config.json.
 
-    To either it adds the ``stop_ids`` that are missing.
+    In both cases adds the ``stop_ids`` that are missing.
     """
     file = folder / "generation_config.json"
     source = Path(getattr(tokenizer, "name_or_path", "") or "") / file.name
@@ -126,7 +128,7 @@ def _write_tensors(
         different = sorted(leaves.keys() ^ arrays.keys())
         raise ValueError(f"parameters are not those of config: {different}")
     source: dict[str, tuple[Leaf, Any, int]] = {}
-    for layer in range(-1, config.num_layers):  # -1: what belongs to no layer
+    for layer in range(-1, config.num_layers):  # -1: tensors outside the layers
         for path, leaf in leaves.items():
             if leaf.stacked == (layer >= 0):
                 name = leaf.name.format(layer)
@@ -149,7 +151,7 @@ def _one_layer(stacked: jax.Array, layer: jax.Array) -> jax.Array:
 
 
 def _fetch(leaf: Leaf, array: Any, layer: int, dtype: np.dtype) -> np.ndarray:
-    """Returns one tensor as the file holds it; only this one comes to the host."""
+    """Returns one tensor in the file's layout; only it is copied to the host."""
     if isinstance(array, np.ndarray):
         one = array[layer] if leaf.stacked else array
     else:
@@ -159,16 +161,16 @@ def _fetch(leaf: Leaf, array: Any, layer: int, dtype: np.dtype) -> np.ndarray:
 
 @contextlib.contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
-    """Gives a draft folder that becomes ``path`` when the block is done.
+    """Yields a draft folder that becomes ``path`` when the ``with`` block ends.
 
-    The draft is locked while its writer lives, so that the drafts of killed writers,
-    and only they, can be told and removed.
+    The draft is locked while its writer runs: a draft without a lock was left by a
+    killed writer, and is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.draft-*"):
         with contextlib.suppress(OSError), _locked(left):
             shutil.rmtree(left)
-    # Locked before it is called a draft, so that no other writer takes it for one left.
+    # Locked before it is named a draft, or another writer could remove it.
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
     try:
         with _locked(draft):
@@ -178,7 +180,7 @@ def _appearing(path: Path) -> Iterator[Path]:
             new, old = draft / "new", draft / "old"
             new.mkdir()
             yield new
-            for file in new.iterdir():  # to the disk before the name says it is whole
+            for file in new.iterdir():  # on disk before the folder gets its final name
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
             if path.exists():
@@ -190,7 +192,7 @@ def _appearing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on ``folder``; raises ``OSError`` where another process does."""
+    """Holds a lock on ``folder``; raises ``OSError`` if another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""Safetensors files, read and written a piece at a time; pickle is never read.
+"""Reads and writes safetensors files piece by piece; never reads pickle.
 
-Reads go to given offsets instead of through a memory map, whose touched pages would
-count as this process's memory: what is held is what the caller asked for.
+Reads use file offsets instead of a memory map, whose touched pages would count as this
+process's memory.
 """
 
 import json
@@ -24,10 +24,10 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies in an open file; nothing of it is read yet.
+    """Location of one tensor in an open file; its values aren't read yet.
 
     Attributes:
-      dtype: as the file says, such as "BF16".
+      dtype: its name in the file, such as "BF16".
       offset: of its first byte from the start of the file.
     """
 
@@ -46,20 +46,20 @@ class Entry:
     def read(
         self, start: int = 0, stop: int | None = None, into: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns rows ``start`` to ``stop`` as [rows, columns]; safe among threads.
+        """Returns rows ``start`` to ``stop`` as [rows, columns]; thread-safe.
 
         Args:
           start: first row.
-          stop: row behind the last; None means all.
-          into: memory (bytes) that the result takes; None takes new.
+          stop: one past the last row; None means all.
+          into: a uint8 buffer for the result; None allocates one.
 
         Raises:
-          UserError: the file ends too early, or it isn't one of ``FLOAT_DTYPES``.
+          UserError: if the file ends too early, or the dtype isn't in ``FLOAT_DTYPES``.
         """
         if self.dtype not in FLOAT_DTYPES:
             raise UserError(
                 f"{self.file}: holds a tensor of type {self.dtype}: use weights in one "
-                f"of {', '.join(FLOAT_DTYPES)} (quantised ones aren't read)"
+                f"of {', '.join(FLOAT_DTYPES)} (quantised weights aren't supported)"
             )
         rows, columns = self.matrix
         stop = rows if stop is None else stop
@@ -70,20 +70,20 @@ class Entry:
         while view:  # one call reads at most 2 GB
             count = os.preadv(self.descriptor, [view], at)
             if not count:
-                raise UserError(f"{self.file}: cut short: fetch it again")
+                raise UserError(f"{self.file}: cut short: download it again")
             view, at = view[count:], at + count
         return memory.view(dtype).reshape(-1, columns)
 
 
 def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Entry]:
-    """Returns tensor name -> entry of a folder's files, of which it reads the headers.
+    """Opens a folder's files, reads their headers, and returns tensor name -> entry.
 
     Args:
-      folder: holds ``model.safetensors``, or an index and its files.
+      folder: has ``model.safetensors``, or an index and its files.
       stack: closes the files.
 
     Raises:
-      UserError: one line for a missing or damaged file.
+      UserError: for a missing or damaged file.
     """
     tensors: dict[str, Entry] = {}
     for file in _files(folder):
@@ -96,7 +96,7 @@ def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Entry]:
             header = json.loads(os.pread(descriptor, size, 8))
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(
-                f"{file}: damaged or cut short ({first_line(error)}): fetch it again"
+                f"{file}: damaged or cut short ({first_line(error)}): download it again"
             ) from error
         header.pop("__metadata__", None)
         for name, fields in header.items():
@@ -117,9 +117,10 @@ def _files(folder: Path) -> list[Path]:
             names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{index}: no index of tensors ({first_line(error)}): fetch it again"
+                f"{index}: not an index of tensors ({first_line(error)}): download it "
+                "again"
             ) from error
-        # The bare name: an index can't point outside its folder.
+        # Only the file name, so that an index can't point outside its folder.
         files = [folder / name for name in sorted({Path(str(n)).name for n in names})]
     elif (folder / "model.safetensors").is_file():
         files = [folder / "model.safetensors"]
@@ -133,14 +134,14 @@ def _files(folder: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise UserError(
-                f"{folder}: no {file.name}, which its index names: fetch it again"
+                f"{folder}: no {file.name}, which its index names: download it again"
             )
     return files
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor that is to be written: all that a file's header says of it."""
+    """A tensor to be written: what the file's header says about it."""
 
     name: str
     shape: tuple[int, ...]
@@ -155,7 +156,10 @@ class Planned:
 def plan_files(
     tensors: Sequence[Planned], shard_bytes: int
 ) -> dict[str, list[Planned]]:
-    """Returns file name -> its tensors, in order; no file is larger than it must be."""
+    """Returns file name -> its tensors, in order.
+
+    A file holds at most ``shard_bytes``, or a single larger tensor.
+    """
     shards: list[list[Planned]] = [[]]
     size = 0
     for tensor in tensors:
@@ -175,10 +179,10 @@ def plan_files(
 def write_file(
     path: Path, planned: Sequence[Planned], tensors: Iterable[np.ndarray]
 ) -> None:
-    """Writes one file from tensors that come one at a time, in the planned order.
+    """Writes one file from tensors that arrive one at a time, in the planned order.
 
     Raises:
-      ValueError: a tensor isn't what was planned.
+      ValueError: if a tensor's shape or dtype isn't as planned.
     """
     names = {np.dtype(dtype): name for name, dtype in FLOAT_DTYPES.items()}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -201,7 +205,7 @@ def write_file(
 
 
 def write_index(folder: Path, files: dict[str, list[Planned]]) -> None:
-    """Writes which file holds which tensor, where there are several files."""
+    """Writes the index of which file holds which tensor, if there are several files."""
     if len(files) == 1:
         return
     weight_map = {plan.name: file for file, plans in files.items() for plan in plans}

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face model folder: loaded, and written beside weights."""
+"""Loads the tokenizer of a Hugging Face model folder, and saves it with a model."""
 
 import json
 import shutil
@@ -9,11 +9,11 @@ from typing import Any
 from models.errors import UserError, first_line
 from models.hf.folder import read_json, resolve
 
-# The package fills itself in on first use, which two threads at once break.
+# Transformers imports its modules on first use, which fails with two threads at once.
 _TRANSFORMERS = threading.Lock()
 
 TEMPLATE = "chat_template.jinja"
-# Everything that tokenizers of the supported families are spread over.
+# The files that a tokenizer of a supported family may consist of.
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -44,15 +44,15 @@ def load_tokenizer(path: str | Path):
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the Rust parser raises plain Exception
         raise UserError(
-            f"{folder}: its tokenizer can't be read ({first_line(error)}): fetch "
+            f"{folder}: its tokenizer can't be read ({first_line(error)}): download "
             "tokenizer.json and tokenizer_config.json again"
         ) from error
 
 
 def vocab_rows(tokenizer: Any) -> int:
-    """Returns one more than a tokenizer's highest id; the model may have more rows.
+    """Returns a tokenizer's highest id plus 1; the model may have more rows.
 
-    A tokenizer's length would be too small where it leaves ids out.
+    The tokenizer's length would be too small if it skips ids.
     """
     return max(tokenizer.get_vocab().values()) + 1
 
@@ -60,12 +60,12 @@ def vocab_rows(tokenizer: Any) -> int:
 def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
     """Writes a tokenizer into ``folder``, with a chat template.
 
-    The files that it was loaded from are copied as they are, if they still say what it
-    is; written anew they would lose what this version of transformers doesn't know.
+    If the tokenizer is unchanged, the files that it was loaded from are copied: saving
+    it again would drop fields that this version of transformers doesn't know.
 
     Args:
-      folder: exists.
-      tokenizer: from ``load_tokenizer``, or made in memory.
+      folder: must exist.
+      tokenizer: from ``load_tokenizer``, or created in memory.
       template: Jinja source; None keeps the tokenizer's own.
     """
     source = Path(tokenizer.name_or_path or "")
@@ -75,12 +75,13 @@ def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
                 shutil.copyfile(source / name, folder / name)
     else:
         tokenizer.save_pretrained(folder)
-    # Transformers 5 calls itself so; version 4, and servers built on it, refuse that.
+    # Transformers 5 writes this class name, which version 4 and servers that use it
+    # reject.
     _edit(folder, "tokenizer_class", "PreTrainedTokenizerFast", was="TokenizersBackend")
     template = tokenizer.chat_template if template is None else template
     if isinstance(template, str):
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
-        # Programs that don't know that file yet look here.
+        # For programs that don't read the separate file yet.
         _edit(folder, "chat_template", template)
 
 
@@ -97,7 +98,7 @@ def _unchanged(tokenizer: Any, source: Path) -> bool:
 
 
 def _edit(folder: Path, name: str, value: str, *, was: str | None = None) -> None:
-    """Sets a field of tokenizer_config.json that is there (and ``was`` so)."""
+    """Sets an existing field of tokenizer_config.json, only if its value is ``was``."""
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return

@@ -41,11 +41,11 @@ class LossConfig:
     aggregation: Aggregation = "token_mean"
     """How tokens are weighted: the mean over all tokens of the optimizer batch; the
     mean over training examples of each example's token mean; the mean over examples of
-    each example's sum divided by constant_length; or the mean over groups of group_rows
-    examples of each group's token mean (the reference's micro-batches)."""
+    each example's sum divided by constant_length; or the mean over chunks of group_rows
+    examples of each chunk's token mean (the reference's micro-batches)."""
     group_rows: int = 2
-    """Training examples (datums) per group under aggregation "micro_batch_mean";
-    otherwise unused."""
+    """Training examples (datums, not packed rows) per chunk under aggregation
+    "micro_batch_mean"; otherwise unused."""
     constant_length: int = 8192
     """Divisor of each training example's sum under aggregation "constant_length";
     otherwise unused."""
@@ -174,8 +174,8 @@ def token_weights(
       tokens: number of loss tokens of each datum of the optimizer batch, in data order.
       config: its ``aggregation`` says how, see there.
       full_batch: datums of a full optimizer batch. "micro_batch_mean" divides by the
-        number of its groups even where the last batch has fewer, as the reference does;
-        0 means the groups that are there.
+        number of its chunks even if the last batch has fewer, as the reference does; 0
+        means the actual number of chunks.
 
     References:
       Liu et al., Dr. GRPO (2025), for "constant_length".
@@ -186,15 +186,15 @@ def token_weights(
         return tokens
     if config.aggregation == "constant_length":
         return np.full(datums, 1.0 / (datums * config.constant_length))
-    # Datums whose tokens are averaged together before the mean over groups.
+    # Datums per chunk, whose tokens are averaged before the mean over chunks.
     sizes = {"token_mean": datums, "row_mean": 1, "micro_batch_mean": config.group_rows}
     size = sizes[config.aggregation]
-    group = np.arange(datums) // size
-    in_group = np.bincount(group, weights=tokens)[group]
-    groups = group[-1] + 1
+    chunk = np.arange(datums) // size
+    in_chunk = np.bincount(chunk, weights=tokens)[chunk]
+    chunks = chunk[-1] + 1
     if config.aggregation == "micro_batch_mean" and full_batch:
-        groups = -(-full_batch // size)
-    return 1.0 / (np.maximum(in_group, 1.0) * groups)
+        chunks = -(-full_batch // size)
+    return 1.0 / (np.maximum(in_chunk, 1.0) * chunks)
 
 
 def _surrogates(

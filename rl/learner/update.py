@@ -108,8 +108,8 @@ class Updater:
         self._batch_sharding = sharding.batch_sharding(mesh, leading=1)
         self._whole = sharding.replicated(mesh)
         self._jits = {
-            "step": jax.jit(
-                self._step_fn,
+            "update": jax.jit(
+                self._update_fn,
                 donate_argnums=0,
                 out_shardings=(self.states.shardings, self._whole),
             ),
@@ -138,7 +138,7 @@ class Updater:
     def update(
         self, state: TrainState, reference_params: Params, datums: Sequence[Datum]
     ) -> tuple[TrainState, dict[str, float]]:
-        """Does one training step on ``datums``; returns the new state and metrics.
+        """Does the updates of one step, one per mini-batch; returns state and metrics.
 
         With one mini-batch, the log-probs before the update are those of its own
         forward pass; with several, a pass over all of them comes first. ``state`` is
@@ -162,7 +162,7 @@ class Updater:
         state = self.states.unpark(state)
         every = []
         for batch, old_logprobs in zip(batches, old, strict=True):
-            state, metrics = self.step(
+            state, metrics = self.update_mini_batch(
                 state, reference_params, batch, old_logprobs=old_logprobs
             )
             every.append(metrics)
@@ -176,7 +176,7 @@ class Updater:
         metrics["agree/max"] = max(m["agree/max"] for m in every)
         return state, metrics | counts
 
-    def step(
+    def update_mini_batch(
         self,
         state: TrainState,
         reference_params: Params,
@@ -193,7 +193,7 @@ class Updater:
           old_logprobs: [M, R, T] from ``logprobs``; None takes the update's own.
         """
         state, sums = self._run(
-            "step", state, reference_params, self._to_device(batch, old_logprobs)
+            "update", state, reference_params, self._to_device(batch, old_logprobs)
         )
         metrics = objective.metrics(jax.device_get(sums), self.loss)
         metrics["perf/update_micro_batches"] = float(batch.num_micro)
@@ -213,7 +213,7 @@ class Updater:
             lambda x: x.update(dtype=self.compute_dtype), state.params
         )
         batch = self._to_device(self.pack([]), None)
-        self._program("step", state, reference, batch)
+        self._program("update", state, reference, batch)
         if self.update_config.mini_batch_rows:
             self._program("logprobs", state.params, batch)
 
@@ -264,7 +264,7 @@ class Updater:
         )
         return jax.lax.fori_loop(0, num_micro, body, zeros)
 
-    def _step_fn(
+    def _update_fn(
         self, state: TrainState, reference_params: Params, batch: dict[str, Array]
     ) -> tuple[TrainState, dict[str, Array]]:
         grads, sums = self._accumulate(state.params, reference_params, batch)

@@ -1,4 +1,4 @@
-"""Plays a Solver on given tasks, greedily; an answer is demanded at the end (13.2)."""
+"""Plays a Solver on given tasks, greedily, with forced answers (spec 13.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -17,8 +17,8 @@ cut as in the reference; without ``truncate`` nothing is cut.
 Kinds:
     challenger   training rollouts of the Challenger, guided from search to search
     solver       training rollouts of the Solver
-    solver_eval  the same in evaluation: an answer is demanded at the end
-    difficulty   Solver rollouts that measure a task: other rules, an answer is demanded
+    solver_eval  the same in evaluation, with a forced answer at the end
+    difficulty   Solver rollouts that measure a task: other rules, and forced answers
     task         the Challenger writing tasks to keep
 
 Letters as in the specification: N searches asked for, t assistant turns so far.
@@ -70,9 +70,9 @@ class State:
       spec: its rules.
       messages: all of it, as a driver renders it.
       opening: how many of them were there at the start.
-      turns: assistant turns t, including those where an answer was demanded.
+      turns: assistant turns t, including forced answers.
       searches: queries that were run.
-      forced: how often an answer was demanded.
+      forced: how often an answer was forced.
       last_text: what was kept of the last turn's sampled text.
       pending: calls whose results are awaited: their queries, or why they cannot run.
       passages: text of every result that was shown, for the writer of rubrics.
@@ -188,7 +188,7 @@ def observe(
 
 
 def _after_forced(state: State, text: str, finish_reason: str) -> tuple[State, Action]:
-    state = _speak(state, text, "answer demanded")
+    state = _speak(state, text, "forced answer")
     if state.spec.kind == "difficulty":
         if formats.first_pair(text, "answer"):
             return state, Finish("done")
@@ -200,7 +200,7 @@ def _after_forced(state: State, text: str, finish_reason: str) -> tuple[State, A
 
 
 def _force(state: State) -> tuple[State, Action]:
-    """Demands an answer, as often as the rules allow."""
+    """Forces an answer, as often as the rules allow."""
     given_up = state.forced >= state.spec.forced_rounds
     if not given_up or state.spec.kind == "difficulty":  # also after the last one
         state = _add(state, _user(state.spec.prompts.forced_answer()))

@@ -312,7 +312,7 @@ def stop_strings(
     Args:
       kind: of the conversation, see ``scope_jax.method.conversation``.
       tool_format: how searches are written.
-      forced: an answer was demanded; no search is run, so a call does not end the turn.
+      forced: it is a forced answer: no search is run, so a call does not end the turn.
       compat: ``unguided_tool_calls`` leaves its conversations without stop strings.
     """
     call = f"</{SEARCH_TAG[tool_format]}>"

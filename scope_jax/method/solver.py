@@ -45,8 +45,8 @@ class SolverConfig:
     max_searches_eval: int = 5
     """Searches that its prompt allows in evaluation."""
     forced_rounds: int = 5
-    """Most times that an answer is demanded from a conversation that ended without one,
-    in difficulty rollouts and in evaluation."""
+    """Most forced answers, in difficulty rollouts and in evaluation: how often the
+    Solver is told to answer now, after a conversation that ended without an answer."""
     format_weight: float = 0.5
     """Weight of the format score."""
     accuracy_weight: float = 1.0

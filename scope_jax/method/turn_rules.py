@@ -33,8 +33,8 @@ class ConversationSpec:
       tool_format: how searches are written.
       prompts: texts of the user turns that the rules add.
       num_searches: N, for the Challenger; None for no guidance.
-      max_turns: most assistant turns, not counting those where an answer is demanded.
-      forced_rounds: most times that an answer is demanded.
+      max_turns: most assistant turns, not counting forced answers.
+      forced_rounds: most forced answers.
       style: of the guidance; the last text of ``chain2_xml`` differs from ``chain2``.
       tool_tokens: token limit of a search result.
       compat: the reference's behaviour, by subject.
@@ -76,7 +76,7 @@ class Move:
     """What the rules make of a turn's text.
 
     Attributes:
-      event: run ``calls``, add the user turn ``reply``, demand an answer, end, or end
+      event: run ``calls``, add the user turn ``reply``, force an answer, end, or end
         only because no turn is left.
       kept: the part of the text that is kept.
       note: for the trace.

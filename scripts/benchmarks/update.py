@@ -76,7 +76,8 @@ class Steps:
 
     def step(self, batch: Any, **options: Any) -> Any:
         """One step; ``found`` are its metrics."""
-        self.state, self.found = self.updater.step(self.state, {}, batch, **options)
+        update = self.updater.update_mini_batch
+        self.state, self.found = update(self.state, {}, batch, **options)
         return self.state
 
 
@@ -207,7 +208,7 @@ def on_an_accelerator(
     flops = args.micro * memory.update_flops(config, shape, reference=False)["update"]
     speed = flops / float(np.median(seconds["ours"]))
     sheet = harness.DATA_SHEETS.get(jax.devices()[0].device_kind)
-    analysis = updater.programs["step", args.micro].memory_analysis()
+    analysis = updater.programs["update", args.micro].memory_analysis()
     taken = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
     return harness.Result(
         what=f"update: {args.micro} micro-batches of {args.rows} x {shape.length} "

@@ -80,7 +80,7 @@ def test_a_supported_cell_is_exact_and_another_refuses(backend, cell, cudnn_by_x
     needs = [needs.get(name, name) for name in options]
     choice = dict(needs=needs, head_dim=H, dtype=jnp.bfloat16, platform="gpu")
     if not CAN[backend].issuperset(needs):
-        with pytest.raises(UserError, match="has no segments: use one"):
+        with pytest.raises(UserError, match="does not support segments: use one"):
             choose_backend(backend, **choice)
         return
     assert choose_backend(backend, **choice) == backend
@@ -117,7 +117,7 @@ def test_cudnn_says_in_one_line_what_it_cannot_do():
 
 def test_the_forward_pass_refuses_what_the_backend_cannot(tiny_config, tiny_params):
     tokens = np.ones((1, 8), int)
-    with pytest.raises(UserError, match="has no segments"):
+    with pytest.raises(UserError, match="does not support segments"):
         forward.hidden(
             tiny_params, tiny_config, tokens, segment_ids=tokens, attention="cudnn"
         )

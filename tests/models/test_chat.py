@@ -261,7 +261,7 @@ def test_olmo3_closes_every_assistant_turn_alike(tokenizer):
         ("no_such_template", "not found: use one of chatml, llama3, olmo3"),
         ("{{ raise_exception('never') }}", "never"),
         ("{% for %}", "can't render"),
-        ("{{ 'constant' }}", "doesn't print"),
+        ("{{ 'constant' }}", "changes the content"),
         ("{{ 1 // 0 }}", "division"),
         ("{{ messages.nothing.more }}", "nothing"),
         ("{{ messages[0].content + 1 }}", "can't render"),

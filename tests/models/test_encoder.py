@@ -97,7 +97,7 @@ def test_padding_changes_nothing_and_an_empty_row_is_zero(folder, batch):
     [
         ({"model_type": "t5"}, "model_type='t5'"),
         ({"hidden_act": "relu"}, "hidden_act"),
-        ({"num_hidden_layers": 3}, "lacks tensor encoder.layer.2"),
+        ({"num_hidden_layers": 3}, r"tensor encoder.layer.2\S* is missing"),
         ({"num_hidden_layers": 1}, "has tensor encoder.layer.1"),
         ({"hidden_size": 32}, "has shape"),
     ],
@@ -116,12 +116,12 @@ def test_a_folder_that_is_no_such_encoder_is_one_clear_line(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"pooling_mode_max_tokens": True}, "pooling by max_tokens"),
+        ({"pooling_mode_max_tokens": True}, "max_tokens pooling"),
         (
             {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-            "pooling by cls_token and mean_tokens",
+            "cls_token and mean_tokens pooling",
         ),
-        ({"pooling_mode": "lasttoken"}, "pooling by lasttoken"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken pooling"),
     ],
 )
 def test_another_pooling_is_one_clear_line(folder, tmp_path, fields, words):

@@ -205,12 +205,12 @@ def test_config_survives_the_round_trip_and_refuses_what_it_cannot_compute():
     for change, words in (
         ({"head_dim": 15}, "head_dim=15"),
         ({"layer_types": ["sliding_attention"] * 4}, "sliding_window=None"),
-        ({"layer_types": ["full_attention"] * 3}, "3 of them for 4 layers"),
-        ({"num_key_value_heads": 3}, "does not divide"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "factor is not given"),
+        ({"layer_types": ["full_attention"] * 3}, "3 entries for 4 layers"),
+        ({"num_key_value_heads": 3}, "must divide num_heads=4"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "factor is missing"),
         (
             {"model_type": "olmo3", "rope_parameters": {"rope_type": "default"}},
-            "names neither full_attention nor",
+            "has neither full_attention nor",
         ),
     ):
         with pytest.raises(UserError, match=words) as caught:

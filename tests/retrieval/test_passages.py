@@ -87,8 +87,8 @@ def test_no_file_or_nothing_in_it_is_one_clear_line(tmp_path):
     for path, words in [
         ("", "no passages given"),
         (tmp_path / "none.jsonl", "no such passages file"),
-        (tmp_path / "empty.jsonl", "holds no passage"),
-        (tmp_path / "blank.jsonl", "holds no passage"),
+        (tmp_path / "empty.jsonl", "has no passages"),
+        (tmp_path / "blank.jsonl", "has no passages"),
     ]:
         with pytest.raises(UserError, match=words):
             Passages(path)

@@ -165,7 +165,7 @@ def test_a_damaged_or_impossible_index_is_one_clear_line(tmp_path):
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(UserError, match="no index"):
+    with pytest.raises(UserError, match="not an index"):
         Searcher(replace(config, index_dir=str(tmp_path / "mine")))
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     with pytest.raises(UserError, match="build_limit=3"):
@@ -243,7 +243,7 @@ def test_a_transformer_searches_without_compiling_after_its_start(config, bert_f
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert not compiled
-    with pytest.raises(UserError, match="the encoder reads 64"):
+    with pytest.raises(UserError, match="the encoder's limit of 64"):
         Searcher(replace(config, max_query_tokens=65))
 
 

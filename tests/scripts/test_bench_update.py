@@ -47,7 +47,7 @@ def test_old_logprobs_are_the_models_own_and_a_little_off(tiny_config, tiny_para
     done = update.with_logprobs(updater, tiny_params, work)
     datums = [update.datum_of(i, row) for i, row in enumerate(done)]
     state = updater.states.init(tiny_params)
-    _, metrics = updater.step(state, {}, updater.pack(datums))
+    _, metrics = updater.update_mini_batch(state, {}, updater.pack(datums))
     # The mean of |N(0, 0.15)|.
     assert metrics["agree/mean"] == pytest.approx(0.15 * (2 / np.pi) ** 0.5, rel=0.15)
 

@@ -152,7 +152,7 @@ class PromptSet:
         return self.templates["invalid_action_{format}"].text
 
     def forced_answer(self) -> str:
-        """The user turn that demands the answer once searches are used up."""
+        """The user turn that forces an answer once searches are used up."""
         return self.templates["forced_answer"].text
 
     def tools(self) -> list[dict[str, Any]] | None:

@@ -93,26 +93,26 @@ INDEX = "model.safetensors.index.json"
         (cut(40), "damaged or cut short"),
         (cut(0), "damaged or cut short"),
         (write("model.safetensors", "version https://git-lfs"), "damaged or cut short"),
-        (write(INDEX, "{}"), "no index of tensors"),
+        (write(INDEX, "{}"), "not an index of tensors"),
         (
             write(INDEX, '{"weight_map": {"a": "gone.safetensors"}}'),
             "no gone.safetensors",
         ),
-        (without(QUERY), f"lacks tensor {QUERY}, which"),
-        (without(NORM), f"lacks tensor {NORM}"),
+        (without(QUERY), f"has no tensor {QUERY}, which"),
+        (without(NORM), f"has no tensor {NORM}"),
         (
             config_says(num_hidden_layers=4, layer_types=None),
-            r"lacks tensor model.layers.2.* and 21 more",
+            r"has no tensor model.layers.2.* and 21 more",
         ),
         (
             config_says(num_hidden_layers=1, layer_types=None),
             "has tensor model.layers.1",
         ),
-        (config_says(num_hidden_layers=1), "layer_types: 2 of them for 1 layers"),
-        (tensors(lambda t: t | {"extra": np.ones(2)}), "has tensor extra, which model"),
+        (config_says(num_hidden_layers=1), "layer_types: 2 entries for 1 layers"),
+        (tensors(lambda t: t | {"extra": np.ones(2)}), "has tensor extra, which"),
         (
             config_says(intermediate_size=40),
-            r"has shape \[80, 48\] .* asks for \[40, 48\]",
+            r"has shape \[80, 48\], .* implies \[40, 48\]",
         ),
         (tensors(lambda t: t | {NORM: np.ones(3, "f4")}), rf"{NORM} has shape \[3\]"),
         (
@@ -120,7 +120,7 @@ INDEX = "model.safetensors.index.json"
             f"{NORM} is of type I8: use",
         ),
         (tensors(lambda t: t | {NORM: np.ones(48, "f8")}), f"{NORM} is of type F64"),
-        (config_says(tie_word_embeddings=False), "lacks tensor lm_head.weight"),
+        (config_says(tie_word_embeddings=False), "has no tensor lm_head.weight"),
         (
             tensors(lambda t: t | {"lm_head.weight": np.ones((97, 48), "f4")}),
             "lm_head.weight differs .* tie_word_embeddings",
@@ -208,9 +208,9 @@ def test_a_place_that_is_no_model_folder_is_left_alone(
     tiny_config, tiny_params, tmp_path
 ):
     (tmp_path / "keep.txt").write_text("mine")
-    with pytest.raises(UserError, match="no model folder"):
+    with pytest.raises(UserError, match="not a model folder"):
         hf.save(tmp_path, tiny_config, tiny_params)
-    with pytest.raises(UserError, match="no model folder"):
+    with pytest.raises(UserError, match="not a model folder"):
         hf.save(tmp_path / "keep.txt", tiny_config, tiny_params)
     with pytest.raises(UserError, match="can't be written") as caught:
         hf.save(tmp_path / "keep.txt" / "model", tiny_config, tiny_params)

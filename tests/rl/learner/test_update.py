@@ -81,7 +81,7 @@ def updater_of(tiny_config):
 
 
 def gradients(updater, params, placed, batch):
-    """The gradient that ``updater.step`` would clip and apply, and metrics."""
+    """The gradient that an update would clip and apply, and metrics."""
     run = jax.jit(
         updater._accumulate,
         out_shardings=(updater.states.shardings.params, updater._whole),
@@ -130,7 +130,7 @@ def test_moments_are_sharded_like_the_parameters(updater_of, tiny_params, refere
     updater = updater_of(fsdp=2, tensor=2)
     state = updater.states.init(tiny_params)
     placed = updater.states.reference_params(reference)
-    after, _ = updater.step(state, placed, updater.pack(make_datums(6)))
+    after, _ = updater.update_mini_batch(state, placed, updater.pack(make_datums(6)))
     adam = after.opt_state
     for moments in (adam.mu, adam.nu):
         assert moments["embed"].sharding.spec == P("tensor", "fsdp")
@@ -163,14 +163,14 @@ def test_one_program_serves_any_number_of_micro_batches(
     updater = updater_of()
     updater.compile()
     before = set(updater.programs)
-    assert before == {("step", 2), ("logprobs", 2)}
+    assert before == {("update", 2), ("logprobs", 2)}
     state = updater.states.init(tiny_params)
     placed = updater.states.reference_params(reference)
     for count in (2, 16, 9):
         batch = updater.pack(make_datums(count))
-        state, _ = updater.step(state, placed, batch)
+        state, _ = updater.update_mini_batch(state, placed, batch)
         old = updater.logprobs(state.params, batch)
-        state, _ = updater.step(state, placed, batch, old_logprobs=old)
+        state, _ = updater.update_mini_batch(state, placed, batch, old_logprobs=old)
     assert set(updater.programs) == before
 
 
@@ -179,7 +179,7 @@ def test_donation_spares_the_callers_parameters(updater_of, tiny_params, referen
     state = updater.states.init(tiny_params)
     sampler = updater.states.policy_params(state)
     placed = updater.states.reference_params(reference)
-    after, _ = updater.step(state, placed, updater.pack(make_datums(4)))
+    after, _ = updater.update_mini_batch(state, placed, updater.pack(make_datums(4)))
     assert state.params["embed"].is_deleted()
     for kept in (tiny_params, sampler, placed, after.params):
         assert not kept["embed"].is_deleted()
@@ -194,7 +194,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(
     broken = jax.tree.map(lambda x: x, tiny_params)
     broken["final_norm"] = broken["final_norm"] * jnp.nan
     before = jax.device_get(updater.states.init(broken))
-    after, metrics = updater.step(
+    after, metrics = updater.update_mini_batch(
         updater.states.init(broken), placed, updater.pack(make_datums(4))
     )
     assert metrics["loss/skipped"] == 1.0
@@ -322,7 +322,7 @@ def test_no_compiled_buffer_has_a_vocabulary_and_more_than_a_chunk_of_tokens(
     shape = UpdateConfig(length=length, rows=rows, capacity=1, logit_chunk=chunk)
     updater = Updater(config, LOSS, OPTIMIZER, shape, sharding.make_mesh())
     updater.compile()
-    text = updater.programs["step", 1].as_text()
+    text = updater.programs["update", 1].as_text()
     tokens = set()
     for dims in re.findall(r"\b(?:f32|bf16|pred|s32|u32)\[([\d,]+)\]", text):
         sizes = [int(size) for size in dims.split(",")]

@@ -149,7 +149,7 @@ def test_83_the_first_tag_wins_in_thinking_too():
 
 
 @pytest.mark.example(84)
-def test_84_validation_demands_an_answer():
+def test_84_validation_forces_an_answer():
     state, action, run = play(
         "solver_eval", "search_r1", [s("a")] * 5 + ["still no", "<answer>ok</answer>"]
     )
@@ -229,7 +229,7 @@ def test_88_a_search_wins_over_an_answer():
 
 
 @pytest.mark.example(89)
-def test_89_difficulty_demands_an_answer_after_five_searches():
+def test_89_difficulty_forces_an_answer_after_five_searches():
     state, action, run = play(
         "difficulty", "search_r1", [s("a")] * 5 + ["no", "<answer>k</answer>"]
     )
@@ -246,7 +246,7 @@ def test_89_difficulty_demands_an_answer_after_five_searches():
 
 
 @pytest.mark.example(90)
-def test_90_difficulty_gives_up_after_five_demands():
+def test_90_difficulty_gives_up_after_five_forced_answers():
     state, action, _ = play("difficulty", "search_r1", ["plain"] + ["no"] * 5)
     nudge = ("user", state.spec.prompts.forced_answer())
     said = [("assistant", "plain")] + [("assistant", "no")] * 5

@@ -53,7 +53,7 @@ def test_turns_stop_where_the_rules_would_cut_them(kind, tool_format, stop):
     assert action == c.Generate(stop)
 
 
-def test_a_demanded_answer_is_not_stopped_at_a_search_that_nobody_runs():
+def test_a_forced_answer_is_not_stopped_at_a_search_that_nobody_runs():
     for kind, searches in (("difficulty", 5), ("solver_eval", 5)):
         _, action, _ = play(kind, "search_r1", [s("a")] * searches)
         assert action == c.Generate(("</answer>",))
@@ -132,7 +132,7 @@ def test_the_fifth_search_runs_in_two_formats_and_not_as_a_json_call():
 
 
 @pytest.mark.parametrize("tool_format", ["search_r1", "function_calls_xml"])
-def test_evaluation_demands_an_answer_after_a_last_turn_without_one(tool_format):
+def test_evaluation_forces_an_answer_after_a_last_turn_without_one(tool_format):
     call = CALL[tool_format]
     nudge = prompts.load("default", tool_format).forced_answer()
     for last in (call("q"), "<think>so</think>"):
@@ -150,7 +150,7 @@ def test_evaluation_lets_a_json_call_in_the_last_turn_go_unanswered():
     assert state.messages[-1]["role"] == "assistant"
 
 
-def test_evaluation_gives_up_after_five_demands_and_the_last_word_is_the_solver_s():
+def test_evaluation_gives_up_after_five_forced_answers_and_ends_with_the_solver():
     state, action, _ = play("solver_eval", "search_r1", [s("a")] * 5 + ["no"] * 5)
     nudge = ("user", state.spec.prompts.forced_answer())
     assert after_prompt(state).count(nudge) == 5
@@ -159,18 +159,18 @@ def test_evaluation_gives_up_after_five_demands_and_the_last_word_is_the_solver_
 
 
 @pytest.mark.parametrize("end", [ANSWER, "x</function_calls>", "<task>"])
-def test_what_ends_a_demand_in_evaluation(end):
+def test_what_ends_a_forced_answer_in_evaluation(end):
     generations = [s("a")] * 5 + ["no", end]
     assert play("solver_eval", "search_r1", generations)[1] == c.Finish("done")
 
 
-def test_a_demanded_answer_that_is_too_long_is_not_demanded_again():
+def test_a_forced_answer_that_is_too_long_is_not_forced_again():
     state, _, _ = play("solver_eval", "search_r1", [s("a")] * 5)
     _, action = c.step(state, "<answer>on and on", "length")
     assert action == c.Finish("length")
 
 
-def test_a_demand_in_a_difficulty_rollout_goes_on_after_a_long_one():
+def test_a_difficulty_rollout_forces_another_answer_after_a_long_one():
     state, _, _ = play("difficulty", "search_r1", ["plain"])
     state, action = c.step(state, "<answer>on and on", "length")
     assert isinstance(action, c.Generate)
@@ -259,7 +259,7 @@ def test_calls_as_text_inside_json_tags_are_taken_by_difficulty_rollouts_only():
     assert play("solver", "tool_call", [call])[2] == []
 
 
-def test_a_difficulty_rollout_nudges_a_malformed_search_and_demands_otherwise():
+def test_a_difficulty_rollout_nudges_a_malformed_search_or_forces_an_answer():
     state, _, _ = play("difficulty", "search_r1", ["<search>a"])
     assert after_prompt(state)[-1][1] == state.spec.prompts.invalid_action()
     for tool_format in TOOL_FORMATS:
