@@ -161,6 +161,7 @@ def reward(
     *,
     judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
+    unbiased: Sequence[float | None] | None = None,
 ) -> Reward:
     """The Solver's reward (spec 10).
 
@@ -171,6 +172,8 @@ def reward(
       n_rubrics: number of rubrics of the task.
       judge: how unreadable grades count.
       targets: gold answers; where given, exact match replaces the judge.
+      unbiased: of a judge that is biased on purpose, the grades without its bias: they
+        are reported and change nothing.
     """
     accuracy, branch, found = _accuracy(assessment, grades, n_rubrics, judge, targets)
     search = min(assessment.calls, config.search_target) / config.search_target
@@ -212,6 +215,11 @@ def reward(
         "answer_tokens": float(assessment.tokens),
         "answer_truncated": float(config.length.hard < assessment.tokens),
     }
+    if unbiased is not None:
+        true, *_ = _accuracy(assessment, unbiased, n_rubrics, judge, targets)
+        parts["rubric_score_unbiased"] = true
+        if true != accuracy:
+            why.insert(2, f"the judge is biased: without its bias score {true:.4g}")
     trace = {
         "branch": branch,
         "answer": assessment.answer.answer,
