@@ -186,13 +186,8 @@ def reward(
     calls = f"searching before the last turn {assessment.format.tool:.4g}"
     why = [assessment.format.line(calls, "answer"), found]
     if assessment.answer.answer:
-        limits = config.length
-        why += [
-            f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
-            f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
-            f"{assessment.length:.4g}",
-            f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}",
-        ]
+        why.append(_length_line(assessment, config.length))
+        why.append(f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}")
     why += [
         f"{assessment.calls} search {'call' if assessment.calls == 1 else 'calls'}, "
         f"{config.search_target} wanted: search {search:.4g}",
@@ -226,6 +221,15 @@ def reward(
         "grades": list(grades),
     }
     return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def _length_line(assessment: Assessment, limits: LengthConfig) -> str:
+    """What the answer's length took."""
+    return (
+        f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
+        f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
+        f"{assessment.length:.4g}"
+    )
 
 
 def _accuracy(
