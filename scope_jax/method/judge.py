@@ -14,6 +14,7 @@ from typing import Literal
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
+from scope_jax.method.judge_bias import JudgeBias
 from scope_jax.method.prompts import PromptSet
 from scope_jax.method.types import Rubric
 
@@ -63,6 +64,8 @@ class JudgeConfig:
     """Quality gates a task must pass."""
     required_gates: int = 2
     """Smallest sum of the gates' scores that passes."""
+    bias: JudgeBias = JudgeBias()
+    """What makes it count rubrics as met that are not, to study reward hacking."""
 
 
 DEFAULT = JudgeConfig()

@@ -142,6 +142,7 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         len(task.rubrics),
         judge=config.judge,
         targets=() if task.target is None else (task.target,),
+        unbiased=[g.unbiased for g in grades] if config.judge.bias.on else None,
     )
     cut = assessment.graded not in (None, assessment.answer.answer)
     return _rewarded(
