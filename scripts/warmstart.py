@@ -27,13 +27,13 @@ class Options:
 
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
-    steps: int = 2000
+    steps: int = 2300
     """Optimizer steps in total."""
     seed: int = 0
     """Seed of parameters and transcripts."""
     save_every: int = 100
     """Steps between two saves of the state."""
-    decay_steps: int = 600
+    decay_steps: int = 500
     """Steps at the end in which the learning rate falls to 0."""
     batch_tokens: int = 5280
     """Tokens per step."""
@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
         state.unlink(missing_ok=True)
     config = warmstart.WarmstartConfig(
         steps=options.steps,
+        finish_steps=min(800, options.steps // 3),
         decay_steps=min(options.decay_steps, options.steps // 2),
         warmup_steps=min(50, options.steps // 4),
         seed=options.seed,

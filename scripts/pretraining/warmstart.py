@@ -52,15 +52,17 @@ class WarmstartConfig:
       learning_rate: of embeddings and norms.
       matrix_learning_rate: of the layers' matrices.
       promote_at: accuracy on copied names at which the next level begins.
-      job_weights: how often each job is played.
+      job_weights: how often each job is played, until the last ``finish_steps``.
+      finish_weights: how often in those. To copy is learned from drill and judge; only
+        then does it pay to practise what a Challenger may choose.
       recite_scale: factor on the drill's weight at each curriculum level.
       verdict_weight: loss weight of a verdict against 1 for any other token.
       value_weight: loss weight of a name that must be copied.
       relation_weight: loss weight of what a Challenger asks for, which must be a fact.
     """
 
-    steps: int = 2000
-    decay_steps: int = 600
+    steps: int = 2300
+    decay_steps: int = 500
     learning_rate: float = 3e-3
     matrix_learning_rate: float = 0.03
     warmup_steps: int = 50
@@ -75,14 +77,24 @@ class WarmstartConfig:
     embed_std: float = 0.5
     verdict_weight: float = 4.0
     job_weights: tuple[tuple[str, float], ...] = (
+        ("challenger", 1.5),
+        ("solver", 2.0),
+        ("rubric", 2.5),
+        ("gate_entity", 0.5),
+        ("gate_source", 3.0),
+        ("grader", 3.0),
+        ("recite", 8.0),
+    )
+    finish_weights: tuple[tuple[str, float], ...] = (
         ("challenger", 5.0),
         ("solver", 2.0),
         ("rubric", 4.0),
         ("gate_entity", 0.5),
-        ("gate_source", 1.5),
-        ("grader", 3.5),
+        ("gate_source", 1.0),
+        ("grader", 3.0),
         ("recite", 8.0),
     )
+    finish_steps: int = 800
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
     value_weight: float = 2.0
     relation_weight: float = 3.0
@@ -137,7 +149,6 @@ class Batches:
             value_weight=config.value_weight,
             relation_weight=config.relation_weight,
         )
-        self._jobs = [job for job, _ in config.job_weights]
 
     def __call__(self, step: int, level: int) -> Batch:
         """The batch of ``step``, its contexts as large as ``level`` has them."""
@@ -145,16 +156,14 @@ class Batches:
         facts = (self._config.seed, step // STEPS_PER_WORLD)
         script = Script(generate(facts_seed=facts), rng, LEVELS[level])
         length = self._config.row_tokens[level]
-        weights = np.asarray(
-            [
-                weight * (self._config.recite_scale[level] if job == "recite" else 1.0)
-                for job, weight in self._config.job_weights
-            ]
-        )
+        finish = step >= self._config.steps - self._config.finish_steps
+        chosen = self._config.finish_weights if finish else self._config.job_weights
+        scale = {"recite": self._config.recite_scale[level]}
+        weights = np.asarray([w * scale.get(job, 1.0) for job, w in chosen])
         probabilities = weights / weights.sum()
 
         def example() -> Example:
-            job = self._jobs[rng.choice(len(self._jobs), p=probabilities)]
+            job, _ = chosen[rng.choice(len(chosen), p=probabilities)]
             return self._encode(script.play(job))
 
         return pack(example, self._config.batch_tokens // length, length)
