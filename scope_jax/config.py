@@ -9,6 +9,7 @@ differs.
 
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Literal
 
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
@@ -131,6 +132,22 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Scores of all Solvers at the end of a run in the small world; trains nothing."""
+
+    count: int = 0
+    """Held-out tasks that the base model and every iteration's Solver answer, greedily
+    and sampled; 0 evaluates nothing."""
+    split: Literal["dev", "test"] = "test"
+    """Part of the small world that the tasks are about: one to choose settings on, one
+    to report."""
+
+    def __post_init__(self):
+        if self.count < 0:
+            raise UserError(f"count {self.count}: is negative: set it to 0 for none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """What is written and shown during a run; never changes what is computed."""
 
@@ -190,6 +207,8 @@ class Config:
     """Devices of the two processes."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints of the training stages."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation at the end of a run."""
     tracking: TrackingConfig = TrackingConfig()
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
@@ -197,11 +216,17 @@ class Config:
 
 
 def check_sizes(config: Config) -> None:
-    """Refuses sampling that no engine does, and limits that do not fit one another.
+    """Refuses sampling that no engine does, and settings that do not fit one another.
 
     Raises:
       UserError: naming the fields and their values.
     """
+    if config.evaluation.count and config.retrieval.passages != "demo":
+        raise UserError(
+            f"evaluation.count={config.evaluation.count}: the tasks are of the small "
+            f"world, and retrieval.passages={config.retrieval.passages} is not: give "
+            "--evaluation.count 0, and later your own prompts to scripts/eval.py --file"
+        )
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):

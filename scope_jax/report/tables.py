@@ -8,7 +8,7 @@ from rich.table import Table
 from scope_jax.run.tracking import format_number
 
 TABLE = (
-    *("reward/", "truth/", "eval/", "tasks/", "judge/", "errors/", "rollout/"),
+    *("reward/", "truth/", "tasks/", "judge/", "errors/", "rollout/"),
     *("retrieval/", "loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""
