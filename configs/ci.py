@@ -1,7 +1,7 @@
 """The smallest version of `tiny`: the same code in every stage, less of everything.
 
 Hardware: two CPU cores and 4 GB of memory.
-Expect: two iterations within a minute; the rewards are meaningless.
+Expect: two iterations within a minute; the rewards and scores are meaningless.
 
     python scripts/train.py --config ci
 """
@@ -25,6 +25,7 @@ def config() -> Config:
         ),
         challenger_train=_small(base.challenger_train),
         solver_train=_small(base.solver_train),
+        evaluation=replace(base.evaluation, count=4),
     )
 
 

@@ -8,6 +8,7 @@ implementation's values for Qwen2.5-7B; files of ``configs/`` set only what diff
 
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Literal
 
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
@@ -149,6 +150,22 @@ class AlarmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Scores of all Solvers at the end of a run in the small world; trains nothing."""
+
+    count: int = 0
+    """Held-out tasks that the base model and every iteration's Solver answer, greedily
+    and sampled; 0 evaluates nothing."""
+    split: Literal["dev", "test"] = "test"
+    """Part of the small world that the tasks are about: one to choose settings on, one
+    to report."""
+
+    def __post_init__(self):
+        if self.count < 0:
+            raise UserError(f"count {self.count}: is negative: set it to 0 for none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """What is written and shown during a run; never changes what is computed."""
 
@@ -211,6 +228,8 @@ class Config:
     """Devices of the two processes."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints of the training stages."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation at the end of a run."""
     tracking: TrackingConfig = TrackingConfig()
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
@@ -218,11 +237,17 @@ class Config:
 
 
 def check_sizes(config: Config) -> None:
-    """Checks that sampling is supported and that limits fit each other.
+    """Checks that sampling is supported and that settings fit each other.
 
     Raises:
       UserError: naming the fields and their values.
     """
+    if config.evaluation.count and config.retrieval.passages != "demo":
+        raise UserError(
+            f"evaluation.count={config.evaluation.count}: the tasks are of the small "
+            f"world, and retrieval.passages={config.retrieval.passages} is not: give "
+            "--evaluation.count 0, and later your own prompts to scripts/eval.py --file"
+        )
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):

@@ -3,17 +3,20 @@
     python scripts/eval.py --config tiny
     python scripts/eval.py --config tiny --file prompts.jsonl
 
-Without ``--file``: held-out tasks of the small world, scored by their known facts. With
-it: prompts with rubrics, one ``{"prompt": .., "rubrics": [..]}`` per line, which the
-judge grades; with ``"questions"`` instead of ``"rubrics"``, one call rates how far an
-answer covers each of them. Give the same options as for the run; results are written
-to ``eval/`` in the run folder.
+Without ``--file``: held-out tasks of the small world, scored by their known facts, each
+answered twice: sampled at temperature 1 and greedily. ``--split dev`` is for choosing
+settings, ``test`` (the default) for reporting. With ``--file``: prompts with rubrics,
+one ``{"prompt": .., "rubrics": [..]}`` per line, which the judge grades; with
+``"questions"`` instead of ``"rubrics"``, one call rates how far an answer covers each
+of them. Give the same options as for the run; results are written to ``eval/`` in the
+run folder.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import check_packages  # noqa: F401
 import configs
@@ -28,8 +31,10 @@ class EvalOptions:
     """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
     file: Path | None = None
     """Prompts with rubrics, one JSON object per line. None: the small world's tasks."""
-    count: int = 150
+    count: int = 450
     """Number of held-out tasks of the small world."""
+    split: Literal["dev", "test"] = "test"
+    """Part of the small world that they are about."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     from scope_jax.evaluation import checkpoints
 
     folder = options.run or Path("runs") / config.name
-    checkpoints.evaluate(config, folder, file=options.file, count=options.count)
+    checkpoints.evaluate(
+        config, folder, file=options.file, count=options.count, split=options.split
+    )
     return 0
 
 

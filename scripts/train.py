@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         print(found.text())
         found.check()
         return 0
+    from scope_jax.evaluation import checkpoints
     from scope_jax.selfplay import pipeline
     from scope_jax.system import hosts
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
         hosts=hosts.join(config.placement.hosts),
         fresh=options.fresh,
         profile=options.profile,
+        evaluate=checkpoints.at_the_end,
     )
     return 0
 

@@ -92,12 +92,20 @@ def test_a_run_leaves_everything_that_the_readme_names(whole):
         "tasks/iter_2.parquet",
         "rollouts/iter_1/challenger/step_0001.jsonl",
         "export/iter_2/solver/model.safetensors",
+        "eval/small_world/scores.json",
+        "eval/small_world/before_after.md",
     ):
         assert (folder / name).is_file(), name
     assert list((folder / "tb").rglob("*tfevents*"))
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     assert {stage["status"] for stage in stages.values()} == {"done"}
-    for heading in ("iteration 1: challenger", "iteration 2: tasks", "tokens_per_s"):
+    for heading in (
+        "iteration 1: challenger",
+        "iteration 2: tasks",
+        "tokens_per_s",
+        "True scores on 4 held-out tasks (test)",
+        "iter_2: true score",
+    ):
         assert heading in output
 
 
@@ -112,6 +120,25 @@ def test_rollouts_say_how_their_reward_came_about(whole):
             0.5 * rollout["trace"]["parts"]["format"]
             + rollout["trace"]["parts"]["difficulty"]
         )
+
+
+def test_every_step_says_what_is_true_and_the_last_stage_scores_every_solver(whole):
+    stages = {}
+    for record in tracking.read(whole[0]):
+        stages.setdefault(record["stage"], []).append(record)
+    for stage, name in (
+        ("challenger", "truth/answerable"),
+        ("tasks", "truth/written/answerable"),
+        ("solver", "truth/score"),
+    ):
+        assert all(0 <= record[name] <= 1 for record in stages[stage])
+    path = whole[0] / "rollouts/iter_1/solver/step_0001.jsonl"
+    for line in path.read_text().splitlines():
+        assert json.loads(line)["trace"]["truth"]["why"]
+    assert [record["step"] for record in stages["evaluation"]] == [1, 2, 3]
+    for mode in ("sampled", "greedy"):
+        names = [f"eval/{mode}/true_score{part}" for part in ("", "_stderr", "_n")]
+        assert all(name in stages["evaluation"][0] for name in names)
 
 
 def test_nothing_is_compiled_after_the_first_step_of_a_stage(whole):
@@ -131,6 +158,8 @@ def prompt_tokens(record, engine):
 
 def test_each_step_has_the_work_of_its_engines(whole):
     for record in tracking.read(whole[0]):
+        if record["stage"] == "evaluation":
+            continue
         if record["stage"] == "tasks":  # written, maybe, while others were sifted
             assert sum(prompt_tokens(record, "judge")) > 0
             continue
@@ -194,7 +223,7 @@ def test_the_other_formats_play_a_whole_iteration_too(tmp_path, tool_format):
     one += ["--solver_train.steps", "1", "--tool_format", tool_format]
     finish(start(folder, *one))
     stages = {record["stage"]: record for record in records(folder)}
-    assert list(stages) == ["challenger", "tasks", "solver"]
+    assert list(stages) == ["challenger", "tasks", "solver", "evaluation"]
     assert stages["challenger"]["reward/format"] > 0.5
     assert stages["tasks"]["tasks/kept"] > 0
     assert stages["solver"]["reward/structure"] > 0.5
@@ -229,8 +258,11 @@ def test_every_solver_of_a_run_is_evaluated(whole, tmp_path):
         path = folder / "eval/small_world" / f"{name}.jsonl"
         answers = [json.loads(line) for line in path.read_text().splitlines()]
         assert [len(answer["wanted"]) for answer in answers] == [3] * 6
-        mean = sum(answer["true_score"] for answer in answers) / 6
-        assert metrics["eval/true_score"] == pytest.approx(mean)
+        for mode in ("sampled", "greedy"):
+            mean = sum(answer[mode]["true_score"] for answer in answers) / 6
+            assert metrics[f"eval/{mode}/true_score"] == pytest.approx(mean)
+            assert metrics[f"eval/{mode}/true_score_n"] == 6
+    assert "One task, before and after" in (folder / "report.html").read_text()
 
     finish(start(folder, "--file", str(asked), script=EVALUATE))
     scores = json.loads((folder / "eval/asked/scores.json").read_text())

@@ -1,33 +1,58 @@
-"""Evaluates every Solver of a run: the base model, then each iteration's."""
+"""Evaluates every Solver of a run: the base model, then each iteration's.
+
+``evaluate`` is the command; ``at_the_end`` is the last thing that a run does itself,
+with the engines that it has.
+"""
 
 import json
 import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
-
-from rich.table import Table
 
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.evaluation import rubric_file, small_world
+from scope_jax.evaluation import before_after, rubric_file, small_world
+from scope_jax.evaluation.solving import MODES
+from scope_jax.report import page
+from scope_jax.report.comparison import comparison_table
+from scope_jax.report.scores import interval, score_table
 from scope_jax.run.folder import RunFolder
-from scope_jax.run.tracking import Tracker, console, format_number
-from scope_jax.selfplay.parts import open_parts
+from scope_jax.run.tracking import Tracker, console
+from scope_jax.selfplay.parts import Parts, open_parts
+from scope_jax.selfplay.training import Progress
+from scope_jax.small_world.world import Split
 from scope_jax.system.files import write_json_lines, write_text
 from scope_jax.system.hosts import ONE_HOST
 
 log = logging.getLogger("scope_jax")
 
+Found = dict[str, tuple[dict[str, float], list[dict]]]
+"""By Solver: metrics, and a record per task."""
+
+Score = Callable[[str, Progress], Awaitable[tuple[dict[str, float], list[dict]]]]
+"""Scores the policy on the engine, given its name."""
+
 
 def evaluate(
-    config: Config, folder: Path, *, file: Path | None = None, count: int = 150
+    config: Config,
+    folder: Path,
+    *,
+    file: Path | None = None,
+    count: int = 450,
+    split: Split = "test",
 ) -> dict[str, dict[str, float]]:
-    """Scores each Solver and writes ``eval/NAME.jsonl`` and ``eval/scores.json``.
+    """Scores each Solver and writes ``eval/KIND/NAME.jsonl`` and ``scores.json``.
 
     Args:
       config: the run's configuration.
       folder: its folder; without a run there, only the base model is scored.
       file: prompts with rubrics; None takes the small world's held-out tasks.
       count: how many of those.
+      split: the part of the small world that they are about.
+
+    Returns:
+      metrics of every Solver.
 
     Raises:
       UserError: one line for the user.
@@ -41,59 +66,106 @@ def evaluate(
             "of the small world: name your own prompts with --file"
         )
     run_folder = RunFolder(folder, config)
-    scores: dict[str, dict[str, float]] = {}
     try:
         with (
             Tracker(run_folder.path, config.tracking) as tracker,
             open_parts(config, run_folder, tracker, ONE_HOST) as parts,
         ):
-            kind = file.stem if file else "small_world"
-            world = parts.world
-            for name, path in _solvers(run_folder, world.config):
-                parts.trainer.use_folder(path)
-                with tracker.stage(0, f"evaluation of {name}", total=1) as bar:
-
-                    def progress(n: int, of: int, bar=bar) -> None:
-                        bar.inside("tasks", n, of)
-
-                    work = (
-                        rubric_file.evaluate(world, rows, name, progress)
-                        if rows
-                        else small_world.evaluate(world, count, name, progress)
-                    )
-                    scores[name], records = parts.serving.run(work)
-                    bar.advance(scores[name])
-                write_json_lines(
-                    run_folder.path / "eval" / kind / f"{name}.jsonl", records
+            if rows and file:
+                found = _score_each(
+                    parts, lambda *each: rubric_file.evaluate(parts.world, rows, *each)
                 )
-            text = json.dumps(scores, indent=2) + "\n"
-            write_text(run_folder.path / "eval" / kind / "scores.json", text)
+                _show(parts, file.stem, "Solvers", found)
+            else:
+                found = _score_small_world(parts, count, split)
     except UserError:
         run_folder.abandon()
         raise
     finally:
         run_folder.close()
-    console.print(_table(scores))
+    page.write(run_folder.path)
     log.info("answers to read: %s", run_folder.path / "eval")
-    return scores
+    return {name: metrics for name, (metrics, _) in found.items()}
 
 
-def _solvers(run_folder: RunFolder, config: Config) -> list[tuple[str, str]]:
-    """(name, folder) of the base model and of every exported Solver."""
-    found = [("base", config.model.path)]
-    for iteration in range(1, config.iterations + 1):
-        path = run_folder.export(iteration, "solver")
-        if path.is_dir():
-            found.append((f"iter_{iteration}", str(path)))
+def at_the_end(parts: Parts) -> None:
+    """Scores each Solver of a finished run, as the run's own last stage.
+
+    A run that was killed here starts it again; nothing else depends on it.
+    """
+    config = parts.world.config
+    parts.folder.record("evaluation", status="running")
+    parts.tracker.rewind(config.iterations, "evaluation", 0)
+    found = _score_small_world(parts, config.evaluation.count, config.evaluation.split)
+    for step, (metrics, _) in enumerate(found.values(), 1):
+        parts.tracker.log(
+            metrics, iteration=config.iterations, stage="evaluation", step=step
+        )
+    parts.folder.record("evaluation", status="done", **asdict(config.evaluation))
+
+
+def _score_small_world(parts: Parts, count: int, split: Split) -> Found:
+    """Scores each Solver on held-out tasks; shows, and writes, what came of it."""
+    found = _score_each(
+        parts, lambda *each: small_world.evaluate(parts.world, count, split, *each)
+    )
+    kind = "small_world" if split == "test" else f"small_world_{split}"
+    title = f"True scores on {count} held-out tasks ({split}), ± 95% interval"
+    _show(parts, kind, title, found)
+    base, last = next(iter(found)), next(reversed(found))
+    if parts.hosts.is_leader and base != last:
+        pair = before_after.compare((base, last), found[base][1], found[last][1])
+        before_after.write(parts.folder.path / "eval" / kind, pair)
+        console.print(comparison_table(pair))
     return found
 
 
-def _table(scores: dict[str, dict[str, float]]) -> Table:
-    table = Table(title="Solvers", title_justify="left")
-    table.add_column("metric")
-    for name in scores:
-        table.add_column(name, justify="right")
-    for metric in next(iter(scores.values())):
-        shown = [format_number(values.get(metric)) for values in scores.values()]
-        table.add_row(metric.removeprefix("eval/"), *shown)
-    return table
+def _score_each(parts: Parts, score: Score) -> Found:
+    """Puts one Solver after the other on the engine and scores it."""
+    hosts = parts.hosts
+    found: Found = {}
+    for number, (name, path) in enumerate(hosts.from_leader(lambda: _solvers(parts))):
+        parts.trainer.use_folder(path)
+
+        def scored(name: str = name, number: int = number):
+            with parts.tracker.stage(number, "evaluation", total=1) as bar:
+
+                def progress(done: int, of: int) -> None:
+                    bar.inside("tasks", done, of)
+
+                result = parts.serving.run(score(name, progress))
+                means = {f"eval/{mode}/true_score": mode for mode in MODES}
+                bar.advance(
+                    {
+                        mode: interval(result[0], metric)
+                        for metric, mode in means.items()
+                        if metric in result[0]
+                    }
+                )
+            return result
+
+        found[name] = hosts.from_leader(scored)
+    return found
+
+
+def _show(parts: Parts, kind: str, title: str, found: Found) -> None:
+    """Prints the table of scores, and writes scores and answers; the leader does."""
+    if not parts.hosts.is_leader:
+        return
+    folder = parts.folder.path / "eval" / kind
+    for name, (_, records) in found.items():
+        write_json_lines(folder / f"{name}.jsonl", records)
+    scores = {name: metrics for name, (metrics, _) in found.items()}
+    write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    console.print(score_table(scores, title))
+
+
+def _solvers(parts: Parts) -> list[tuple[str, str]]:
+    """(name, folder) of the base model and of every exported Solver."""
+    config = parts.world.config
+    found = [("base", config.model.path)]
+    for iteration in range(1, config.iterations + 1):
+        path = parts.folder.export(iteration, "solver")
+        if path.is_dir():
+            found.append((f"iter_{iteration}", str(path)))
+    return found

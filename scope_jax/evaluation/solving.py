@@ -1,13 +1,21 @@
-"""Plays a Solver on given tasks, greedily, with forced answers (spec 13.2)."""
+"""Plays a Solver on given tasks; with forced answers (spec 13.2).
+
+Greedily, or sampled as in training. Greedy answers show a policy's most probable ones
+only: near one half a small shift of the policy turns many of them over at once, so they
+overstate what was learned. Sampled answers show what the policy does.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from rl.records import SamplingParams
 from scope_jax.method import solver_output
 from scope_jax.selfplay.rollouts import Limits, Rollout, converse
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
+
+Mode = Literal["sampled", "greedy"]
+MODES: tuple[Mode, ...] = ("sampled", "greedy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +27,28 @@ class Solution:
 
 
 async def solve(
-    world: World, tasks: Sequence[str], name: str, progress: Progress
+    world: World,
+    tasks: Sequence[str],
+    name: str,
+    progress: Progress,
+    *,
+    mode: Mode = "greedy",
 ) -> list[Solution]:
-    """One greedy conversation per task, by the policy on the trainer's engine."""
+    """One conversation per task, by the policy on the trainer's engine.
+
+    Args:
+      world: whose policy plays.
+      tasks: their texts.
+      name: of the policy; with the run's seed and a task's number it seeds the draws.
+      progress: told of each task that is answered.
+      mode: ``sampled`` as in Solver training (at temperature 1), or ``greedy``.
+    """
     config = world.config
     stage = config.solver_train
     spec = world.solver_spec("solver_eval")
+    sampling = stage.sampling
+    if mode == "greedy":
+        sampling = replace(sampling, temperature=0.0)
 
     async def play(number: int, task: str) -> Solution:
         rollout = await converse(
@@ -32,9 +56,7 @@ async def solve(
             spec,
             world.prompts.solver(task, config.solver.max_searches_eval),
             complete=world.policy,
-            sampling=SamplingParams(
-                temperature=0.0, max_new_tokens=stage.sampling.max_new_tokens
-            ),
+            sampling=sampling,
             limits=Limits(
                 context=stage.max_context_tokens, response=stage.max_response_tokens
             ),

@@ -15,9 +15,12 @@ from models.errors import UserError
 from scope_jax.report import hacking
 from scope_jax.report import rollout as report_rollout
 from scope_jax.report.charts import COLOURS, line_chart
+from scope_jax.report.comparison import Comparison, comparison_html
 from scope_jax.report.rollout import escape, pre, reward_of, rollout_html
+from scope_jax.report.scores import scores_html
 from scope_jax.report.tables import table_names, table_rows
 from scope_jax.run import tracking
+from scope_jax.system import settings
 from scope_jax.system.files import read_json_lines, write_text
 
 EXAMPLES = 4
@@ -36,7 +39,6 @@ CURVES = (
         "Size of tasks and answers",
         "truth/*blanks truth/*hops truth/*described truth/answer_sentences",
     ),
-    ("Evaluation", "eval/*"),
     ("Tasks", "tasks/*"),
     ("Judge", "judge/*"),
     ("Rollouts", "rollout/*"),
@@ -85,8 +87,10 @@ def build(run_dir: Path) -> str:
     records = tracking.read(run_dir)
     title = f"SCOPE run: {json.loads(config_text).get('name', run_dir.name)}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(records))}</p>"]
+    body += _evaluation(run_dir / "eval")
     for stage in tracking.STAGES:
-        body += _stage(run_dir, stage, [r for r in records if r["stage"] == stage])
+        if stage != "evaluation":
+            body += _stage(run_dir, stage, [r for r in records if r["stage"] == stage])
     body.append("<h2>Configuration</h2>")
     body.append(f"<details><summary>config.json</summary>{pre(config_text)}</details>")
     return (
@@ -108,6 +112,17 @@ def _headline(records: Sequence[Mapping[str, Any]]) -> str:
     times = [r["time/unix"] for r in records if r.get("time/unix")]
     minutes = (max(times) - min(times)) / 60 if times else 0.0
     return f"{text} {minutes:.1f} minutes between the first and the last."
+
+
+def _evaluation(folder: Path) -> list[str]:
+    """What evaluations have found, and one task before and after."""
+    parts = []
+    for file in sorted(folder.glob("*/scores.json")):
+        parts += scores_html(file)
+        compared = file.with_name("before_after.json")
+        if compared.is_file():
+            parts.append(comparison_html(settings.load(Comparison, compared)))
+    return ["<h2>Evaluation</h2>", *parts] if parts else []
 
 
 def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str]:

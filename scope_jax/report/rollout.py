@@ -55,7 +55,7 @@ def rollout_html(rollout: Mapping[str, Any]) -> str:
     messages = list(rollout.get("messages", ()))
     if messages:
         parts.append(_role("the conversation"))
-        parts += _conversation(messages, trace.get("conversation", ()))
+        parts += conversation(messages, trace.get("conversation", ()))
     words = list(_words(trace))
     if words:
         parts.append("<details><summary>everything the judge wrote</summary>")
@@ -83,7 +83,7 @@ def _role(text: str) -> str:
     return f'<div class="role">{escape(text)}</div>'
 
 
-def _conversation(
+def conversation(
     messages: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
     """The messages; of each sampled turn what was read in it (example turns have none).

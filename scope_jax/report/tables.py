@@ -8,7 +8,7 @@ from rich.table import Table
 from scope_jax.run.tracking import format_number
 
 TABLE = (
-    *("reward/", "truth/", "eval/", "tasks/", "judge/", "bias/", "alarm/"),
+    *("reward/", "truth/", "tasks/", "judge/", "bias/", "alarm/"),
     *("errors/", "rollout/", "retrieval/", "loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""

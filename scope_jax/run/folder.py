@@ -19,7 +19,7 @@ from scope_jax.system.files import write_text
 
 # Settings that may change when a run resumes: they change no result, except for
 # rounding on another mesh.
-HARMLESS = ("tracking", "placement", "checkpoint", "inference.port")
+HARMLESS = ("tracking", "placement", "checkpoint", "evaluation", "inference.port")
 EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "config.json.tmp", "inference.log", "inference")
 

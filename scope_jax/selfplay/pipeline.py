@@ -1,6 +1,8 @@
 """The loop over iterations and their three stages; resumes where it stopped."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from scope_jax.report import page
 from scope_jax.report.tables import stage_table
 from scope_jax.run.folder import Follower, RunFolder
 from scope_jax.run.tracking import Tracker, console
-from scope_jax.selfplay.parts import open_parts
+from scope_jax.selfplay.parts import Parts, open_parts
 from scope_jax.selfplay.stages import train_challenger, train_solver
 from scope_jax.selfplay.tasks import create_tasks
 from scope_jax.system.hosts import ONE_HOST, Hosts
@@ -31,6 +33,7 @@ def run(
     hosts: Hosts = ONE_HOST,
     fresh: bool = False,
     profile: int = 0,
+    evaluate: Callable[[Parts], None] | None = None,
 ) -> None:
     """Runs all iterations in a folder, or resumes a run that is there.
 
@@ -40,6 +43,8 @@ def run(
       hosts: the trainer's processes, this one among them.
       fresh: delete what an earlier run left there.
       profile: steps of each training stage to trace (``--profile``).
+      evaluate: the last stage, where ``evaluation.count`` asks for one. Given, because
+        its room is above this one.
 
     Raises:
       UserError: one line for the user.
@@ -53,7 +58,9 @@ def run(
             for stage in STAGES
             if not folder.done(f"iter_{iteration}/{stage}")
         ]
-        if not todo:
+        if _is_evaluated(folder, config):
+            evaluate = None
+        if not todo and not evaluate:
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
         with (
@@ -67,12 +74,24 @@ def run(
                         title = f"iteration {iteration}: {stage}"
                         console.print(stage_table(records, title))
                     page.write(folder.path)
+            if evaluate:
+                evaluate(parts)
+                if hosts.is_leader:
+                    page.write(folder.path)
         log.info("finished: everything is in %s, report.html first", path)
     except UserError:
         folder.abandon()
         raise
     finally:
         folder.close()
+
+
+def _is_evaluated(folder: RunFolder | Follower, config: Config) -> bool:
+    """Whether there is nothing to evaluate, or it was done with these settings."""
+    settings = asdict(config.evaluation)
+    known = folder.stage("evaluation")
+    done = folder.done("evaluation") and settings.items() <= known.items()
+    return not config.evaluation.count or done
 
 
 def _open_folder(

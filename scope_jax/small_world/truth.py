@@ -128,7 +128,7 @@ def answer_truth(
     return AnswerTruth(
         wanted=wanted,
         score=_score(answer, wanted),
-        sentences=len(_SENTENCE.findall(answer)),
+        sentences=sentences(answer),
         grades=tuple(found),
     )
 
@@ -159,6 +159,11 @@ def task_truth(
         rubrics=tuple(rubric_kind(world, rubric, wanted) for rubric in rubrics),
         scores=tuple(_score(answer, wanted) for answer in answers),
     )
+
+
+def sentences(answer: str) -> int:
+    """How many sentences an answer has."""
+    return len(_SENTENCE.findall(answer))
 
 
 def rubric_fact(rubric: str) -> Fact | None:

@@ -8,6 +8,7 @@ import pytest
 import configs
 from models.errors import UserError
 from retrieval.search import Searcher
+from scope_jax.config import EvaluationConfig
 from scope_jax.run.folder import LEFTOVERS, RunFolder
 from scope_jax.selfplay import pipeline
 from tests.scope_jax.inference.inference_world import write_model, write_passages
@@ -23,6 +24,7 @@ def config(tmp_path):
         base,
         model=replace(base.model, path=str(tmp_path / "model")),
         retrieval=replace(base.retrieval, passages=str(tmp_path / "p.jsonl")),
+        evaluation=EvaluationConfig(),
     )
 
 
@@ -50,6 +52,21 @@ def test_a_turn_of_task_creation_that_never_fits(config, tmp_path):
         UserError, match=r"tasks\.sampling\.max_new_tokens=513: exceeds"
     ):
         pipeline.run(config, tmp_path / "run")
+
+
+def test_held_out_tasks_of_a_world_that_is_not_the_corpus(config, tmp_path):
+    config = replace(config, evaluation=EvaluationConfig(count=5))
+    with pytest.raises(
+        UserError, match=r"evaluation\.count=5: .*--evaluation\.count 0"
+    ):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_documents_that_are_all_held_out(config, tmp_path):
+    documents = replace(config.documents, heldout=4)
+    message = refused(replace(config, documents=documents), tmp_path / "run")
+    assert "documents.heldout=4: of 4 passages, 0 to 3 can be held out" in message
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

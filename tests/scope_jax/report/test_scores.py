@@ -1,0 +1,100 @@
+"""Scores side by side with intervals, and one task before and after."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from scope_jax.evaluation import before_after
+from scope_jax.report import page
+from scope_jax.report.comparison import (
+    Comparison,
+    Side,
+    comparison_markdown,
+    comparison_table,
+)
+from scope_jax.report.scores import interval, score_rows, score_table
+
+NAME = "eval/sampled/true_score"
+SCORES = {
+    "base": {NAME: 0.4733, f"{NAME}_stderr": 0.0158, f"{NAME}_n": 450.0},
+    "iter_1": {NAME: 0.573, f"{NAME}_stderr": 0.0158, f"{NAME}_n": 450.0},
+}
+
+
+def side(name, score):
+    said = [
+        {"role": "user", "content": "Report: [bold]X's y is _."},
+        {"role": "assistant", "content": "<think>Look up X.</think>"},
+    ]
+    return Side(name=name, messages=tuple(said), answer="<b>", true_score=score)
+
+
+SHOWN = Comparison(
+    rule="The first of 4",
+    task="Report: [bold]X's y is _.",
+    wanted=("X's y is Z.",),
+    before=side("base", 1 / 3),
+    after=side("iter_2", 1.0),
+)
+
+
+def printed(table):
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_an_interval_is_two_standard_errors_wide_on_each_side():
+    assert interval(SCORES["base"], NAME) == "0.473 ± 0.031"
+    assert interval({NAME: 0.25}, NAME) == "0.25"
+    assert interval({}, NAME) == "-"
+
+
+def test_rows_say_how_many_tasks_and_show_no_error_alone():
+    more = {"base": SCORES["base"] | {"eval/answered": 1.0}, "iter_1": SCORES["iter_1"]}
+    part = {f"{NAME}_2_hops": 0.5, f"{NAME}_2_hops_stderr": 0.1, f"{NAME}_2_hops_n": 9}
+    more["base"] |= part
+    assert score_rows(more) == [
+        ("sampled/true_score", "450", ["0.473 ± 0.031", "0.573 ± 0.031"]),
+        ("answered", "", ["1", "-"]),
+        ("  2 hops", "9", ["0.500 ± 0.196", "-"]),
+    ]
+    assert "0.573 ± 0.031" in printed(score_table(SCORES, "Solvers"))
+
+
+def test_before_and_after_are_side_by_side_on_a_terminal():
+    lines = printed(comparison_table(SHOWN)).splitlines()
+    assert any(
+        "base: true score 0.33" in s and "iter_2: true score 1" in s for s in lines
+    )
+    assert "[bold]X's y is _." in "\n".join(lines)
+    assert sum("Look up X" in line for line in lines) == 1
+
+
+def test_before_and_after_as_a_file_to_read():
+    text = comparison_markdown(SHOWN)
+    assert text.index("## base: true score 0.33") < text.index(
+        "## iter_2: true score 1"
+    )
+    for part in ("> Report: [bold]X's y is _.", "- X's y is Z.", "Answer: <b>"):
+        assert part in text
+    assert text.count("    <think>Look up X.</think>") == 2
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_the_report_shows_evaluations_and_the_task(tmp_path, compared):
+    (tmp_path / "config.json").write_text('{"name": "ci"}')
+    folder = tmp_path / "eval" / "small_world"
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text(json.dumps(SCORES))
+    if compared:
+        before_after.write(folder, SHOWN)
+        assert (folder / "before_after.md").read_text() == comparison_markdown(SHOWN)
+    text = page.build(tmp_path)
+    assert "<h2>Evaluation</h2>" in text and "0.573 ± 0.031" in text
+    assert "True score after each iteration" in text
+    assert ("One task, before and after" in text) == compared
+    assert ("iter_2: true score 1.00" in text) == compared
+    assert "<b>" not in text

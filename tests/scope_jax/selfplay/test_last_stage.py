@@ -1,0 +1,135 @@
+"""Evaluation is a run's last stage: once, with what is open, and again when asked."""
+
+import contextlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import configs
+from scope_jax.config import EvaluationConfig
+from scope_jax.evaluation import checkpoints, small_world
+from scope_jax.run import tracking
+from scope_jax.selfplay import pipeline
+from scope_jax.system.hosts import ONE_HOST
+from tests.records import comparable
+
+SCORE = {"base": 0.25, "iter_1": 0.5, "iter_2": 0.75}
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class Run:
+    """A run whose stages do nothing, and whose Solvers have known scores."""
+
+    def __init__(self, path, monkeypatch):
+        self.path, self.opened, self.loaded, self.deadly = path, 0, [], ""
+        self.evaluations = []
+
+        def stage(name):
+            def play(parts, iteration):
+                parts.folder.record(f"iter_{iteration}/{name}", status="done")
+                parts.tracker.log({"reward/mean": 1.0}, **at(iteration, name))
+                parts.folder.export(iteration, name).mkdir(parents=True)
+
+            return play
+
+        def at(iteration, name):
+            return {"iteration": iteration, "stage": name, "step": 1}
+
+        monkeypatch.setattr(pipeline, "STAGES", {n: stage(n) for n in pipeline.STAGES})
+        monkeypatch.setattr(pipeline, "open_parts", self.open)
+        monkeypatch.setattr(small_world, "evaluate", self.score)
+
+    @contextlib.contextmanager
+    def open(self, config, folder, tracker, hosts, *, profile):
+        self.opened += 1
+        yield SimpleNamespace(
+            folder=folder,
+            tracker=tracker,
+            hosts=ONE_HOST,
+            world=SimpleNamespace(config=config),
+            serving=SimpleNamespace(run=lambda found: found),
+            trainer=SimpleNamespace(use_folder=self.loaded.append),
+        )
+
+    def score(self, world, count, split, name, progress):
+        if name == self.deadly:
+            raise Killed
+        self.evaluations.append((name, count, split))
+        shown = {"true_score": SCORE[name], "answer": name, "messages": []}
+        record = {"task": "t", "wanted": ["w"], "greedy": shown, "sampled": shown}
+        return {"eval/sampled/true_score": SCORE[name]}, [record]
+
+    def start(self, count=3, **options):
+        config = replace(
+            configs.load("ci"), evaluation=EvaluationConfig(count=count, **options)
+        )
+        pipeline.run(config, self.path, evaluate=checkpoints.at_the_end)
+        return [comparable(record) for record in tracking.read(self.path)]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    return Run(tmp_path / "run", monkeypatch)
+
+
+def evaluated(records):
+    return [
+        (record["iteration"], record["step"], record["eval/sampled/true_score"])
+        for record in records
+        if record["stage"] == "evaluation"
+    ]
+
+
+def test_every_solver_is_scored_once_and_what_is_shown_is_written(run, capsys):
+    records = run.start()
+    assert evaluated(records) == [(2, 1, 0.25), (2, 2, 0.5), (2, 3, 0.75)]
+    assert run.loaded == [
+        "demo",
+        *(str(run.path / f"export/iter_{i}/solver") for i in (1, 2)),
+    ]
+    folder = run.path / "eval" / "small_world"
+    names = {"base.jsonl", "iter_1.jsonl", "iter_2.jsonl", "scores.json"}
+    assert {p.name for p in folder.iterdir()} == names | {
+        "before_after.md",
+        "before_after.json",
+    }
+    printed = capsys.readouterr().err
+    assert "True scores on 3 held-out tasks (test)" in printed
+    assert "iter_2: true score 0.75" in printed
+    report = (run.path / "report.html").read_text()
+    assert "One task, before and after" in report
+    assert run.start() == records
+    assert run.opened == 1
+
+
+def test_without_a_count_nothing_is_evaluated_and_training_is_the_same(run, tmp_path):
+    plain = run.start(count=0)
+    assert not run.evaluations and not (run.path / "eval").exists()
+    run.path = tmp_path / "other"
+    records = run.start()
+    assert plain == [r for r in records if r["stage"] != "evaluation"]
+
+
+def test_killed_in_the_evaluation_it_goes_on_there(run):
+    run.deadly = "iter_2"
+    with pytest.raises(Killed):
+        run.start()
+    run.deadly, run.evaluations = "", []
+    records = run.start()
+    assert [name for name, _, _ in run.evaluations] == ["base", "iter_1", "iter_2"]
+    assert evaluated(records) == [(2, 1, 0.25), (2, 2, 0.5), (2, 3, 0.75)]
+    assert len([r for r in records if r["stage"] == "solver"]) == 2
+
+
+def test_a_finished_run_is_evaluated_again_where_more_is_asked_for(run):
+    run.start()
+    records = run.start(count=5)
+    assert [count for _, count, _ in run.evaluations] == [3] * 3 + [5] * 3
+    assert len(evaluated(records)) == 3
+    run.start(count=5, split="dev")
+    assert (run.path / "eval" / "small_world_dev" / "scores.json").is_file()
+    assert run.evaluations[-1] == ("iter_2", 5, "dev")
