@@ -39,6 +39,8 @@ class World:
       policy: the policy in training, on this process's own engine.
       solver: the previous Solver, on the inference process.
       judge: the frozen judge, on the inference process.
+      rubric_writer, grader: who writes rubrics and who grades answers, if that is not
+        the judge (``inference.rubric_model``, ``inference.grader_model``).
       search: the retriever, on the inference process.
     """
 
@@ -50,6 +52,8 @@ class World:
     solver: Complete
     judge: AskJudge
     search: SearchText
+    rubric_writer: AskJudge | None = None
+    grader: AskJudge | None = None
 
     def challenger_spec(
         self, kind: str, searches: int, max_turns: int
