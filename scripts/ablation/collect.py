@@ -129,13 +129,7 @@ def table(
 
 
 def page(summaries: Sequence[Summary], folder: str, figure: str) -> str:
-    """The Markdown page of all tables.
-
-    Raises:
-      UserError: there is no summary.
-    """
-    if not summaries:
-        raise UserError(f"{folder}: holds no summary: run scripts/ablate.py first")
+    """The Markdown page of all tables."""
     arms, names = by_arm(summaries), solvers(summaries)
     parts = [HEAD.format(folder=folder, figure=figure)]
     parts.append(
@@ -238,6 +232,8 @@ def write(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     Raises:
       UserError: there is no summary.
     """
+    if not summaries:
+        raise UserError(f"{folder}: holds no summary: run scripts/ablate.py first")
     place = folder.parent
     text = page(summaries, folder.name, "ablations.svg")
     write_text(place / "ablations.md", text)
