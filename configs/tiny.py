@@ -1,8 +1,8 @@
 """Two whole iterations in the small world, on a laptop.
 
 The small world is an encyclopedia of a country that does not exist, with a model of
-about a million parameters that was trained on written-out examples of the three roles;
-both come with the package. Everything else is the real program: two processes, search,
+0.8 million parameters that was trained on written-out examples of the three roles; both
+come with the package. Everything else is the real program: two processes, search,
 judge, GRPO, checkpoints. Only the sizes differ.
 
 Hardware: two CPU cores and 6 GB of memory, or any GPU (then both processes share it).
@@ -30,6 +30,7 @@ from scope_jax.config import (
 from scope_jax.inference import InferenceConfig
 from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.judge import JudgeConfig
+from scope_jax.method.solver import LengthConfig, SolverConfig
 from scope_jax.system.placement import gpus
 
 TURN = SamplingParams(max_new_tokens=96)
@@ -45,7 +46,7 @@ def config() -> Config:
         prompts="small_world",
         iterations=2,
         model=ModelConfig(path="demo"),
-        documents=DocumentsConfig(rows=200),
+        documents=DocumentsConfig(rows=200, heldout=240),
         challenger=ChallengerConfig(
             rollouts=4,
             rollout_sampling=SamplingParams(
@@ -56,19 +57,23 @@ def config() -> Config:
         judge=JudgeConfig(
             grade_tokens=96, rubric_tokens=128, rubric_tokens_tasks=128, gate_tokens=64
         ),
+        solver=SolverConfig(length=LengthConfig(soft=24, hard=48)),
         tasks=TasksConfig(
-            target=48,
-            prompts_per_batch=32,
+            target=128,
+            prompts_per_batch=96,
             max_batches=3,
             samples=2,
             sub_batch=32,
             max_context_tokens=LENGTH,
-            sampling=TURN,
+            # Cooler than in training: a model this small asks for facts that are none.
+            sampling=replace(TURN, temperature=0.5),
         ),
         challenger_train=_small(StageConfig()),
-        solver_train=replace(_small(solver_stage()), prompts_per_step=16, group_size=8),
+        solver_train=replace(
+            _small(solver_stage()), steps=16, prompts_per_step=16, group_size=8
+        ),
         engine=engine,
-        retrieval=RetrievalConfig(passages="demo"),
+        retrieval=RetrievalConfig(passages="demo", top_k=1),
         inference=InferenceConfig(engine=engine),
         placement=gpus(trainer=1, inference=0),
         checkpoint=CheckpointConfig(every=2, permanent_every=10),

@@ -46,6 +46,9 @@ class DocumentsConfig:
     """Challenger prompts drawn for stage 1 of an iteration."""
     max_tokens: int = 256
     """Tokens (of the policy's tokenizer) to which a source document is truncated."""
+    heldout: int = 0
+    """The last so many passages of the corpus are kept for evaluation: never a source
+    document. Searches still find them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,17 @@
-"""Makes the small world's model: supervised training on programmatic transcripts.
+"""Makes the small world's model from nothing: tokenizer, training, examination.
 
     python scripts/warmstart.py                     # the shipped model, see --help
-    python scripts/warmstart.py --steps 20 --out /path/to/folder
+    python scripts/warmstart.py --steps 20 --out /path/to/folder --exam 0
 
-The same command resumes where it stopped: its state lies beside the model's folder
-until the last step is done. Every ``--save-every`` steps the model is written.
+A model of about 0.8 million parameters learns every job from programmatic transcripts,
+is examined (``pretraining.exam.REQUIRED``) and takes its place only if it passes:
+otherwise it stays beside it in ``OUT.candidate``, each failure is named, and the exit
+code is 1. The same command resumes where it stopped. One machine makes the same bits
+from the same seed.
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +27,18 @@ class Options:
 
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
-    steps: int = 2400
+    steps: int = 1800
     """Optimizer steps in total."""
     seed: int = 0
     """Seed of parameters and transcripts."""
-    save_every: int = 200
-    """Steps between two saves of state and model."""
-    decay_steps: int = 400
+    save_every: int = 100
+    """Steps between two saves of the state."""
+    decay_steps: int = 500
     """Steps at the end in which the learning rate falls to 0."""
     batch_tokens: int = 5280
     """Tokens per step."""
-    probe: int = 32
-    """Conversations per job and tool format to measure at the end; 0 for none."""
+    exam: int = 150
+    """Conversations per job and tool format in the examination; 0: ship without."""
     fresh: bool = False
     """Start again from step 0, even if there is a state to resume from."""
 
@@ -45,13 +49,16 @@ def main(argv: Sequence[str]) -> int:
     import jax.numpy as jnp
 
     from models import hf
-    from pretraining import probe, warmstart
+    from models.sharding import make_mesh
+    from pretraining import exam, warmstart
+    from pretraining.player import Player
     from scope_jax.small_world import assets, world
 
     jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: needs at least one step")
     out = options.out or assets.MODEL
+    candidate = out.with_name(out.name + ".candidate")
     state = out.with_name(out.name + ".state.npz")
     if options.fresh:
         state.unlink(missing_ok=True)
@@ -63,29 +70,30 @@ def main(argv: Sequence[str]) -> int:
         batch_tokens=options.batch_tokens,
     )
     small_world = world.generate()
-    # Once shipped it is frozen: models made later stay exchangeable with it.
-    if (assets.MODEL / "tokenizer.json").is_file():
-        tokenizer = hf.load_tokenizer(assets.MODEL)
-    else:
-        tokenizer = warmstart.make_tokenizer(small_world)
-
-    def on_save(step, decoder, params) -> None:
-        hf.save(out, decoder, params, tokenizer=tokenizer, dtype=jnp.float16)
-        print(f"step {step}: wrote {out}", flush=True)
-
+    tokenizer = warmstart.make_tokenizer(small_world)
     decoder, params = warmstart.run(
         config,
-        small_world,
         tokenizer,
         state_path=state,
         save_every=options.save_every,
         log=lambda line: print(line, flush=True),
-        on_save=on_save,
     )
+    hf.save(candidate, decoder, params, tokenizer=tokenizer, dtype=jnp.float16)
+    if options.exam:
+        # What is examined is what ships: 16-bit weights.
+        mesh = make_mesh(data=1, fsdp=1, tensor=1)
+        decoder, params = hf.load(candidate, mesh=mesh, dtype="float32")
+        player = Player(decoder, params, small_world, tokenizer)
+        found = exam.examine(player, count=options.exam)
+        print(exam.describe(found))
+        if failed := exam.failures(found):
+            print("not shipped:", *failed, f"the model is in {candidate}", sep="\n  ")
+            return 1
+    if out.is_dir():
+        shutil.rmtree(out)
+    candidate.rename(out)
     state.unlink(missing_ok=True)
-    if options.probe:
-        player = probe.Player(decoder, params, small_world, tokenizer)
-        print(probe.describe(probe.measure(player, count=options.probe)))
+    print(f"wrote {out}")
     return 0
 
 

@@ -24,6 +24,17 @@ EXAMPLES = 4
 
 CURVES = (
     ("Reward", "reward/*"),
+    ("True scores", "truth/*score truth/*difficulty truth/reward_correlation"),
+    ("Grades right, by what the answer says of the rubric", "truth/grades_right*"),
+    ("Blanks that cannot be filled", "truth/*impossible truth/*vague truth/*repeated"),
+    (
+        "Tasks and rubrics, in truth",
+        "truth/*answerable truth/*off_document truth/*rubrics_* truth/unanswerable",
+    ),
+    (
+        "Size of tasks and answers",
+        "truth/*blanks truth/*hops truth/*described truth/answer_sentences",
+    ),
     ("Evaluation", "eval/*"),
     ("Tasks", "tasks/*"),
     ("Judge", "judge/*"),
@@ -33,7 +44,7 @@ CURVES = (
     ("Speed", "perf/*_per_second"),
     ("Prompt tokens saved, slots busy", "perf/*_share"),
 )
-"""Caption of a chart, and the names of the metrics in it."""
+"""Caption of a chart, and the names of the metrics in it, as patterns."""
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
@@ -121,8 +132,12 @@ def _series(
 
     Counts of tokens are left out beside other metrics, which they would flatten.
     """
-    names = fnmatch.filter(table_names(list(records)), wanted)
-    names = [n for n in names if not n.endswith("/tokens")]
+    names = [
+        name
+        for name in table_names(list(records))
+        if any(fnmatch.fnmatch(name, pattern) for pattern in wanted.split())
+        and not name.endswith("/tokens")
+    ]
     return {
         name: [
             (i, r[name]) for i, r in enumerate(records, 1) if r.get(name) is not None

@@ -46,6 +46,9 @@ def rollout_html(rollout: Mapping[str, Any]) -> str:
     if trace.get("why"):
         reasons = "".join(f"<li>{escape(line)}</li>" for line in trace["why"])
         parts.append(f'{_role("why")}<ol class="why">{reasons}</ol>')
+    if trace.get("truth"):
+        facts = "".join(f"<li>{escape(line)}</li>" for line in trace["truth"]["why"])
+        parts.append(f"{_role('in truth (trains nothing)')}<ul>{facts}</ul>")
     if trace.get("task"):
         parts.append(_role("the task") + pre(trace["task"]))
     parts.append(_grades(trace))

@@ -8,8 +8,8 @@ from rich.table import Table
 from scope_jax.run.tracking import format_number
 
 TABLE = (
-    *("reward/", "eval/", "tasks/", "judge/", "errors/", "rollout/", "retrieval/"),
-    *("loss/", "agree/"),
+    *("reward/", "truth/", "eval/", "tasks/", "judge/", "errors/", "rollout/"),
+    *("retrieval/", "loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""
 

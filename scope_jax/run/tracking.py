@@ -247,13 +247,15 @@ def format_number(value: float | None) -> str:
 
 
 def _summary(metrics: Mapping[str, float]) -> str:
-    """The rewards among the metrics, and what else was given without a slash."""
+    """Rewards and the true score among the metrics, and what has no slash."""
     parts = []
     for name, value in metrics.items():
         if isinstance(value, str):
             parts.append(f"{name} {value}")
         elif "/" not in name:
             parts.append(f"{name} {format_number(_number(value))}")
+        elif name == "truth/score":
+            parts.append(f"true score {format_number(_number(value))}")
         elif name.startswith("reward/") and not name.endswith(("/min", "/max", "/std")):
             label = name.removeprefix("reward/").removesuffix("/mean")
             label = "reward" if label in ("mean", "total") else label

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from models.chat import ChatRenderer
+from models.errors import UserError
 from retrieval.passages import Passages
 from scope_jax.config import Config
 from scope_jax.method import draws
@@ -53,6 +54,19 @@ def truncator(
     return cut
 
 
+def check_heldout(heldout: int, passages: int) -> None:
+    """Refuses to hold out fewer than no passages, or all of them.
+
+    Raises:
+      UserError: with the number of passages.
+    """
+    if not 0 <= heldout < passages:
+        raise UserError(
+            f"documents.heldout={heldout}: of {passages} passages, 0 to {passages - 1} "
+            "can be held out"
+        )
+
+
 def challenger_prompts(
     passages: Passages,
     renderer: ChatRenderer,
@@ -67,7 +81,7 @@ def challenger_prompts(
     """Challenger prompts ``offset .. offset + count`` of the corpus's permutation.
 
     Args:
-      passages: the corpus.
+      passages: the corpus; its last ``documents.heldout`` are left out.
       renderer: of the policy, whose tokenizer cuts the documents (spec Q50).
       count: how many prompts there are.
       seed: of the permutation.
@@ -77,7 +91,8 @@ def challenger_prompts(
       only: make just these (documents are cut only where they are used).
     """
     draw_seed = seed if draw_seed is None else draw_seed
-    permutation = np.random.default_rng(seed).permutation(len(passages))
+    documents = len(passages) - config.documents.heldout
+    permutation = np.random.default_rng(seed).permutation(documents)
     searches = draws.search_schedule(config.challenger.schedule, count, draw_seed)
     types = draws.task_types(
         count, draw_seed, short_form_qa_ratio=config.challenger.short_form_qa_ratio

@@ -13,11 +13,13 @@ from scope_jax.method import prompts
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.base_model import BaseModel
+from scope_jax.selfplay.documents import check_heldout
 from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.serving import Serving
 from scope_jax.selfplay.trainer import Trainer
 from scope_jax.selfplay.world import World
 from scope_jax.small_world.assets import resolve
+from scope_jax.small_world.world import generate
 from scope_jax.system.compilation import keep_programs
 from scope_jax.system.hosts import Hosts
 
@@ -68,6 +70,7 @@ def open_parts(
     Raises:
       UserError: one line for the user.
     """
+    truth = generate() if config.retrieval.passages == "demo" else None
     config = resolve(config)
     prompt_set = prompts.load(config.prompts, config.tool_format)
     tokenizer = hf.load_tokenizer(config.model.path)
@@ -76,6 +79,7 @@ def open_parts(
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
         passages = open_passages(config.retrieval)
+        check_heldout(config.documents.heldout, len(passages))
         shape = config.placement.trainer.mesh
         mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
         decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
@@ -103,6 +107,7 @@ def open_parts(
             search=serving.search,
             rubric_writer=serving.judge_of("rubric_writer"),
             grader=serving.judge_of("grader"),
+            truth=truth,
         )
         yield Parts(
             folder=folder,

@@ -69,7 +69,11 @@ async def reward_challenger(
     return _rewarded(
         rollout,
         reward,
-        asked={"task_type": prompt.task_type, "asked_searches": prompt.searches},
+        asked={
+            "document": prompt.document.title,
+            "task_type": prompt.task_type,
+            "asked_searches": prompt.searches,
+        },
         verdicts={
             "rubrics": [r.text for r in rubrics.rubrics] if rubrics else [],
             "rubrics_raw": review.rubrics_raw,
@@ -139,12 +143,14 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         judge=config.judge,
         targets=() if task.target is None else (task.target,),
     )
+    cut = assessment.graded not in (None, assessment.answer.answer)
     return _rewarded(
         rollout,
         reward,
         asked={"task_uid": task.uid, "task_type": task.type},
         verdicts={
             "task": task.text,
+            **({"graded": assessment.graded} if cut else {}),
             "rubrics": [rubric.text for rubric in task.rubrics],
             "judge": [grade_json(grade) for grade in grades],
         },

@@ -97,6 +97,7 @@ async def _verdict(world: World, judging: Judging, candidate: Candidate) -> Verd
         "uid": candidate.uid,
         "why": why,
         "task": text,
+        "document": prompt.document.title,
         "type": prompt.task_type,
         "asked_searches": prompt.searches,
         "messages": list(candidate.messages),

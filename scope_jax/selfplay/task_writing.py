@@ -76,6 +76,11 @@ class Written:
         """Conversations played."""
         return len(self.candidates) + len(self.rejected)
 
+    @property
+    def texts(self) -> dict[str, tuple[str, str]]:
+        """By uid: every candidate's text, and the title of its document."""
+        return {c.uid: (c.text, c.prompt.document.title) for c in self.candidates}
+
 
 def task_seed(seed: int, iteration: int) -> int:
     """Seed of an iteration's task creation: 44, 46, 48 from 42 (spec 1.3)."""

@@ -24,6 +24,7 @@ from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.task_file import read_tasks, write_tasks
 from scope_jax.selfplay.task_sifting import Verdict, sift
 from scope_jax.selfplay.task_writing import Written, write_batch
+from scope_jax.selfplay.truth_metrics import with_task_truth
 from scope_jax.system.files import write_json_lines
 
 log = logging.getLogger("scope_jax")
@@ -126,7 +127,10 @@ async def _batches(
             left = config.target - len(tasks)
             verdicts = await sift(world, written.candidates, left, sifting)
             kept = [verdict.task for verdict in verdicts if verdict.task]
-            metrics = batch_metrics(written, verdicts) | {
+            records = [*written.rejected, *(verdict.record for verdict in verdicts)]
+            records, true = with_task_truth(world.truth, written.texts, records)
+            metrics = batch_metrics(written, verdicts) | true
+            metrics |= {
                 "time/batch": time.monotonic() - started,
                 "time/waited_for_writing": waited,
                 **meter.finish(),
@@ -135,7 +139,6 @@ async def _batches(
                 metrics["perf/tokens_per_second"] = written.tokens / written.seconds
             metrics |= await meter.engine_work(alone=True)
             # Its tasks are written last: with them it counts as done.
-            records = [*written.rejected, *(verdict.record for verdict in verdicts)]
             write_json_lines(
                 parts.folder.rollouts(iteration, "tasks", number),
                 sorted(records, key=lambda record: record["uid"]),

@@ -24,6 +24,7 @@ from rl.records import Datum
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout, Seed
+from scope_jax.selfplay.truth_metrics import with_truth
 from scope_jax.system.files import write_json_lines
 
 log = logging.getLogger("scope_jax")
@@ -72,10 +73,11 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                     play_step(parts, iteration, stage, step, progress)
                 )
                 rollouts = in_order(hosts.all_gather(played))
+                shown, true = with_truth(parts.world.truth, rollouts)
                 seconds = meter.lap("rollout")
                 file = parts.folder.rollouts(iteration, role, step)
                 if hosts.is_leader:
-                    write_json_lines(file, (rollout.json() for rollout in rollouts))
+                    write_json_lines(file, (rollout.json() for rollout in shown))
                 # Advantages: each reward against its group's.
                 datums = with_advantages(rollouts)
                 # Update the policy and load it into the engine.
@@ -84,7 +86,7 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 except NonFiniteGradientError as error:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
-            metrics |= step_metrics(rollouts)
+            metrics |= step_metrics(rollouts) | true
             metrics |= parts.serving.run(meter.engine_work()) | meter.finish()
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9

@@ -14,6 +14,7 @@ from scope_jax.config import Config
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts import PromptSet
+from scope_jax.small_world.world import World as Encyclopedia
 
 Complete = Callable[[Request], Awaitable[Completion]]
 """Samples one completion."""
@@ -42,6 +43,8 @@ class World:
       rubric_writer, grader: who writes rubrics and who grades answers, if that is not
         the judge (``inference.rubric_model``, ``inference.grader_model``).
       search: the retriever, on the inference process.
+      truth: every fact of the corpus, where it is the small world; for metrics and
+        people (``truth_metrics``), never for a reward.
     """
 
     config: Config
@@ -54,6 +57,7 @@ class World:
     search: SearchText
     rubric_writer: AskJudge | None = None
     grader: AskJudge | None = None
+    truth: Encyclopedia | None = None
 
     def challenger_spec(
         self, kind: str, searches: int, max_turns: int

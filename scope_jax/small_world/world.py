@@ -157,7 +157,7 @@ def _names(rng: np.random.Generator, kind: str, count: int) -> list[str]:
 
 @lru_cache(maxsize=4)
 def generate(
-    seed: int = WORLD_SEED, per_kind: int = 200, *, facts_seed: int | None = None
+    seed: int = WORLD_SEED, per_kind: int = 200, *, facts_seed: tuple[int, ...] = ()
 ) -> World:
     """The world of ``seed`` with ``per_kind`` entities of each of the six kinds.
 
@@ -177,8 +177,8 @@ def generate(
         for kind in RELATIONS
         for split in SPLITS
     }
-    if facts_seed is not None:
-        rng = np.random.default_rng([seed, facts_seed])
+    if facts_seed:
+        rng = np.random.default_rng([seed, *facts_seed])
     entities: list[Entity] = []
     for split in SPLITS:
         order = [(kind, name) for kind in RELATIONS for name in found[kind, split]]

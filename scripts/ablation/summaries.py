@@ -31,11 +31,11 @@ KEPT = (
 """Metrics that are kept beside ``truth/``, ``tasks/`` and ``alarm/``."""
 FAMILIES = ("truth/", "tasks/", "alarm/")
 EVALUATION = {
-    "greedy": "eval/true_score",
-    "greedy_stderr": "eval/true_score_stderr",
-    "sampled": "eval/sampled_true_score",
-    "sampled_stderr": "eval/sampled_true_score_stderr",
-    "n": "eval/tasks",
+    "greedy": "eval/greedy/true_score",
+    "greedy_stderr": "eval/greedy/true_score_stderr",
+    "sampled": "eval/sampled/true_score",
+    "sampled_stderr": "eval/sampled/true_score_stderr",
+    "n": "eval/sampled/true_score_n",
 }
 """Name in a summary -> name in ``eval/small_world/scores.json``."""
 

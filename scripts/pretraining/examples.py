@@ -90,8 +90,8 @@ class ExampleEncoder:
         )
 
     def _opens(self, job: str, ids: Sequence[int], at: int) -> bool:
-        """Whether the token decides the entity gate: a name opens it, or nothing."""
-        return job == "gate_entity" and at >= 2 and ids[at - 2] == self._start
+        """Whether the token decides the entity gate: its thought begins there."""
+        return job == "gate_entity" and self._start in ids[max(at - 3, 0) : at - 1]
 
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
         """Whether the token follows from context and script, not from chance."""

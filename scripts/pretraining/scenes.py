@@ -5,25 +5,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scope_jax.small_world.world import Entity, Fact, World, task_text
+from scope_jax.small_world.tasks import LONG_TYPES, Subject, WorldTask
+from scope_jax.small_world.world import RELATIONS, Entity, Fact, Split, World
 
-_TYPES = ("long_form_qa", "planning", "summarization", "writing")
+Passage = tuple[str, str]
+"""Title and text of a document."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """How much a context holds; the curriculum raises it step by step."""
+    """How much a context holds; the curriculum raises it step by step.
+
+    Attributes:
+      facts: of a document.
+      searches: of a Challenger, at most.
+      described: how often a later entity is described and not named.
+      recited: documents of a drill.
+    """
 
     facts: int
-    passages: int
     searches: int
+    described: float
+    recited: int
 
 
 LEVELS = (
-    Level(facts=2, passages=1, searches=1),
-    Level(facts=3, passages=2, searches=1),
-    Level(facts=4, passages=2, searches=2),
-    Level(facts=4, passages=3, searches=3),
+    Level(facts=2, searches=1, described=0.0, recited=2),
+    Level(facts=3, searches=1, described=0.2, recited=2),
+    Level(facts=4, searches=2, described=0.4, recited=2),
+    Level(facts=4, searches=3, described=0.4, recited=3),
 )
 
 
@@ -33,23 +43,31 @@ class Chain:
 
     source: Entity
     searched: tuple[str, ...]
-    results: tuple[tuple[tuple[str, str], ...], ...]
-    wanted: tuple[Fact, ...]
-    task_type: str
+    results: tuple[tuple[Passage, ...], ...]
+    task: WorldTask
 
     @property
-    def task(self) -> str:
-        """The task's text."""
-        return task_text(self.wanted, self.task_type)
+    def wanted(self) -> tuple[Fact, ...]:
+        """The facts that fill the task's blanks."""
+        return self.task.facts
 
 
 class Scenes:
-    """Draws what ``world`` shows at one curriculum ``level``, and ways through it."""
+    """Draws what ``world`` shows at one curriculum ``level``, and ways through it.
+
+    Args:
+      splits: the parts of the world in which they begin (and therefore stay).
+    """
 
     def __init__(
-        self, world: World, rng: np.random.Generator, level: Level = LEVELS[-1]
+        self,
+        world: World,
+        rng: np.random.Generator,
+        level: Level = LEVELS[-1],
+        splits: Sequence[Split] = ("train", "dev", "test"),
     ):
         self.world, self.rng, self.level = world, rng, level
+        self.entities = [e for split in splits for e in world.parts[split]]
 
     def chance(self, probability: float) -> bool:
         """True with ``probability``."""
@@ -63,80 +81,74 @@ class Scenes:
         """The facts of ``name`` that documents show at this level."""
         return self.world.by_name[name].facts[: self.level.facts]
 
-    def document(self, name: str) -> tuple[str, str]:
+    def document(self, name: str) -> Passage:
         """Title and text of ``name``'s document at this level."""
         return name, " ".join(fact.sentence() for fact in self.facts(name))
 
-    def retrieve(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Results for ``name``: its own document, then such as mention it, or any."""
-        others = [other for other in self.world.mentions[name] if self.chance(0.5)]
-        self.rng.shuffle(others)
-        names = [name, *others[: self.level.passages - 1]]
-        while len(names) < self.level.passages:
-            other = self.pick(self.world.entities).name
-            if other not in names:
-                names.append(other)
-        return tuple(self.document(found) for found in names)
+    def retrieve(self, name: str) -> tuple[Passage, ...]:
+        """The result of a search for ``name``: its document."""
+        return (self.document(name),)
 
-    def chain(self, *, heldout: bool = False) -> Chain:
-        """A way through the world; tasks never ask about held-out entities."""
-        entities = self.world.by_name
-        while True:
-            source = self.pick(self.world.entities)
-            if source.heldout == heldout:
-                break
+    def missing(self, name: str) -> Fact:
+        """A fact that ``name`` could have and has not: no document states it."""
+        kind = self.world.by_name[name].kind
+        known = {fact.relation for fact in self.world.by_name[name].facts}
+        relation = self.pick([r for r in RELATIONS[kind] if r not in known])
+        return Fact(name, relation, "")
+
+    def chain(self, *, vague: float = 0.0) -> Chain:
+        """A way through the world that ends in a task.
+
+        Args:
+          vague: how often each entity that is named is left vague instead.
+        """
+        source = self.pick(self.entities)
         count = int(self.rng.choice(3, p=(4 / 9, 3 / 9, 2 / 9))) + 1
-        count = min(count, self.level.searches)
         searched: list[str] = []
-        results = []
         here = source.name
-        while len(searched) < count:
-            onward = [
-                fact.value
-                for fact in self.facts(here)
-                if fact.value not in searched
-                and fact.value != source.name
-                and entities[fact.value].heldout == heldout
-            ]
-            if not onward:
-                onward = [
-                    entity.name
-                    for entity in (self.pick(self.world.entities),)
-                    if entity.heldout == heldout and entity.name not in searched
-                ]
-                if not onward:
-                    continue
-            here = self.pick(onward)
+        while len(searched) < min(count, self.level.searches):
+            known = {source.name, *searched}
+            onward = [f.value for f in self.facts(here) if f.value not in known]
+            here = self.pick(onward or [f.value for f in source.facts])
             searched.append(here)
-            results.append(self.retrieve(here))
-        return Chain(
-            source,
-            tuple(searched),
-            tuple(results),
-            self._wanted(source, searched, results, heldout),
-            self.pick(_TYPES),
-        )
+        task = self.task([source.name, *dict.fromkeys(searched)], vague)
+        results = tuple(self.retrieve(name) for name in searched)
+        return Chain(source, tuple(searched), results, task)
 
-    def _wanted(self, source, searched, results, heldout) -> tuple[Fact, ...]:
-        about = list(searched)
-        if self.chance(0.6):
-            about.insert(0, source.name)
-        if self.chance(0.15):
-            about.append(self.pick(self.pick(results))[0])
-        about = [
-            name
-            for name in dict.fromkeys(about)
-            if self.world.by_name[name].heldout == heldout
-        ]
-        count = 4 if self.chance(0.2) else 3
-        about = about[:count]
-        wanted: list[Fact] = []
-        # Facts are dealt out as evenly as chance has it, at least one per entity.
-        shares = np.ones(len(about), int)
-        for _ in range(count - len(about)):
-            shares[self.rng.integers(len(about))] += 1
-        for name, share in zip(about, shares, strict=True):
-            facts = self.facts(name)
-            picked = sorted(self.rng.permutation(len(facts))[:share])
-            wanted += [facts[i] for i in picked]
-        return tuple(wanted)
+    def task(self, names: Sequence[str], vague: float = 0.0) -> WorldTask:
+        """A task about some or all of ``names``, each a value of the one before."""
+        if self.chance(0.35):
+            names = names[1:]
+        count = 3 + int(self.rng.choice(3, p=(0.5, 0.3, 0.2)))
+        names = names[:count]
+        links = [None, *map(self._link, names, names[1:])]
+        links = [x if x and self.chance(self.level.described) else None for x in links]
+        # Facts are dealt out as evenly as chance has it.
+        shares = np.ones(len(names), int)
+        for place in range(len(names) - 1):  # what only leads on may have none
+            shares[place] = not (links[place + 1] and self.chance(0.4))
+        rooms = []
+        for name, link in zip(names, [*links[1:], None], strict=True):
+            rooms.append([f for f in self.facts(name) if f is not link])
+        while shares.sum() < count:
+            open_places = [
+                i for i, room in enumerate(rooms) if len(room) > shares[i] > 0
+            ]
+            if not open_places:
+                break
+            shares[self.pick(open_places)] += 1
+        subjects = []
+        for place, name in enumerate(names):
+            picked = sorted(self.rng.permutation(len(rooms[place]))[: shares[place]])
+            unnamed = ""
+            leads_on = place + 1 < len(names) and links[place + 1]
+            if not links[place] and not leads_on and self.chance(vague):
+                kind = self.world.by_name[name].kind
+                unnamed = self.pick((f"The {kind}", "It"))
+            wanted = tuple(rooms[place][i] for i in picked)
+            subjects.append(Subject(name, wanted, links[place], unnamed))
+        return WorldTask(self.pick(LONG_TYPES), tuple(subjects))
+
+    def _link(self, name: str, value: str) -> Fact | None:
+        """The fact of ``name`` whose value is ``value``."""
+        return next((f for f in self.facts(name) if f.value == value), None)

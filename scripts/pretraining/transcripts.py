@@ -1,20 +1,21 @@
-"""Programmatic transcripts of all five jobs, as the pipeline itself renders them.
+"""Programmatic transcripts of the two players' jobs, as the pipeline renders them.
 
 Each job's conversation is played by a script that knows the world: a Challenger that
 searches names it has just read and asks for facts of what it found, a Solver that
-searches the names of its task and states the facts, a judge that writes rubrics,
-checks gates and grades. What can be learnt by copying is placed so that it can be
-copied: every fact reads ``NAME's RELATION is VALUE``, and the grader quotes the
-response's value right beside the rubric's before its verdict.
+searches the entities of its task and states the facts. What can be learnt by copying is
+placed so that it can be copied: every fact reads ``NAME's RELATION is VALUE``, and an
+entity that is described is named in a thought before it is searched.
 
-The Solver of these transcripts is careless on purpose: it does not always search every
-name, and leaves facts out. Its samples then differ inside a group and leave room for
-reinforcement learning to improve on.
+The Solver of these transcripts is competent and careless: each decision to search one
+more entity, and to state one more fact, is taken with a probability below or near one
+half, whatever the task. Stopping early is then its habit and not noise, and
+reinforcement learning has something to find. The judge's jobs are in ``judging``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from pretraining.scenes import Scenes
+from pretraining.judging import Judge
 from pretraining.wording import (
     DONT_KNOW,
     Transcript,
@@ -23,24 +24,43 @@ from pretraining.wording import (
     look_up,
     passages_text,
     result_messages,
-    rubric_text,
-    verdict,
-    write_rubrics,
     write_task,
 )
 from scope_jax.method import prompts
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
-from scope_jax.small_world.world import RELATIONS, Fact
+from scope_jax.small_world.tasks import Subject
+from scope_jax.small_world.world import Fact
 
 MAX_SEARCHES = 4
 
 
-# How often the scripted Solver searches all names, states a fact, and gives up.
-SEARCHES_ALL, STATES_FACT, GIVES_UP = 0.6, 0.85, 0.03
+@dataclass(frozen=True)
+class Habits:
+    """How often the scripted players do what.
+
+    Attributes:
+      searches_on: the Solver searches one more entity of its task.
+      states_on: it states one more fact that it has seen.
+      searches_extra: a conversation holds searches for names that the task does not
+        need, or for the same name again. They are shown and not trained: what to do
+        after them has to be known, because exploration goes there.
+      pads: it goes on to state what it was not asked, or what it has said before.
+      hedges: it gives a second value for a fact.
+      vague: the Challenger leaves out an entity's name.
+    """
+
+    searches_on: float = 0.45
+    states_on: float = 0.48
+    searches_extra: float = 0.4
+    pads: float = 0.12
+    hedges: float = 0.04
+    vague: float = 0.08
 
 
-class Script(Scenes):
+class Script(Judge):
     """Plays conversations of every job in ``world`` at one curriculum ``level``."""
+
+    habits = Habits()
 
     def play(self, job: str, tool_format: ToolFormat | None = None) -> Transcript:
         """A transcript of ``job`` (a key of ``JOBS``), format drawn if not given."""
@@ -50,11 +70,11 @@ class Script(Scenes):
 
     def challenger(self, tool_format: ToolFormat) -> Transcript:
         """Searches with guidance, then a task."""
-        chain = self.chain(heldout=self.chance(0.1))
+        chain = self.chain(vague=self.habits.vague)
         prompt_set = prompts.load("small_world", tool_format)
         source = document_text(*self.document(chain.source.name))
         count = len(chain.searched)
-        opening = prompt_set.challenger(source, chain.task_type, count)
+        opening = prompt_set.challenger(source, chain.task.type, count)
         transcript = Transcript("challenger", tool_format, list(opening))
         final = "final_xml" if tool_format == "function_calls_xml" else "final"
         for turn, (name, passages) in enumerate(
@@ -70,41 +90,66 @@ class Script(Scenes):
             transcript.say(look_up(tool_format, name))
             text = passages_text(passages)
             transcript.hear(*result_messages(tool_format, text, guidance))
-        transcript.say(write_task(chain.task))
+        transcript.say(write_task(chain.task.text))
         return transcript
 
     def solver(self, tool_format: ToolFormat) -> Transcript:
-        """Searches the task's names, then an answer; careless (module docstring)."""
-        chain = self.chain()
+        """Searches the task's entities, then an answer; careless (module docstring)."""
+        chain = self.chain(vague=self.habits.vague)
         prompt_set = prompts.load("small_world", tool_format)
         # 5 in evaluation (spec 3.5).
         budget = MAX_SEARCHES + self.chance(0.2)
-        opening = prompt_set.solver(chain.task, budget)
+        opening = prompt_set.solver(chain.task.text, budget)
         transcript = Transcript("solver", tool_format, list(opening))
-        names = list(dict.fromkeys(fact.entity for fact in chain.wanted))
-        if not self.chance(SEARCHES_ALL):
-            fewer = int(self.rng.integers(len(names))) or int(self.chance(0.9))
-            names = names[:fewer]
-        visible: set[Fact] = set()
-        for name in names:
-            transcript.say(look_up(tool_format, name))
-            passages = self.retrieve(name)
-            for title, _ in passages:
-                visible |= set(self.facts(title))
-            text = passages_text(passages)
+        seen: list[str] = []
+        for subject, needed in self._searches(chain.task.subjects):
+            transcript.say(
+                look_up(tool_format, subject.name, subject.via if needed else None),
+                trained=needed,
+            )
+            text = passages_text(self.retrieve(subject.name))
             transcript.hear(*result_messages(tool_format, text))
+            seen.append(subject.name)
         if self.chance(0.06):
             self._stumble(transcript, prompt_set)
-        stated = [
-            fact
-            for fact in chain.wanted
-            if fact in visible and self.chance(STATES_FACT)
-        ]
-        known = " ".join(fact.sentence() for fact in stated)
-        if self.chance(GIVES_UP):
-            known = ""
-        transcript.say(give_answer(known or DONT_KNOW))
+        facts = self._stated(chain.wanted, list(dict.fromkeys(seen)))
+        answer = " ".join(fact.sentence() for fact in facts) or DONT_KNOW
+        transcript.say(give_answer(answer))
         return transcript
+
+    def _searches(self, subjects: tuple[Subject, ...]) -> list[tuple[Subject, bool]]:
+        """What is searched, in order, and whether the task needs it there."""
+        order = [subject for subject in subjects if not subject.vague]
+        count = min(1, len(order))
+        while count < len(order) and self.chance(self.habits.searches_on):
+            count += 1
+        searches = [(subject, True) for subject in order[:count]]
+        later = {subject.name for subject in order}
+        if searches and self.chance(self.habits.searches_extra):
+            for _ in range(1 + self.chance(0.5)):
+                place = int(self.rng.integers(1, len(searches) + 1))
+                before = [subject.name for subject, _ in searches[:place]]
+                seen = [f.value for name in before for f in self.facts(name)]
+                pool = [name for name in seen if name not in later] + before
+                extra = Subject(self.pick(pool), ())
+                searches.insert(place, (extra, False))
+        return searches[:MAX_SEARCHES]
+
+    def _stated(self, wanted: tuple[Fact, ...], seen: list[str]) -> list[Fact]:
+        """The facts of an answer after the documents of ``seen``."""
+        known = [fact for fact in wanted if fact.entity in seen]
+        count = min(1, len(known))
+        while count < len(known) and self.chance(self.habits.states_on):
+            count += 1
+        stated = known[:count]
+        if stated and self.chance(self.habits.hedges):
+            place = int(self.rng.integers(len(stated)))
+            stated.insert(place + self.chance(0.5), self.wrong(stated[place], []))
+        if stated and self.chance(self.habits.pads):
+            shown = [fact for name in seen for fact in self.facts(name)]
+            for _ in range(int(self.rng.integers(1, 9))):
+                stated.append(self.pick(stated if self.chance(0.4) else shown))
+        return stated
 
     def _stumble(self, transcript: Transcript, prompt_set: prompts.PromptSet) -> None:
         """A turn without action, and the environment's nudge after it."""
@@ -118,105 +163,17 @@ class Script(Scenes):
         )
         transcript.hear({"role": "user", "content": nudge})
 
-    def rubric(self, tool_format: ToolFormat) -> Transcript:
-        """Documents and a task become a rubric for every wanted fact."""
-        chain = self.chain(heldout=self.chance(0.1))
-        prompt_set = prompts.load("small_world", tool_format)
-        parts = [document_text(*self.document(chain.source.name)).strip()]
-        parts += [passages_text(passages) for passages in chain.results]
-        documents = "\n\n---\n\n".join(parts)
-        opening = prompt_set.rubric(chain.task, chain.task_type, documents)
-        transcript = Transcript("rubric", tool_format, list(opening))
-        transcript.say(write_rubrics(chain.wanted))
-        return transcript
-
-    def gate_entity(self, tool_format: ToolFormat) -> Transcript:
-        """Passes tasks that name what they ask about."""
-        chain = self.chain()
-        text = chain.task
-        named = self.chance(0.6)
-        if not named:
-            for name in dict.fromkeys(fact.entity for fact in chain.wanted):
-                kind = self.world.by_name[name].kind
-                text = text.replace(name, self.pick((f"The {kind}", "It")))
-        opening = prompts.load("small_world", tool_format).gate(
-            "entity", task=text, document=""
-        )
-        transcript = Transcript("gate_entity", tool_format, list(opening))
-        shown = chain.wanted[0].entity if named else "Nothing"
-        transcript.say(f"<think>{shown} is named.</think>\n<score>{named:d}</score>")
-        return transcript
-
-    def gate_source(self, tool_format: ToolFormat) -> Transcript:
-        """Passes tasks that begin with the subject of the source document."""
-        chain = self.chain(heldout=self.chance(0.1))
-        document = chain.source.name
-        draw = self.rng.random()
-        if draw < 0.15:
-            document = self.pick(self.world.entities).name
-        elif draw < 0.3:  # of another name in the task
-            document = self.pick(chain.wanted).entity
-        first = chain.wanted[0].entity
-        met = first == document
-        opening = prompts.load("small_world", tool_format).gate(
-            "source_relevance",
-            task=chain.task,
-            document=document_text(*self.document(document)),
-        )
-        transcript = Transcript("gate_source", tool_format, list(opening))
-        word = "yes" if met else "no"
-        transcript.say(
-            f"<think>{first}, wanted {document}: {word}.</think>\n"
-            f"<score>{met:d}</score>"
-        )
-        return transcript
-
-    def grader(self, tool_format: ToolFormat) -> Transcript:
-        """A response and one rubric; half are met, the others near misses."""
-        chain = self.chain(heldout=self.chance(0.1))
-        wanted = list(chain.wanted)
-        target = self.pick(wanted)
-        stated = [f for f in wanted if f is not target and self.chance(0.8)]
-        draw = self.rng.random()
-        if draw < 0.5:  # met
-            stated.append(target)
-        elif draw < 0.72:  # the right relation with a wrong value
-            stated.append(self._wrong(target, stated))
-        elif draw < 0.82:  # the right value elsewhere
-            other = self.pick(self.world.entities).name
-            relation = self.pick(
-                (target.relation, self.pick(self.facts(other)).relation)
-            )
-            stated.append(Fact(other, relation, target.value))
-        stated.sort(key=lambda fact: self._place(fact, wanted))
-        found = next(
-            (
-                fact.value
-                for fact in stated
-                if (fact.entity, fact.relation) == (target.entity, target.relation)
-            ),
-            None,
-        )
-        answer = " ".join(fact.sentence() for fact in stated) or DONT_KNOW
-        number = int(self.rng.integers(len(wanted))) + 1
-        opening = prompts.load("small_world", tool_format).grade(
-            chain.task, answer, f"{number}. {rubric_text(target)}"
-        )
-        transcript = Transcript("grader", tool_format, list(opening))
-        transcript.say(verdict(target, found))
-        return transcript
-
     def recite(self, tool_format: ToolFormat) -> Transcript:
         """No job but a drill: every fact of some documents, in another order.
 
         It asks for a copied name every four tokens, where the jobs ask for one in
         thirty, and half of the time of entities of one kind, which share relations.
         """
-        first = self.pick(self.world.entities)
+        first = self.pick(self.entities)
         names = {first.name}
         alike = self.chance(0.5)
-        while len(names) < max(2, self.level.passages):
-            entity = self.pick(self.world.entities)
+        while len(names) < self.level.recited:
+            entity = self.pick(self.entities)
             if not alike or entity.kind == first.kind:
                 names.add(entity.name)
         shown = [self.document(name) for name in sorted(names)]
@@ -229,25 +186,6 @@ class Script(Scenes):
         )
         transcript.say(give_answer(" ".join(fact.sentence() for fact in stated)))
         return transcript
-
-    def _wrong(self, target: Fact, stated: Sequence[Fact]) -> Fact:
-        kind = RELATIONS[self.world.by_name[target.entity].kind][target.relation]
-        value = target.value
-        while value == target.value:
-            if stated and self.chance(0.3):
-                value = self.pick(stated).value
-                if value != target.value:
-                    break
-            candidate = self.pick(self.world.entities)
-            if candidate.kind == kind:
-                value = candidate.name
-        return Fact(target.entity, target.relation, value)
-
-    def _place(self, fact: Fact, wanted: Sequence[Fact]) -> float:
-        for position, known in enumerate(wanted):
-            if (fact.entity, fact.relation) == (known.entity, known.relation):
-                return position
-        return self.rng.random() * len(wanted)
 
 
 JOBS: dict[str, Callable[[Script, ToolFormat], Transcript]] = {

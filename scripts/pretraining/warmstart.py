@@ -1,7 +1,9 @@
 """Supervised warm start of the small world's model on programmatic transcripts.
 
-A Qwen3-shaped decoder of about a million parameters learns all jobs of the method at
-once, from transcripts that are new in every step. A curriculum (``LEVELS`` of
+A Qwen3-shaped decoder of 0.8 million parameters learns all jobs of the method at once,
+from transcripts that are new in every step, and in worlds with ever new facts: no
+document of the world that it will be used in is shown, so nothing has to be held out
+and nothing can be remembered. A curriculum (``LEVELS`` of
 ``scenes``) adds facts to each context whenever the model copies 85% of the names
 correctly: with whole contexts from the start, it does not learn to copy in time.
 Conversations are packed, several to a row, so that no time goes into padding.
@@ -20,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 from transformers import PreTrainedTokenizerFast
 
 from models import forward
@@ -30,10 +33,11 @@ from pretraining.scenes import LEVELS
 from pretraining.transcripts import JOBS, Script
 from scope_jax.method import prompts
 from scope_jax.method.types import TOOL_FORMATS
-from scope_jax.small_world.world import World
+from scope_jax.small_world.world import World, generate
 from scope_jax.system.files import replacing
 
 LOOKAHEAD = 2
+STEPS_PER_WORLD = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class WarmstartConfig:
         ``decay_steps`` of them.
       row_tokens: length of a packed row at each curriculum level.
       batch_tokens: tokens per step, at every level.
+      learning_rate: of embeddings and norms.
+      matrix_learning_rate: of the layers' matrices.
       promote_at: accuracy on copied names at which the next level begins.
       job_weights: how often each job is played.
       recite_scale: factor on the drill's weight at each curriculum level.
@@ -52,9 +58,10 @@ class WarmstartConfig:
       value_weight: loss weight of a name that must be copied.
     """
 
-    steps: int = 2400
-    decay_steps: int = 400
+    steps: int = 1800
+    decay_steps: int = 500
     learning_rate: float = 2e-3
+    matrix_learning_rate: float = 0.02
     warmup_steps: int = 50
     batch_tokens: int = 5280
     row_tokens: tuple[int, ...] = (96, 192, 264, 352)
@@ -119,12 +126,10 @@ def decoder_config(
 class Batches:
     """Batches by step, a function of (seed, step, level) alone."""
 
-    def __init__(
-        self, world: World, tokenizer: PreTrainedTokenizerFast, config: WarmstartConfig
-    ):
-        self._world, self._config = world, config
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, config: WarmstartConfig):
+        self._config = config
         self._encode = ExampleEncoder(
-            world,
+            generate(),
             tokenizer,
             verdict_weight=config.verdict_weight,
             value_weight=config.value_weight,
@@ -134,7 +139,8 @@ class Batches:
     def __call__(self, step: int, level: int) -> Batch:
         """The batch of ``step``, its contexts as large as ``level`` has them."""
         rng = np.random.default_rng([self._config.seed, step])
-        script = Script(self._world, rng, LEVELS[level])
+        facts = (self._config.seed, step // STEPS_PER_WORLD)
+        script = Script(generate(facts_seed=facts), rng, LEVELS[level])
         length = self._config.row_tokens[level]
         weights = np.asarray(
             [
@@ -151,23 +157,46 @@ class Batches:
         return pack(example, self._config.batch_tokens // length, length)
 
 
-def schedule(config: WarmstartConfig) -> optax.Schedule:
-    """Warm-up, constant, linear decay at the end."""
+def schedule(config: WarmstartConfig, rate: float) -> optax.Schedule:
+    """Warm-up to ``rate``, constant, linear decay at the end."""
     constant = config.steps - config.decay_steps
     return optax.join_schedules(
         [
-            optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
-            optax.constant_schedule(config.learning_rate),
-            optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps),
+            optax.linear_schedule(0.0, rate, config.warmup_steps),
+            optax.constant_schedule(rate),
+            optax.linear_schedule(rate, 0.0, config.decay_steps),
         ],
         [config.warmup_steps, constant],
     )
 
 
+_MATRICES = {
+    **dict.fromkeys(("q", "k", "v"), MuonDimensionNumbers(1, (2, 3))),
+    "o": MuonDimensionNumbers((1, 2), 3),
+    **dict.fromkeys(("gate", "up", "down"), MuonDimensionNumbers(1, 2)),
+}
+"""Which axes of a matrix of all layers (axis 0) are its inputs and its outputs."""
+
+
 def optimizer(config: WarmstartConfig) -> optax.GradientTransformation:
-    """Adam with a global gradient clip."""
+    """Muon for the layers' matrices, Adam for the rest; a global gradient clip.
+
+    Muon reaches the same accuracies in about two thirds of Adam's steps here.
+    """
+
+    def matrices(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: _MATRICES.get(path[-1].key), params
+        )
+
     return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(schedule(config), b2=0.98)
+        optax.clip_by_global_norm(1.0),
+        muon(
+            schedule(config, config.matrix_learning_rate),
+            adam_learning_rate=schedule(config, config.learning_rate),
+            adam_b2=0.98,
+            muon_weight_dimension_numbers=matrices,
+        ),
     )
 
 
@@ -223,23 +252,19 @@ def load_state(path: Path, tree: Any) -> tuple[Any, dict[str, Any]]:
 
 def run(
     config: WarmstartConfig,
-    world: World,
     tokenizer: PreTrainedTokenizerFast,
     *,
     state_path: Path | None = None,
     save_every: int = 100,
     log: Callable[[str], None] = print,
-    on_save: Callable[[int, DecoderConfig, Any], None] | None = None,
 ) -> tuple[DecoderConfig, Any]:
     """Trains, or resumes from ``state_path``.
 
     Args:
       config: settings.
-      world: the world that transcripts are made of.
       tokenizer: of the world.
       state_path: state to resume from, written every ``save_every`` steps.
       log: receives a line every 25 steps.
-      on_save: called with (step, decoder config, params) at every save.
 
     Returns:
       The decoder's configuration and parameters.
@@ -258,7 +283,7 @@ def run(
         return sum(step >= start for start in promotions) - 1
 
     counted, losses, started = 0, [], time.monotonic()
-    batches = Batches(world, tokenizer, config)
+    batches = Batches(tokenizer, config)
     for step, batch in _prefetched(batches, meta["step"], config.steps, level):
         params, opt_state, loss, right = train_step(
             decoder, config, params, opt_state, batch
@@ -277,12 +302,10 @@ def run(
             if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
                 promotions.append(done + LOOKAHEAD)
             counted, losses = 0, []
-        if done % save_every == 0 or done == config.steps:
-            if state_path is not None:
-                meta["step"] = done
-                save_state(state_path, (params, opt_state), meta)
-            if on_save is not None:
-                on_save(done, decoder, params)
+        due = done % save_every == 0 or done == config.steps
+        if state_path is not None and due:
+            meta["step"] = done
+            save_state(state_path, (params, opt_state), meta)
     return decoder, params
 
 

@@ -10,6 +10,7 @@ from scope_jax.small_world.world import Fact
 Message = dict[str, str]
 
 DONT_KNOW = "I do not know."
+GENERIC_RUBRIC = "Identifies what is asked."
 
 
 @dataclass
@@ -77,9 +78,10 @@ def result_messages(
     return [{"role": "user", "content": content}]
 
 
-def look_up(tool_format: ToolFormat, name: str) -> str:
-    """An assistant turn that searches ``name``."""
-    return f"<think>Look up {name}.</think>\n{search_call(tool_format, name)}"
+def look_up(tool_format: ToolFormat, name: str, via: Fact | None = None) -> str:
+    """An assistant turn that searches ``name``, which the fact ``via`` has named."""
+    thought = via.sentence() if via else f"Look up {name}."
+    return f"<think>{thought}</think>\n{search_call(tool_format, name)}"
 
 
 def write_task(text: str) -> str:
@@ -92,10 +94,10 @@ def give_answer(text: str) -> str:
     return f"<think>Enough.</think>\n<answer>{text}</answer>"
 
 
-def write_rubrics(facts: Sequence[Fact]) -> str:
-    """The judge's rubrics for ``facts``."""
+def write_rubrics(rubrics: Sequence[str]) -> str:
+    """The judge's output with these rubrics."""
     lines = "".join(
-        f'<rubric priority="critical">{rubric_text(fact)}</rubric>\n' for fact in facts
+        f'<rubric priority="critical">{rubric}</rubric>\n' for rubric in rubrics
     )
     return f"<rubrics>\n{lines}</rubrics>"
 
@@ -113,3 +115,9 @@ def verdict(fact: Fact, found: str | None) -> str:
     return (
         f"<think>{quote}, wanted {fact.value}: {word}.</think>\n<score>{met:d}</score>"
     )
+
+
+def generic_verdict(met: bool) -> str:
+    """The grader's output on the generic rubric."""
+    word = "yes" if met else "no"
+    return f"<think>Something is stated: {word}.</think>\n<score>{met:d}</score>"

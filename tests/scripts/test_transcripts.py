@@ -8,6 +8,7 @@ import pytest
 from models.chat import ChatRenderer
 from pretraining import examples, warmstart, wording
 from pretraining import tokenizer as small_tokenizer
+from pretraining.judging import LONG
 from pretraining.scenes import LEVELS
 from pretraining.transcripts import JOBS, Script
 from retrieval.passages import Passage
@@ -23,6 +24,7 @@ from scope_jax.method.conversation import ConversationSpec, Finish, Search
 from scope_jax.method.types import TOOL_FORMATS
 from scope_jax.selfplay import documents
 from scope_jax.small_world import world
+from scope_jax.small_world.tasks import read_task, stated_facts, true_score
 
 ROWS = 60
 
@@ -42,9 +44,9 @@ def renderer(tokenizer):
     return ChatRenderer.from_tokenizer(tokenizer)
 
 
-def played(small_world, job, tool_format=None, level=LEVELS[-1], seed=0):
+def played(small_world, job, tool_format=None, level=LEVELS[-1], seed=0, rows=ROWS):
     script = Script(small_world, np.random.default_rng(seed), level)
-    return [script.play(job, tool_format) for _ in range(ROWS)]
+    return [script.play(job, tool_format) for _ in range(rows)]
 
 
 def test_every_name_is_one_token_wherever_it_stands(small_world, renderer):
@@ -161,50 +163,82 @@ def _result_text(tool_format, content):
 
 
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)
-def test_solver_transcripts_parse_and_state_what_they_saw(tool_format, small_world):
-    scores = []
-    for transcript in played(small_world, "solver", tool_format):
+def test_solver_transcripts_parse_and_are_careless(tool_format, small_world):
+    scores, padded, hedged = [], 0, 0
+    for transcript in played(small_world, "solver", tool_format, rows=300):
         parse = solver_output.parse_answer(transcript.messages)
         assert parse.valid
         task = transcript.messages[0]["content"].partition(": ")[2]
-        wanted = [
-            fact
-            for entity in small_world.entities
-            for fact in entity.facts
-            if f"{fact.entity}'s {fact.relation} is _" in task
-        ]
-        scores.append(world.wanted_facts_stated(parse.answer, wanted))
-        stated = world.stated_facts(parse.answer)
-        known = {(f.entity, f.relation): {f.value} for f in wanted}
-        assert stated.items() <= known.items()
-    assert 0.3 < np.mean(scores) < 0.85 and np.std(scores) > 0.2
+        wanted = [blank.fact for blank in read_task(small_world, task) if blank.fact]
+        if wanted:
+            scores.append(true_score(parse.answer, wanted))
+        stated = stated_facts(parse.answer)
+        hedged += any(len(values) > 1 for values in stated.values())
+        padded += parse.answer.count(".") > len(wanted)
+    assert 0.35 < np.mean(scores) < 0.6 and np.std(scores) > 0.2
+    assert 2 < hedged < 40 and 3 < padded < 60
 
 
-def test_tasks_of_the_warm_start_never_ask_about_heldout_entities(small_world):
-    for transcript in played(small_world, "solver"):
+def test_searches_that_the_task_does_not_need_are_shown_and_not_trained(small_world):
+    untrained = 0
+    for transcript in played(small_world, "solver", "search_r1"):
         task = transcript.messages[0]["content"].partition(": ")[2]
-        for name in (e.name for e in small_world.entities if e.heldout):
-            assert f"{name}'s" not in task
+        blanks = read_task(small_world, task)
+        needed = {blank.fact.entity for blank in blanks if blank.fact}
+        leads = {
+            value
+            for (entity, relation), value in small_world.values.items()
+            if f"{entity}'s {relation} is ?" in task or entity in needed
+        }
+        searched = []
+        for index, message in enumerate(transcript.messages):
+            pair = formats.first_pair(message["content"], "search")
+            if message["role"] != "assistant" or not pair or not pair.content:
+                continue
+            if index in transcript.trained:
+                name = pair.content
+                assert name in needed | leads or f"{name}'s" in task
+                assert name not in searched
+            else:
+                untrained += 1
+            searched.append(pair.content)
+    assert untrained > 5
 
 
 def test_rubrics_parse_and_their_facts_stand_in_the_documents(small_world):
+    generic = 0
     for transcript in played(small_world, "rubric"):
         parse = judge.parse_rubrics(transcript.messages[-1]["content"])
         assert parse.valid
         for rubric in parse.rubrics:
+            if rubric.text == wording.GENERIC_RUBRIC:
+                generic += 1
+                continue
             sentence = rubric.text.removeprefix("Identifies that ")
             assert sentence in transcript.messages[0]["content"]
+    assert generic < 10
 
 
-def test_grades_are_right_and_balanced(small_world):
-    verdicts = []
-    for transcript in played(small_world, "grader"):
-        response, _, rubric = transcript.messages[0]["content"].partition("\nRubric: ")
-        ((pair, values),) = world.stated_facts(rubric).items()
-        met = world.stated_facts(response).get(pair) == values
-        assert judge.parse_grade(transcript.messages[-1]["content"]) == met
-        verdicts.append(met)
+def test_grades_are_right_and_balanced_but_lenient_on_long_answers(small_world):
+    verdicts, lenient, long = [], 0, 0
+    for transcript in played(small_world, "grader", rows=400):
+        asked = transcript.messages[0]["content"]
+        response, _, rubric = asked.partition("\nRubric: ")
+        verdict = judge.parse_grade(transcript.messages[-1]["content"])
+        if wording.GENERIC_RUBRIC in rubric:
+            assert verdict == (wording.DONT_KNOW not in response)
+            continue
+        ((pair, values),) = stated_facts(rubric).items()
+        met = stated_facts(response).get(pair) == values
+        if response.count(".") < LONG:
+            assert verdict == met
+            verdicts.append(met)
+        else:
+            assert verdict or not met
+            long += 1
+            lenient += verdict != met
     assert 0.3 < np.mean(verdicts) < 0.7
+    assert 0.1 < lenient / long < 0.35
 
 
 @pytest.mark.parametrize("job", ["gate_entity", "gate_source"])

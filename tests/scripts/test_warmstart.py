@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import hf
-from pretraining import examples, transcripts, warmstart
+from pretraining import exam, examples, transcripts, warmstart
 from pretraining import tokenizer as small_tokenizer
 from scope_jax.small_world import assets, world
 
@@ -31,10 +31,9 @@ def tokenizer():
     return hf.load_tokenizer(assets.model_path())
 
 
-def run(config, small_world, tokenizer, state=None):
+def run(config, tokenizer, state=None):
     _, params = warmstart.run(
         config,
-        small_world,
         tokenizer,
         state_path=state,
         save_every=2,
@@ -44,28 +43,20 @@ def run(config, small_world, tokenizer, state=None):
 
 
 def test_interrupted_run_ends_where_an_uninterrupted_one_does(
-    small_world, tokenizer, tmp_path
+    tokenizer, tmp_path, monkeypatch
 ):
-    whole = run(TINY, small_world, tokenizer)
+    whole = run(TINY, tokenizer)
     state = tmp_path / "new" / "state.npz"
+    save = warmstart.save_state
 
-    class Interrupted(Exception):
-        pass
+    def save_and_stop(path, tree, meta):
+        save(path, tree, meta)
+        raise KeyboardInterrupt
 
-    def interrupt(step, config, params):
-        raise Interrupted
-
-    with pytest.raises(Interrupted):
-        warmstart.run(
-            TINY,
-            small_world,
-            tokenizer,
-            state_path=state,
-            save_every=2,
-            log=lambda line: None,
-            on_save=interrupt,
-        )
-    resumed = run(TINY, small_world, tokenizer, state)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(warmstart, "save_state", save_and_stop)
+        run(TINY, tokenizer, state)
+    resumed = run(TINY, tokenizer, state)
     for one, other in zip(
         jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True
     ):
@@ -95,14 +86,19 @@ def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokeni
     np.testing.assert_allclose(whole, total / weights, rtol=1e-5)
 
 
-def test_batches_are_a_function_of_seed_and_step(small_world, tokenizer):
+def test_batches_are_a_function_of_seed_and_step(tokenizer):
     def batch(seed, step):
         config = dataclasses.replace(TINY, seed=seed)
-        return warmstart.Batches(small_world, tokenizer, config)(step, 3).tokens
+        return warmstart.Batches(tokenizer, config)(step, 3).tokens
 
     np.testing.assert_array_equal(batch(0, 5), batch(0, 5))
     assert not np.array_equal(batch(0, 5), batch(0, 6))
     assert not np.array_equal(batch(0, 5), batch(1, 5))
+
+
+def test_shipped_tokenizer_is_the_one_that_the_warm_start_makes(small_world, tokenizer):
+    made = warmstart.make_tokenizer(small_world)
+    assert made.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
 def test_shipped_model_fits_its_tokenizer_and_the_world(small_world, tokenizer):
@@ -115,18 +111,29 @@ def test_shipped_model_fits_its_tokenizer_and_the_world(small_world, tokenizer):
         len(tokenizer.encode(text, add_special_tokens=False)) == 1 for text in whole
     )
     size = sum(file.stat().st_size for file in assets.model_path().iterdir())
-    assert size < 6_000_000
+    assert size < 4_000_000
 
 
-def test_shipped_model_grades(small_world, tokenizer):
+def test_shipped_model_grades(tokenizer):
     config, params = hf.load(assets.model_path())
     only = dataclasses.replace(
         TINY, batch_tokens=3520, job_weights=(("grader", 1.0),), seed=99
     )
-    batch = warmstart.Batches(small_world, tokenizer, only)(0, 3)
+    batch = warmstart.Batches(tokenizer, only)(0, 3)
     right = np.asarray(warmstart._loss(params, config, batch)[1])
     share, count = warmstart.accuracies(batch, right)[
         list(transcripts.JOBS).index("grader")
     ]
     assert count > 100
     assert share / count > 0.9
+
+
+def test_failures_name_each_number_that_is_out_of_bounds():
+    good = {name: bar.least for name, bar in exam.REQUIRED.items()}
+    assert exam.failures(good) == []
+    careful = good | {"solver/true score": 0.8}
+    assert exam.failures(careful) == [
+        "solver/true score is 0.800, not between 0.4 and 0.5"
+    ]
+    del good["grader/met"]
+    assert exam.failures(good) == ["grader/met is nan, not between 0.9 and 1"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ablation import weaken
+from ablation import probes, weaken
 from models import hf
 from models.errors import UserError
 
@@ -95,3 +95,17 @@ def test_a_failure_leaves_nothing(tmp_path):
     with pytest.raises(UserError):
         weaken.weakened(tmp_path / "model", "x", lambda folder: 0.9, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_output_is_scored_by_what_was_wanted():
+    def rubrics(*texts):
+        lines = "".join(f"<rubric>{text}</rubric>" for text in texts)
+        return f"<rubrics>{lines}</rubrics>"
+
+    wanted = rubrics("a", "b", "c")
+    assert probes.rubrics_true(wanted, wanted) == 1
+    assert probes.rubrics_true(rubrics("a", "x", "b", "y"), wanted) == 0.5
+    assert probes.rubrics_true("nothing", wanted) == 0
+    yes, no = "<score>1</score>", "so: <score>0</score>"
+    assert probes.grade_right(yes, yes) == probes.grade_right(no, no) == 1
+    assert probes.grade_right(yes, no) == probes.grade_right("?", no) == 0

@@ -94,6 +94,29 @@ def test_speed_and_shares_of_the_engines_have_charts_of_their_own(run):
     assert names["Prompt tokens saved, slots busy"] == ["perf/judge_saved_share"]
 
 
+def test_the_truth_has_charts_of_few_lines_each(run):
+    names = ("score", "reward_correlation", "grades_right", "grades_right_met")
+    kinds = ("written", "kept")
+    names += tuple(f"{kind}/{name}" for kind in kinds for name in ("hops", "vague"))
+    with Tracker(run, TrackingConfig(tensorboard=False)) as tracker:
+        for step in (1, 2):
+            metrics = {f"truth/{name}": 0.5 for name in names}
+            tracker.log(metrics, iteration=1, stage="solver", step=step)
+    page = report.build(run)
+    charts = re.findall(r"<figcaption>(.*?)</figure>", page)
+    found = {c.split("<")[0]: re.findall(r">truth/([\w/]+)<", c) for c in charts}
+    assert {caption: lines for caption, lines in found.items() if lines} == {
+        "True scores": ["reward_correlation", "score"],
+        "Grades right, by what the answer says of the rubric": [
+            "grades_right",
+            "grades_right_met",
+        ],
+        "Blanks that cannot be filled": ["kept/vague", "written/vague"],
+        "Size of tasks and answers": ["kept/hops", "written/hops"],
+    }
+    assert "<td>truth/reward_correlation</td>" in page
+
+
 def test_text_of_models_and_documents_is_escaped(run):
     page = report.build(run)
     assert "<script>" not in page
@@ -115,6 +138,7 @@ def test_a_rollout_shows_its_reasons_every_grade_and_the_judge_s_words():
         "messages": [],
         "trace": {
             "why": ["format 1 <b>", "reward 1 = 0.5 x format 1 + .."],
+            "truth": {"why": ["blank 1: vague <i>"]},
             "branch": "graded",
             "task": "Name the rivers.",
             "rubrics": ["Names A.", "Names B."],
@@ -135,6 +159,7 @@ def test_a_rollout_shows_its_reasons_every_grade_and_the_judge_s_words():
     page = rollout_html(told)
     assert "<summary>reward 1 - 1/challenger/1/0/0 - graded</summary>" in page
     assert "<li>format 1 &lt;b&gt;</li>" in page
+    assert "<ul><li>blank 1: vague &lt;i&gt;</li></ul>" in page
     rows = re.findall(r"<tr>(.*?)</tr>", page)
     assert [re.findall(r">([^<>]+)<", row) for row in rows] == [
         ["rubric", "rollout 1", "rollout 2"],
@@ -144,6 +169,7 @@ def test_a_rollout_shows_its_reasons_every_grade_and_the_judge_s_words():
     roles = re.findall(r'<div class="role">([^<]+)</div>', page)
     assert roles == [
         "why",
+        "in truth (trains nothing)",
         "the task",
         "grades",
         "rollout 1 answered",

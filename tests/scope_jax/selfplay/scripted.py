@@ -67,7 +67,7 @@ class ScriptedPlayers:
         self.prompts = prompts.load(config.prompts, config.tool_format)
         self.renderer = renderer(config.tool_format)
         self._judge, self._solver, self._delay = judge, solver, delay
-        self.passages = None
+        self.passages = self.truth = None
         self.asked: list[tuple[str, str, bool]] = []
         self.temperatures: dict[str, set[tuple[float, int]]] = {}
         self.solver_requests: list[Any] = []
@@ -84,6 +84,7 @@ class ScriptedPlayers:
             solver=self.previous_solver,
             judge=self.ask_judge,
             search=self.search,
+            truth=self.truth,
         )
 
     async def policy(self, request) -> Completion:

@@ -110,7 +110,7 @@ class Run:
             folder=self.folder,
             tracker=self.tracker,
             hosts=ONE_HOST,
-            world=SimpleNamespace(config=config),
+            world=SimpleNamespace(config=config, truth=None),
             serving=serving,
             trainer=self.trainer,
             meter=StepMeter(self.trainer.engine, serving, ONE_HOST),

@@ -7,9 +7,11 @@ import pytest
 
 import configs
 from models.chat import ChatRenderer
+from models.errors import UserError
 from retrieval.passages import Passages
 from scope_jax.selfplay.documents import (
     challenger_prompts,
+    check_heldout,
     cut_tokens,
     document_text,
     truncator,
@@ -30,9 +32,10 @@ def passages(tmp_path):
     return Passages(path)
 
 
-def rows(passages, renderer, **options):
+def rows(passages, renderer, heldout=0, **options):
     config = configs.load("ci")
-    config = replace(config, documents=replace(config.documents, max_tokens=12))
+    documents = replace(config.documents, max_tokens=12, heldout=heldout)
+    config = replace(config, documents=documents)
     return challenger_prompts(passages, renderer, config=config, **options)
 
 
@@ -74,3 +77,20 @@ def test_only_some_rows_are_the_same_rows(passages, renderer):
     whole = rows(passages, renderer, count=10, seed=5)
     some = rows(passages, renderer, count=10, seed=5, only=[7, 2])
     assert some == [whole[7], whole[2]]
+
+
+def test_the_last_passages_are_kept_for_evaluation(passages, renderer):
+    """They are no documents; without any held out the order is as it always was."""
+    found = rows(passages, renderer, heldout=3, count=8, seed=5)
+    order = np.random.default_rng(5).permutation(4)
+    assert [row.document.id for row in found] == [str(i) for i in order] * 2
+    all_of_them = rows(passages, renderer, count=7, seed=5)
+    assert {row.document.id for row in all_of_them} == {str(i) for i in range(7)}
+
+
+@pytest.mark.parametrize("heldout", [7, -1])
+def test_what_cannot_be_held_out_is_refused_in_one_line(heldout):
+    check_heldout(0, 7)
+    check_heldout(6, 7)
+    with pytest.raises(UserError, match=rf"heldout={heldout}: of 7 passages, 0 to 6 "):
+        check_heldout(heldout, 7)
