@@ -55,6 +55,11 @@ class DocumentsConfig:
 class TasksConfig:
     """Stage 2: how many tasks, from how many prompts, and which are kept (spec 11)."""
 
+    file: str = ""
+    """File of tasks with rubrics that take the place of task creation: Parquet of a run
+    (`tasks/iter_1.parquet`), or JSON lines with `task`, `type`, `rubrics` and, where
+    the answer is known, `target`. An iteration takes the next `target` of them, from
+    the start again after the last one. Empty: the Challenger writes tasks."""
     target: int = 5120
     """Number of tasks wanted; creation stops as soon as it is reached."""
     prompts_per_batch: int = 2000
@@ -86,7 +91,8 @@ class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
     steps: int = 20
-    """Training steps per iteration."""
+    """Training steps per iteration. 0: this policy is not trained and stays the base
+    model."""
     prompts_per_step: int = 64
     """Prompts per step."""
     group_size: int = 8

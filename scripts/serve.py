@@ -24,15 +24,19 @@ class ServeOptions:
     """Options of this server only."""
 
     models: tuple[str, ...] = ()
-    """Models to serve, as NAME=FOLDER. Default: the base model."""
+    """Models to serve, as NAME=FOLDER. Default: the base model, and what judges one
+    job in its place."""
     log: Path | None = None
     """File for the server's log. None: only warnings, on the terminal."""
 
 
-def sources(options: ServeOptions, base: str) -> dict[str, ModelSource]:
+def sources(
+    options: ServeOptions, base: str, judges: dict[str, str]
+) -> dict[str, ModelSource]:
     """Name -> weights, as the command line asks for them."""
     models = {}
-    for entry in options.models or (f"judge={base}", f"solver={base}"):
+    usual = [("judge", base), ("solver", base), *judges.items()]
+    for entry in options.models or ("=".join(pair) for pair in usual):
         name, equals, path = entry.partition("=")
         if not (name and equals and path):
             raise UserError(
@@ -58,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     settings = ServerSettings(
         inference=config.inference,
         retrieval=None if config.inference.retrieval_url else config.retrieval,
-        models=sources(options, config.model.path),
+        models=sources(options, config.model.path, config.inference.judges()),
         replicas=placement.replicas,
     )
     return server.serve(settings, announce=lambda line: print(line, flush=True))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "retrieval", "rl", "scope_jax", "configs")
 """What is installed."""
 
-FOLDERS = ("benchmarks", "pretraining", "pages")
+FOLDERS = ("ablation", "benchmarks", "pretraining", "pages")
 """Folders of scripts/, imported by their own names."""
 
 

@@ -19,6 +19,12 @@ class InferenceConfig:
     frozen for the whole run. Empty: our server serves the judge."""
     judge_model: str = ""
     """The judge's model name at `judge_url`. Empty: `judge`."""
+    rubric_model: str = ""
+    """Folder of the model that writes rubrics in place of the judge, with a chat
+    template and tokenizer of its own; served beside it. Empty: the judge."""
+    grader_model: str = ""
+    """Folder of the model that grades answers in place of the judge, likewise. Empty:
+    the judge."""
     retrieval_url: str = ""
     """A server that answers `POST /retrieve` in Search-R1's wire format. Empty: our
     server searches."""
@@ -47,6 +53,11 @@ class InferenceConfig:
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
             raise UserError(f"port={self.port}: must be between 0 and 65535")
+
+    def judges(self) -> dict[str, str]:
+        """Name under which it is served -> folder of each model that judges one job."""
+        found = {"rubric_writer": self.rubric_model, "grader": self.grader_model}
+        return {name: path for name, path in found.items() if path}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from models.errors import UserError
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
@@ -63,9 +64,17 @@ class JudgeConfig:
     gates: tuple[str, ...] = ("entity", "source_relevance")
     """Quality gates a task must pass."""
     required_gates: int = 2
-    """Smallest sum of the gates' scores that passes."""
+    """Smallest sum of the gates' scores that passes; at most their number."""
     bias: JudgeBias = JudgeBias()
     """What makes it count rubrics as met that are not, to study reward hacking."""
+
+    def __post_init__(self):
+        if self.required_gates > len(self.gates):
+            raise UserError(
+                f"required_gates={self.required_gates}: exceeds the number of gates, "
+                f"{len(self.gates)}, so no task could pass: set judge.required_gates "
+                f"to {len(self.gates)} or less"
+            )
 
 
 DEFAULT = JudgeConfig()

@@ -46,6 +46,7 @@ def lines(
     *,
     marks: Sequence[float] = (),
     alarms: Sequence[float] = (),
+    ranges: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
 ) -> str:
     """An SVG drawing with one line per series; empty where there is no point.
 
@@ -54,7 +55,9 @@ def lines(
         non-finite points are left out.
       marks: x positions of vertical lines.
       alarms: the same, in red.
+      ranges: of some series, intervals (x, low, high) that are drawn as bars.
     """
+    ranges = ranges or {}
     series = {
         name: [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])]
         for name, points in series.items()
@@ -62,6 +65,8 @@ def lines(
     everything = [p for points in series.values() for p in points]
     if not everything:
         return ""
+    ends = [(x, y) for name in ranges for x, *both in ranges[name] for y in both]
+    everything += ends
     x_low, x_high = _span([x for x, _ in everything])
     y_low, y_high = _span([y for _, y in everything])
 
@@ -99,6 +104,12 @@ def lines(
             f'<polyline points="{path}" fill="none" stroke="{colour}" '
             'stroke-width="1.8"/>'
         )
+        for x, low, high in ranges.get(name, ()):
+            (across, bottom), (_, top) = at(x, low), at(x, high)
+            parts.append(
+                f'<line x1="{across}" x2="{across}" y1="{bottom}" y2="{top}" '
+                f'stroke="{colour}" stroke-opacity=".6"/>'
+            )
         title = html.escape(name)
         for (x, y), (_, value) in zip(spots, points, strict=True):
             parts.append(

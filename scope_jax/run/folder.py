@@ -9,6 +9,7 @@ import fcntl
 import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,9 @@ class RunFolder(RunPaths):
         return self.manifest["stages"].get(name, {})
 
     def record(self, name: str, **facts: Any) -> None:
-        """Notes facts about a stage and writes the manifest."""
+        """Notes facts about a stage, and when it was done; writes the manifest."""
+        if facts.get("status") == "done":
+            facts["unix"] = round(time.time(), 3)
         self.manifest["stages"].setdefault(name, {}).update(facts)
         write_text(self._manifest_file, json.dumps(self.manifest, indent=2) + "\n")
 

@@ -176,18 +176,22 @@ def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
     if served.url:
         return
     _divides("inference.engine.slots", served.engine.slots, placement.replicas)
-    each = memory.engine(
-        decoder,
-        served.engine,
-        devices=placement.replicas,
-        compute_bytes=INFERENCE_BYTES,
-    )
-    # The previous Solver, and the judge unless another server has it.
-    models = 1 if served.judge_url else 2
+    # The previous Solver, the judge unless another server has it, and who else judges.
+    decoders = [decoder] if served.judge_url else [decoder, decoder]
+    decoders += [shape_of(path)[0] for path in served.judges().values()]
+    each = [
+        memory.engine(
+            one,
+            served.engine,
+            devices=placement.replicas,
+            compute_bytes=INFERENCE_BYTES,
+        )
+        for one in decoders
+    ]
     yield Program(
-        name=f"inference: {models} models",
+        name=f"inference: {len(each)} models",
         limit=_limit(placement),
-        kinds={kind: models * size for kind, size in each.items()},
+        kinds={kind: sum(one[kind] for one in each) for kind in each[0]},
         remedy="lower inference.engine.slots or inference.engine.cache_tokens",
         token_bytes=memory.cache_bytes(decoder, compute_bytes=INFERENCE_BYTES),
     )

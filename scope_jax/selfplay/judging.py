@@ -28,7 +28,8 @@ class Judging:
     ) -> tuple[RubricsParse, str]:
         """Rubrics for a task, and the judge's own words."""
         config = self._config
-        raw = await self._world.judge(
+        ask = self._world.rubric_writer or self._world.judge
+        raw = await ask(
             self._world.prompts.rubric(self._shown(task), task_type, documents),
             temperature=config.rubric_temperature,
             max_tokens=config.rubric_tokens_tasks
@@ -71,12 +72,13 @@ class Judging:
         A judge that is biased on purpose then raises some, whichever the seed draws.
         """
         config, prompts = self._config, self._world.prompts
+        grader = self._world.grader or self._world.judge
         conversations = judge.grade_prompts(
             prompts, self._shown(task), answer, rubrics, thinking=config.thinking
         )
 
         async def once(number: int, attempt: int, messages: Sequence[dict]) -> Grade:
-            raw = await self._world.judge(
+            raw = await grader(
                 messages,
                 temperature=getattr(config.grade_temperature, self.stage),
                 max_tokens=config.grade_tokens,

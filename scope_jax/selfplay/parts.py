@@ -105,6 +105,8 @@ def open_parts(
             solver=serving.solver,
             judge=serving.judge,
             search=serving.search,
+            rubric_writer=serving.judge_of("rubric_writer"),
+            grader=serving.judge_of("grader"),
             truth=truth,
         )
         yield Parts(

@@ -12,6 +12,7 @@ from scope_jax.report import page
 from scope_jax.report.tables import stage_table
 from scope_jax.run.folder import Follower, RunFolder
 from scope_jax.run.tracking import Tracker, console
+from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.parts import Parts, open_parts
 from scope_jax.selfplay.stages import train_challenger, train_solver
 from scope_jax.selfplay.tasks import create_tasks
@@ -50,6 +51,8 @@ def run(
       UserError: one line for the user.
     """
     check_sizes(config)
+    if config.tasks.file:
+        read_given(Path(config.tasks.file))
     folder = _open_folder(path, config, hosts, fresh=fresh)
     try:
         todo = [

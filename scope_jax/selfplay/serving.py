@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from scope_jax.inference.client import (
 )
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
+from scope_jax.selfplay.world import AskJudge
 from scope_jax.system.hosts import Hosts
 
 log = logging.getLogger("scope_jax")
@@ -44,11 +46,16 @@ class Serving:
         self._client: Client | None = None
         inference, placement = config.inference, config.placement.inference
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
+        paths = dict.fromkeys(names, config.model.path) | inference.judges()
+        self._renderers = {
+            name: ChatRenderer.from_tokenizer(hf.load_tokenizer(path))
+            for name, path in inference.judges().items()
+        }
         self.supervisor = Supervisor(
             inference,
             folder,
             retrieval=None if inference.retrieval_url else config.retrieval,
-            models={name: ModelSource(path=config.model.path) for name in names},
+            models={name: ModelSource(path=path) for name, path in paths.items()},
             environment=placement.environment(),
             replicas=placement.replicas,
         )
@@ -117,20 +124,30 @@ class Serving:
         temperature: float,
         max_tokens: int,
         seed64: int,
+        name: str = "judge",
     ) -> str:
-        """What the judge says; the empty string if the prompt does not fit it."""
+        """What the judge says; the empty string if the prompt does not fit it.
+
+        Args:
+          name: under which the model is served.
+        """
+        renderer = self._renderers.get(name, self._renderer)
         completion = await self._client.complete(
-            "judge",
+            name,
             Request(
-                ids=tuple(self._renderer.prompt_ids(messages)),
+                ids=tuple(renderer.prompt_ids(messages)),
                 sampling=SamplingParams(
                     temperature=temperature, max_new_tokens=max_tokens
                 ),
-                stop_ids=self._renderer.stop_ids,
+                stop_ids=renderer.stop_ids,
                 seed64=seed64,
             ),
         )
         return completion.text
+
+    def judge_of(self, name: str) -> AskJudge | None:
+        """The model that does one of the judge's jobs in its place, if there is one."""
+        return partial(self.judge, name=name) if name in self._renderers else None
 
     async def search(self, queries: Sequence[str]) -> list[str]:
         """For each query its passages as one text, or what went wrong (spec 2.4)."""

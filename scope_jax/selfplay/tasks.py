@@ -11,12 +11,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from scope_jax.method.outcomes import Outcome
 from scope_jax.method.types import Task
 from scope_jax.run.tracking import StageProgress
+from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.metering import error_counts
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.task_file import read_tasks, write_tasks
@@ -30,10 +32,27 @@ log = logging.getLogger("scope_jax")
 
 def create_tasks(parts: Parts, iteration: int) -> None:
     """Runs stage 2 of an iteration and writes its tasks; the leader does it alone."""
+    if file := parts.world.config.tasks.file:
+        facts = parts.hosts.from_leader(lambda: _take_tasks(parts, iteration, file))
+        parts.folder.record(f"iter_{iteration}/tasks", **facts)
+        return
     parts.serve_previous_solver(iteration)
     parts.trainer.use_trained(iteration, "challenger")
     facts = parts.hosts.from_leader(lambda: _create_tasks(parts, iteration))
     parts.folder.record(f"iter_{iteration}/tasks", **facts)
+
+
+def _take_tasks(parts: Parts, iteration: int, file: str) -> dict[str, Any]:
+    """Takes an iteration's tasks from a file in place of making them."""
+    target = parts.world.config.tasks.target
+    given = read_given(Path(file))
+    first = (iteration - 1) * target
+    tasks = [
+        replace(given[place % len(given)], uid=f"{iteration}/tasks/file/{place}/0")
+        for place in range(first, first + min(target, len(given)))
+    ]
+    write_tasks(parts.folder.tasks(iteration), tasks)
+    return {"status": "done", "tasks": len(tasks), "wanted": target, "file": file}
 
 
 def _create_tasks(parts: Parts, iteration: int) -> dict[str, Any]:

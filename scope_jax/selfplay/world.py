@@ -40,6 +40,8 @@ class World:
       policy: the policy in training, on this process's own engine.
       solver: the previous Solver, on the inference process.
       judge: the frozen judge, on the inference process.
+      rubric_writer, grader: who writes rubrics and who grades answers, if that is not
+        the judge (``inference.rubric_model``, ``inference.grader_model``).
       search: the retriever, on the inference process.
       truth: every fact of the corpus, where it is the small world; for metrics and
         people (``truth_metrics``), never for a reward.
@@ -53,6 +55,8 @@ class World:
     solver: Complete
     judge: AskJudge
     search: SearchText
+    rubric_writer: AskJudge | None = None
+    grader: AskJudge | None = None
     truth: Encyclopedia | None = None
 
     def challenger_spec(

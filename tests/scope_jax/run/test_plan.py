@@ -11,6 +11,7 @@ import configs
 from models.errors import UserError
 from models.hf.published import shape_of
 from scope_jax.run.plan import plan
+from scope_jax.small_world.assets import model_path
 from scope_jax.system.placement import (
     HostsConfig,
     InferenceProcess,
@@ -60,6 +61,15 @@ def test_what_does_not_fit_is_one_line_with_a_remedy():
     small = with_memory(configs.load("qwen3_8b"), 40.0)
     with pytest.raises(UserError, match=r"needs [\d.]+ GB of the 36.0 GB .*lower"):
         plan(small).check()
+
+
+def test_a_model_that_judges_one_job_is_counted_beside_the_judge():
+    tiny = configs.load("tiny")
+    inference = dataclasses.replace(tiny.inference, grader_model=str(model_path()))
+    usual, more = plan(tiny), plan(dataclasses.replace(tiny, inference=inference))
+    two, three = (found.programs[-1] for found in (usual, more))
+    assert (two.name, three.name) == ("inference: 2 models", "inference: 3 models")
+    assert three.total == pytest.approx(1.5 * two.total)
 
 
 def test_slots_that_cannot_be_split_are_found_before_anything_runs():

@@ -20,6 +20,7 @@ from scope_jax.run.tracking import Tracker, TrackingConfig
 from scope_jax.selfplay import trainer
 from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.parts import Parts
+from scope_jax.selfplay.stages import train_challenger
 from scope_jax.selfplay.training import TrainingStage, train, with_advantages
 from scope_jax.system.hosts import ONE_HOST
 from tests.scope_jax.inference.inference_world import byte_tokenizer
@@ -62,7 +63,7 @@ class Engine:
     """No engine: nothing is sampled here."""
 
     def use(self, params):
-        pass
+        self.params = params
 
     async def work(self):
         return {}
@@ -71,7 +72,7 @@ class Engine:
 class Run:
     """Two roles trained for two iterations: real updates, checkpoints and records."""
 
-    def __init__(self, path, decoder, weights, monkeypatch):
+    def __init__(self, path, decoder, weights, monkeypatch, *, challenger=STEPS):
         config = configs.load("ci")
         stage = replace(
             config.solver_train,
@@ -85,7 +86,7 @@ class Run:
         config = replace(
             config,
             tracking=TrackingConfig(tensorboard=False),
-            challenger_train=stage,
+            challenger_train=replace(stage, steps=challenger),
             solver_train=stage,
         )
         self.exported = {}
@@ -166,3 +167,20 @@ def test_each_role_has_weights_and_moments_of_its_own(run):
     for role, state in zip(("challenger", "solver"), states, strict=True):
         exported = run.exported[run.folder.export(2, role)]
         np.testing.assert_array_equal(exported["embed"], state.params["embed"])
+
+
+def test_a_policy_of_no_steps_stays_the_base_model(
+    tiny_config, tiny_params, tmp_path, monkeypatch
+):
+    made = Run(tmp_path / "run", tiny_config, tiny_params, monkeypatch, challenger=0)
+    for iteration in (1, 2):
+        train_challenger(made.parts, iteration)
+        assert made.folder.stage(f"iter_{iteration}/challenger")["trained"] is False
+        assert made.folder.done(f"iter_{iteration}/challenger")
+        made.trainer.use_trained(iteration, "challenger")  # as task creation does
+        for one, other in zip(
+            *map(jax.tree.leaves, (made.trainer.engine.params, tiny_params)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+    assert made.tracker.of(1, "challenger") == []

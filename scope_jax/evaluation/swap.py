@@ -1,0 +1,175 @@
+"""Replay swaps: one Solver searches, another writes the answer from what was found.
+
+A searcher plays held-out tasks; its conversation up to its last search result is given
+to a writer, which has one turn left (and is told to answer, as at the end of any
+evaluation, should it search again). All four pairs of two Solvers are played like this,
+the unmixed ones too, so that nothing but who searched and who wrote differs. What a
+swap changes is the gain over the first Solver doing both, task by task.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rl.records import SamplingParams
+from scope_jax.method import solver_output
+from scope_jax.method.formats import Message
+from scope_jax.selfplay.parts import Parts
+from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
+from scope_jax.selfplay.training import Progress, gather
+from scope_jax.selfplay.world import World
+from scope_jax.small_world.tasks import WorldTask, true_score
+
+TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
+Opening = tuple[Message, ...]
+
+
+def swap(
+    parts: Parts,
+    solvers: Mapping[str, str],
+    tasks: Sequence[WorldTask],
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Any]:
+    """True scores of every pair of searcher and writer, greedily and at T=1.
+
+    Args:
+      parts: of the run whose Solvers they are.
+      solvers: name -> Hugging Face folder; the first one is what gains are over.
+      tasks: held-out ones.
+      progress: told of each conversation.
+
+    Returns:
+      ``summary`` of the scores, for each of ``TEMPERATURES``.
+    """
+    world, texts = parts.world, [task.text for task in tasks]
+    found: dict[str, dict[str, list[Opening]]] = {kind: {} for kind in TEMPERATURES}
+    for searcher, folder in solvers.items():
+        parts.trainer.use_folder(folder)
+        for kind, temperature in TEMPERATURES.items():
+            work = searches(world, texts, searcher, temperature, progress)
+            found[kind][searcher] = parts.serving.run(work)
+    scores: dict[str, dict[tuple[str, str], list[float]]] = {k: {} for k in found}
+    for writer, folder in solvers.items():
+        parts.trainer.use_folder(folder)
+        for kind, temperature in TEMPERATURES.items():
+            for searcher, openings in found[kind].items():
+                name = f"{searcher}/{writer}"
+                work = answers(world, openings, name, temperature, progress)
+                scores[kind][searcher, writer] = [
+                    true_score(answer, task.facts)
+                    for answer, task in zip(parts.serving.run(work), tasks, strict=True)
+                ]
+    return {kind: summary(pairs, next(iter(solvers))) for kind, pairs in scores.items()}
+
+
+async def searches(
+    world: World,
+    tasks: Sequence[str],
+    name: str,
+    temperature: float,
+    progress: Progress = lambda done, of: None,
+) -> list[Opening]:
+    """The policy's conversation about each task, up to its last search result."""
+    limit = world.config.solver.max_searches_eval
+
+    async def play(number: int, task: str) -> Opening:
+        seed = (world.config.seed, "swap", "search", name, str(temperature), number)
+        opening = world.prompts.solver(task, limit)
+        return until_last_search(await _play(world, opening, temperature, seed, None))
+
+    return await gather((play(i, task) for i, task in enumerate(tasks)), progress)
+
+
+async def answers(
+    world: World,
+    openings: Sequence[Opening],
+    name: str,
+    temperature: float,
+    progress: Progress = lambda done, of: None,
+) -> list[str]:
+    """What the policy answers after each opening; empty where it gives no answer."""
+
+    async def play(number: int, opening: Opening) -> str:
+        seed = (world.config.seed, "swap", "answer", name, str(temperature), number)
+        rollout = await _play(world, opening, temperature, seed, 1)
+        parse = solver_output.parse_answer(rollout.played)
+        return parse.answer if parse.valid else ""
+
+    return await gather((play(i, one) for i, one in enumerate(openings)), progress)
+
+
+async def _play(
+    world: World, opening: Opening, temperature: float, seed: Seed, turns: int | None
+) -> Rollout:
+    """One conversation under the rules of evaluation, of so many turns if given."""
+    stage, spec = world.config.solver_train, world.solver_spec("solver_eval")
+    return await converse(
+        world,
+        replace(spec, max_turns=turns or spec.max_turns),
+        opening,
+        complete=world.policy,
+        sampling=SamplingParams(
+            temperature=temperature, max_new_tokens=stage.sampling.max_new_tokens
+        ),
+        limits=Limits(
+            context=stage.max_context_tokens, response=stage.max_response_tokens
+        ),
+        seed=seed,
+    )
+
+
+def until_last_search(rollout: Rollout) -> Opening:
+    """The conversation up to the last result that came back; the prompt if none did."""
+    ran = [
+        line["turn"]
+        for line in rollout.turn_log
+        if any(not isinstance(call, str) for call in line.get("calls", ()))
+    ]
+    if not ran:
+        return rollout.messages[: rollout.opening]
+    spoken = [
+        place
+        for place, message in enumerate(rollout.messages)
+        if place >= rollout.opening and message["role"] == "assistant"
+    ]
+    later = spoken[ran[-1] :]  # turns count from 1
+    return rollout.messages[: later[0]] if later else rollout.messages
+
+
+def summary(
+    pairs: Mapping[tuple[str, str], Sequence[float]], first: str
+) -> list[dict[str, Any]]:
+    """Mean score and gain of each pair, with standard errors over tasks.
+
+    Args:
+      pairs: (searcher, writer) -> score of each task.
+      first: the Solver over which gains are measured.
+    """
+    base = pairs[first, first]
+    rows = []
+    for (searcher, writer), scores in pairs.items():
+        score, stderr = _mean(scores)
+        gain, gain_stderr = _mean([a - b for a, b in zip(scores, base, strict=True)])
+        rows.append(
+            {
+                "searches": searcher,
+                "answers": writer,
+                "score": score,
+                "stderr": stderr,
+                "gain": gain,
+                "gain_stderr": gain_stderr,
+                "n": len(scores),
+            }
+        )
+    return rows
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error; one value has no error."""
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return mean, math.nan
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+    return mean, math.sqrt(variance / n)

@@ -1,0 +1,76 @@
+"""Tasks that a person gives in place of task creation (``tasks.file``).
+
+Parquet as ``task_file`` writes it, or JSON lines such as
+
+    {"task": "Report: ..", "type": "writing", "rubrics": ["Names ..", ".."]}
+
+with ``target`` where the answer is known: then answers are compared with it.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from scope_jax.method.types import Document, Rubric, Task
+from scope_jax.selfplay.task_file import read_tasks
+from scope_jax.system.files import text_lines
+
+
+def read_given(path: Path) -> list[Task]:
+    """The tasks of a file, in its order.
+
+    Raises:
+      UserError: the file is missing or empty, or a line is not of the form above.
+    """
+    if not path.is_file():
+        raise UserError(f"tasks.file={path}: no such file: name a file of tasks")
+    if path.suffix == ".parquet":
+        tasks = read_tasks(path)
+    else:
+        try:
+            lines = text_lines(path)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"tasks.file={path}: is no text: name JSON lines, or a .parquet file"
+            ) from error
+        tasks = [_task(path, number, line) for number, line in enumerate(lines, 1)]
+    if not tasks:
+        raise UserError(f"tasks.file={path}: holds no task: add at least one")
+    return tasks
+
+
+def _task(path: Path, number: int, line: str) -> Task:
+    """One line's task; what only task creation knows is empty."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"tasks.file={path}:{number}: not JSON: {error}") from error
+    if not _good(row):
+        raise UserError(
+            f'tasks.file={path}:{number}: not {{"task": "..", "type": "..", "rubrics": '
+            '["..", ..]}: mend or remove the line'
+        )
+    return Task(
+        uid=str(number),
+        type=row["type"],
+        text=row["task"],
+        document=Document(id="", title="", text=""),
+        searches=0,
+        rubrics=tuple(Rubric(text) for text in row["rubrics"]),
+        gate_scores={},
+        difficulty=math.nan,
+        target=row.get("target"),
+    )
+
+
+def _good(row: Any) -> bool:
+    if not isinstance(row, dict):
+        return False
+    rubrics, target = row.get("rubrics"), row.get("target")
+    texts = [row.get("task"), row.get("type")]
+    texts += rubrics if isinstance(rubrics, list) else [None]
+    known = target is None or (isinstance(target, str) and bool(target))
+    graded = bool(rubrics) or target is not None
+    return all(isinstance(t, str) and t for t in texts) and known and graded

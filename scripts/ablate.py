@@ -1,0 +1,90 @@
+"""Runs the method and what it is without one of its parts, in the small world.
+
+    python scripts/ablate.py --config tiny --arms full,no_gates --seeds 3 --iterations 3
+    python scripts/ablate.py --collect
+    python scripts/ablate.py --swap runs/ablate/full_100
+    python scripts/ablate.py --board
+
+Every arm is trained with every seed by scripts/train.py and scored by scripts/eval.py,
+one run after another, or one per GPU. A run that is finished leaves a small summary and
+is not played again; one that was interrupted resumes. Options of train.py may follow
+and hold in all arms. `--collect` makes tables and a figure of all summaries.
+`--swap RUN` lets one Solver of a run search and another answer. `--board` measures the
+speed board's row.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import check_packages  # noqa: F401
+from ablation import board, collect, runs, study, summaries, swaps
+from ablation.arms import ARMS, chosen
+from models.errors import UserError
+from scope_jax.run import cli
+
+RUNS = Path("docs/small_world/runs")
+
+
+def parser() -> cli.ArgumentParser:
+    """The options; any others are of train.py."""
+    made = cli.ArgumentParser(prog="ablate.py", description=__doc__, allow_abbrev=False)
+    add = made.add_argument
+    add("--config", default="tiny", help="configuration that arms depart from")
+    add("--arms", default=",".join(ARMS), help="default: all of them")
+    add("--seeds", type=int, default=3, help="runs of each arm")
+    add("--first-seed", type=int, default=100, help="their seeds count from here")
+    add("--out", type=Path, default=Path("runs/ablate"), help="folder of run folders")
+    add("--summaries", type=Path, default=RUNS, help="folder of summaries")
+    add("--count", type=int, default=450, help="held-out tasks of an evaluation")
+    add("--split", default="test", choices=["dev", "test"], help="their part")
+    add("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
+    add("--dry-run", action="store_true", help="print the commands, run nothing")
+    add("--collect", action="store_true", help="tables and figure of the summaries")
+    add("--swap", type=Path, metavar="RUN", help="replay swaps of a run's Solvers")
+    add("--board", action="store_true", help="the speed board's row")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    given, overrides = parser().parse_known_args(argv)
+    if given.collect:
+        found = summaries.read_all(given.summaries)
+        for path in collect.write(found, given.summaries):
+            print(path)
+        return 0
+    if given.swap:
+        print(swaps.play(given.swap, given.count, given.split, given.summaries))
+        return 0
+    if given.seeds < 1:
+        raise UserError(f"--seeds {given.seeds}: needs at least one")
+    made = study.Study(
+        config=given.config,
+        overrides=tuple(overrides),
+        arms=tuple(chosen(given.arms)),
+        seeds=range(given.first_seed, given.first_seed + given.seeds),
+        out=given.out.absolute(),
+        summaries=given.summaries,
+        count=given.count,
+        split=given.split,
+    )
+    devices = runs.devices("cpu" if given.board else given.devices)
+    if given.board:
+        made = study.for_board(made)
+    if given.dry_run:
+        print(made.described(devices[0]))
+        return 0
+    # So that what was started ends with this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failures = made.play(devices)
+    if failures:
+        print(f"{len(failures)} runs failed; the same command goes on", file=sys.stderr)
+        return 1
+    if given.board:
+        print(board.HEAD, board.row(made.found()), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
