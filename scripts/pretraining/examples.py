@@ -100,8 +100,8 @@ class ExampleEncoder:
 
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
         """Whether the token follows from context and script, not from chance."""
-        if job == "challenger":
-            return False
+        if job == "challenger":  # what it asks for is its choice, a value is not
+            return ids[at - 1] in self._phrases and ids[at] in self._names
         if ids[at - 1] in self._phrases:  # the value, or that there is none
             return True
         if job in ("solver", "recite"):

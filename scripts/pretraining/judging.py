@@ -164,11 +164,12 @@ class Judge(Scenes):
     ) -> Fact:
         """The target's value under another wanted fact, relation or entity."""
         rest = [f for f in wanted if f is not target and f not in others]
-        if rest and self.chance(0.6):
+        where = int(self.rng.integers(3))
+        if where == 0 and rest:
             other = self.pick(rest)
             return Fact(other.entity, other.relation, target.value)
         relations = RELATIONS[self.world.by_name[target.entity].kind]
-        if self.chance(0.5):
+        if where == 1:
             other = self.pick([r for r in relations if r != target.relation])
             return Fact(target.entity, other, target.value)
         return Fact(self.pick(self.entities).name, target.relation, target.value)

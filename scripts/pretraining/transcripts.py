@@ -53,7 +53,7 @@ class Habits:
     states_on: float = 0.48
     searches_extra: float = 0.4
     pads: float = 0.12
-    hedges: float = 0.04
+    hedges: float = 0.06
     vague: float = 0.08
 
 
@@ -90,7 +90,7 @@ class Script(Judge):
             transcript.say(look_up(tool_format, name))
             text = passages_text(passages)
             transcript.hear(*result_messages(tool_format, text, guidance))
-        transcript.say(write_task(chain.task.text))
+        transcript.say(write_task(chain.task))
         return transcript
 
     def solver(self, tool_format: ToolFormat) -> Transcript:

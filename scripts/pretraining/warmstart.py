@@ -86,7 +86,7 @@ class WarmstartConfig:
         ("recite", 8.0),
     )
     finish_weights: tuple[tuple[str, float], ...] = (
-        ("challenger", 5.0),
+        ("challenger", 4.0),
         ("solver", 2.0),
         ("rubric", 4.0),
         ("gate_entity", 0.5),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scope_jax.method.types import ToolFormat
+from scope_jax.small_world.tasks import WorldTask
 from scope_jax.small_world.world import Fact
 
 Message = dict[str, str]
@@ -84,9 +85,15 @@ def look_up(tool_format: ToolFormat, name: str, via: Fact | None = None) -> str:
     return f"<think>{thought}</think>\n{search_call(tool_format, name)}"
 
 
-def write_task(text: str) -> str:
-    """The Challenger's last turn."""
-    return f"<think>All found.</think>\n<task>{text}</task>"
+def write_task(task: WorldTask) -> str:
+    """The Challenger's last turn: the facts that it has in mind, then the task."""
+    facts = [
+        fact
+        for subject in task.subjects
+        for fact in ((subject.via,) if subject.via else ()) + subject.facts
+    ]
+    thought = " ".join(fact.sentence() for fact in facts)
+    return f"<think>{thought}</think>\n<task>{task.text}</task>"
 
 
 def give_answer(text: str) -> str:
