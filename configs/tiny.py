@@ -22,6 +22,7 @@ from scope_jax.config import (
     CheckpointConfig,
     Config,
     DocumentsConfig,
+    EvaluationConfig,
     ModelConfig,
     StageConfig,
     TasksConfig,
@@ -82,6 +83,7 @@ def config() -> Config:
         inference=InferenceConfig(engine=engine),
         placement=gpus(trainer=1, inference=0),
         checkpoint=CheckpointConfig(every=2, permanent_every=10),
+        evaluation=EvaluationConfig(count=150),
     )
 
 
