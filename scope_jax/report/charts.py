@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from scope_jax.run.tracking import format_number
 
@@ -67,59 +67,76 @@ def lines(
         return ""
     ends = [(x, y) for name in ranges for x, *both in ranges[name] for y in both]
     everything += ends
-    x_low, x_high = _span([x for x, _ in everything])
-    y_low, y_high = _span([y for _, y in everything])
+    across = _span([x for x, _ in everything])
+    up = _span([y for _, y in everything])
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-        up = (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
-        return round(LEFT + across, 1), round(HEIGHT - BOTTOM - up, 1)
+        right = (x - across[0]) / (across[1] - across[0]) * (WIDTH - LEFT - RIGHT)
+        high = (y - up[0]) / (up[1] - up[0]) * (HEIGHT - TOP - BOTTOM)
+        return round(LEFT + right, 1), round(HEIGHT - BOTTOM - high, 1)
 
+    parts = _frame(at, across, up)
+    grey, red = 'stroke="#9aa7b4" stroke-dasharray="4 3"', 'stroke="#b3261e"'
+    for value, look in [(v, grey) for v in marks] + [(v, red) for v in alarms]:
+        x, _ = at(value, up[0])
+        parts.append(
+            f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" {look}/>'
+        )
+    for (name, points), colour in zip(series.items(), COLOURS, strict=False):
+        parts += _line(at, name, points, colour)
+        for x, low, high in ranges.get(name, ()):
+            (place, bottom), (_, top) = at(x, low), at(x, high)
+            parts.append(
+                f'<line x1="{place}" x2="{place}" y1="{bottom}" y2="{top}" '
+                f'stroke="{colour}" stroke-opacity=".6"/>'
+            )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+        f'role="img" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
+    )
+
+
+Place = Callable[[float, float], tuple[float, float]]
+"""Values of a point -> where it is drawn."""
+
+
+def _frame(
+    at: Place, across: tuple[float, float], up: tuple[float, float]
+) -> list[str]:
+    """Five horizontal lines with their values, and the ends of the x axis."""
     parts = []
     for i in range(5):
-        value = y_low + (y_high - y_low) * i / 4
-        _, y = at(x_low, value)
+        value = up[0] + (up[1] - up[0]) * i / 4
+        _, y = at(across[0], value)
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" '
             'stroke="#e3e8ec"/>'
             f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">'
             f"{format_number(float(f'{value:.3g}'))}</text>"
         )
-    grey, red = 'stroke="#9aa7b4" stroke-dasharray="4 3"', 'stroke="#b3261e"'
-    for value, look in [(v, grey) for v in marks] + [(v, red) for v in alarms]:
-        x, _ = at(value, y_low)
-        parts.append(
-            f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" {look}/>'
-        )
-    for value, anchor in ((x_low, "start"), (x_high, "end")):
-        x, _ = at(value, y_low)
+    for value, anchor in zip(across, ("start", "end"), strict=True):
+        x, _ = at(value, up[0])
         parts.append(
             f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">'
-            f"{format_number(value)}</text>"
+            f"{format_number(round(value))}</text>"
         )
-    for (name, points), colour in zip(series.items(), COLOURS, strict=False):
-        spots = [at(x, y) for x, y in points]
-        path = " ".join(f"{x},{y}" for x, y in spots)
+    return parts
+
+
+def _line(at: Place, name: str, points: Points, colour: str) -> list[str]:
+    """A series: its line, and a spot at each point that says its value."""
+    spots = [at(x, y) for x, y in points]
+    path = " ".join(f"{x},{y}" for x, y in spots)
+    parts = [
+        f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
+    ]
+    title = html.escape(name)
+    for (x, y), (_, value) in zip(spots, points, strict=True):
         parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" '
-            'stroke-width="1.8"/>'
+            f'<circle cx="{x}" cy="{y}" r="2.2" fill="{colour}">'
+            f"<title>{title}: {format_number(value)}</title></circle>"
         )
-        for x, low, high in ranges.get(name, ()):
-            (across, bottom), (_, top) = at(x, low), at(x, high)
-            parts.append(
-                f'<line x1="{across}" x2="{across}" y1="{bottom}" y2="{top}" '
-                f'stroke="{colour}" stroke-opacity=".6"/>'
-            )
-        title = html.escape(name)
-        for (x, y), (_, value) in zip(spots, points, strict=True):
-            parts.append(
-                f'<circle cx="{x}" cy="{y}" r="2.2" fill="{colour}">'
-                f"<title>{title}: {format_number(value)}</title></circle>"
-            )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
-    )
+    return parts
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -63,6 +63,7 @@ class Run:
           count, split: of held-out tasks.
         """
         common = ["--run", str(self.folder), *self.options]
+        common += ["--evaluation.count", "0"]  # behind it, by the other script
         if device is not None:
             common += ["--placement.trainer.devices", device]
             common += ["--placement.inference.devices", device]

@@ -13,8 +13,6 @@ from scope_jax.run.folder import RunFolder
 from scope_jax.system import settings
 from scope_jax.system.files import write_text
 
-SEED = 7  # of the held-out tasks, as in the evaluation
-
 
 def play(run: Path, count: int, split: str, out: Path) -> str:
     """Plays the swaps, writes their scores and returns them as a table.
@@ -36,6 +34,7 @@ def play(run: Path, count: int, split: str, out: Path) -> str:
     # Before JAX looks for devices.
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
+    from scope_jax.evaluation.small_world import HELDOUT_SEED
     from scope_jax.evaluation.swap import swap
     from scope_jax.selfplay.parts import open_parts
     from scope_jax.small_world.tasks import heldout_tasks
@@ -48,7 +47,7 @@ def play(run: Path, count: int, split: str, out: Path) -> str:
             open_parts(config, run_folder, tracker, ONE_HOST) as parts,
         ):
             paths = {name: str(folder) for name, folder in solvers.items()}
-            found = swap(parts, paths, heldout_tasks(count, SEED, split))
+            found = swap(parts, paths, heldout_tasks(count, HELDOUT_SEED, split))
     finally:
         run_folder.close()
     result = {"run": run.name, "split": split, "scores": summaries.plain(found)}
