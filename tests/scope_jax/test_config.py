@@ -181,6 +181,16 @@ def test_a_damaged_config_file_is_one_clear_line(change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_no_text_or_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(UserError, match=r"config\.json: not UTF-8 text .*: restore"):
+        settings.load(Config, tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"config\.json/more: no such file: name the"):
+        settings.load(Config, tmp_path / "config.json" / "more")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\): name"):
+        settings.load(Config, tmp_path)
+
+
 def test_a_file_that_is_no_json_is_refused():
     with pytest.raises(UserError, match="not JSON"):
         settings.from_json(Config, '{"name": ', source="config.json")
