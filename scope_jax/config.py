@@ -9,7 +9,7 @@ implementation's values for Qwen2.5-7B; files of ``configs/`` set only what diff
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from models.errors import UserError
+from models.errors import UserError, at_least
 from retrieval.config import RetrievalConfig
 from rl.engine.config import EngineConfig
 from rl.learner.config import UpdateConfig
@@ -46,6 +46,9 @@ class DocumentsConfig:
     max_tokens: int = 256
     """Tokens (of the policy's tokenizer) to which a source document is truncated."""
 
+    def __post_init__(self):
+        at_least(1, self, "rows", "max_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
@@ -68,7 +71,7 @@ class TasksConfig:
     high: float = 0.8
     """Highest mean rubric score that is kept (inclusive)."""
     max_per_document: int = 1
-    """Tasks kept per Challenger prompt: the first ones in row order."""
+    """Tasks kept per Challenger prompt: the first ones, in the order of samples."""
     max_turns: int = 10
     """Maximum number of assistant turns in a conversation that writes a task."""
     max_context_tokens: int = 32768
@@ -76,13 +79,19 @@ class TasksConfig:
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the Challenger samples tasks; `max_new_tokens` is per turn."""
 
+    def __post_init__(self):
+        at_least(1, self, "target", "prompts_per_batch", "max_batches", "samples")
+        at_least(1, self, "solver_rollouts", "sub_batch", "max_per_document")
+        at_least(1, self, "max_turns", "max_context_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
     steps: int = 20
-    """Training steps per iteration."""
+    """Training steps per iteration. 0: this policy is not trained and stays the base
+    model."""
     prompts_per_step: int = 64
     """Prompts per step."""
     group_size: int = 8
@@ -104,6 +113,9 @@ class StageConfig:
     """Shapes and precision of the update."""
 
     def __post_init__(self):
+        at_least(0, self, "steps")
+        at_least(1, self, "prompts_per_step", "group_size", "max_prompt_tokens")
+        at_least(1, self, "max_response_tokens", "max_context_tokens")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
@@ -117,13 +129,16 @@ class CheckpointConfig:
     """When a training stage is saved. Its last step always is saved."""
 
     every: int = 2
-    """Steps between checkpoints; of these, only the newest is kept."""
+    """Steps between checkpoints, of which only the newest is kept; 0 for none."""
     permanent_every: int = 10
-    """Steps between checkpoints that are kept permanently."""
+    """Steps between checkpoints that are kept permanently; 0 for none."""
+
+    def __post_init__(self):
+        at_least(0, self, "every", "permanent_every")
 
     def is_due(self, step: int) -> bool:
         """Whether a step is saved, temporarily or permanently."""
-        return step % self.every == 0 or step % self.permanent_every == 0
+        return any(n and step % n == 0 for n in (self.every, self.permanent_every))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +207,10 @@ class Config:
     compat: Compat = Compat()
     """Switches that turn on the reference's behaviour where ours differs."""
 
+    def __post_init__(self):
+        at_least(0, self, "seed")
+        at_least(1, self, "iterations")
+
 
 def check_sizes(config: Config) -> None:
     """Checks that sampling is supported and that limits fit each other.
@@ -202,8 +221,11 @@ def check_sizes(config: Config) -> None:
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
-        if problem := attrgetter(name)(config).problem():
+        sampling = attrgetter(name)(config)
+        if problem := sampling.problem():
             raise UserError(f"{name}.{problem}")
+        if (most := sampling.max_new_tokens) < 1:
+            raise UserError(f"{name}.max_new_tokens={most}: must be at least 1")
     limits = [
         ("tasks.max_context_tokens", "engine.max_length"),
         ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),
