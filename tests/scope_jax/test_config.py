@@ -19,6 +19,7 @@ from scope_jax.config import (
     StageConfig,
     check_sizes,
 )
+from scope_jax.method.compat import Compat
 from scope_jax.system import settings
 from scope_jax.system.placement import gpus
 from scope_jax.system.settings import leaves
@@ -118,6 +119,14 @@ def test_the_paper_s_rewards_are_a_variant_of_any_configuration(name):
     ]
     described = configs.describe(f"{name}_paper")
     assert "The reward weights" in described and "Hardware:" in described
+
+
+def test_the_released_code_s_behaviour_is_a_variant_of_any_configuration():
+    released = configs.load("tiny_released")
+    changed = settings.differences(configs.load("tiny"), released, ignore=("name",))
+    assert changed == [
+        f"compat.{field.name}: false -> true" for field in dataclasses.fields(Compat)
+    ]
 
 
 def test_an_unknown_variant_is_one_line():
