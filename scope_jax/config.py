@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from models.errors import UserError
+from models.errors import UserError, at_least
 from retrieval.config import RetrievalConfig
 from rl.engine.config import EngineConfig
 from rl.learner.config import UpdateConfig
@@ -50,6 +50,9 @@ class DocumentsConfig:
     """The last so many passages of the corpus are kept for evaluation: never a source
     document. Searches still find them."""
 
+    def __post_init__(self):
+        at_least(1, self, "rows", "max_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
@@ -77,13 +80,18 @@ class TasksConfig:
     high: float = 0.8
     """Highest mean rubric score that is kept (inclusive)."""
     max_per_document: int = 1
-    """Tasks kept per Challenger prompt: the first ones in row order."""
+    """Tasks kept per Challenger prompt: the first ones, in the order of samples."""
     max_turns: int = 10
     """Maximum number of assistant turns in a conversation that writes a task."""
     max_context_tokens: int = 32768
     """Such a conversation ends when another whole turn no longer fits."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the Challenger samples tasks; `max_new_tokens` is per turn."""
+
+    def __post_init__(self):
+        at_least(1, self, "target", "prompts_per_batch", "max_batches", "samples")
+        at_least(1, self, "solver_rollouts", "sub_batch", "max_per_document")
+        at_least(1, self, "max_turns", "max_context_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +122,9 @@ class StageConfig:
     """Shapes and precision of the update."""
 
     def __post_init__(self):
+        at_least(0, self, "steps")
+        at_least(1, self, "prompts_per_step", "group_size", "max_prompt_tokens")
+        at_least(1, self, "max_response_tokens", "max_context_tokens")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
@@ -127,13 +138,16 @@ class CheckpointConfig:
     """When a training stage is saved. Its last step always is saved."""
 
     every: int = 2
-    """Steps between checkpoints; of these, only the newest is kept."""
+    """Steps between checkpoints, of which only the newest is kept; 0 for none."""
     permanent_every: int = 10
-    """Steps between checkpoints that are kept permanently."""
+    """Steps between checkpoints that are kept permanently; 0 for none."""
+
+    def __post_init__(self):
+        at_least(0, self, "every", "permanent_every")
 
     def is_due(self, step: int) -> bool:
         """Whether a step is saved, temporarily or permanently."""
-        return step % self.every == 0 or step % self.permanent_every == 0
+        return any(n and step % n == 0 for n in (self.every, self.permanent_every))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +255,10 @@ class Config:
     compat: Compat = Compat()
     """Switches that turn on the reference's behaviour where ours differs."""
 
+    def __post_init__(self):
+        at_least(0, self, "seed")
+        at_least(1, self, "iterations")
+
 
 def check_sizes(config: Config) -> None:
     """Checks that sampling is supported and that settings fit each other.
@@ -257,8 +275,11 @@ def check_sizes(config: Config) -> None:
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
-        if problem := attrgetter(name)(config).problem():
+        sampling = attrgetter(name)(config)
+        if problem := sampling.problem():
             raise UserError(f"{name}.{problem}")
+        if (most := sampling.max_new_tokens) < 1:
+            raise UserError(f"{name}.max_new_tokens={most}: must be at least 1")
     limits = [
         ("tasks.max_context_tokens", "engine.max_length"),
         ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),

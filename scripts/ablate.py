@@ -18,6 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import check_packages  # noqa: F401
 from ablation import board, collect, runs, study, summaries, swaps
 from ablation.arms import ARMS, chosen

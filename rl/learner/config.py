@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.attention import Backend
-from models.errors import UserError
+from models.errors import UserError, at_least
 from models.remat import Remat
 
 
@@ -43,14 +43,8 @@ class UpdateConfig:
     back for each update."""
 
     def __post_init__(self):
-        for name in ("length", "rows", "capacity", "logit_chunk", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.mini_batch_rows < 0:
-            raise UserError(
-                f"mini_batch_rows={self.mini_batch_rows}: must not be negative; 0 "
-                "makes one update of the whole batch"
-            )
+        at_least(1, self, "length", "rows", "capacity", "logit_chunk", "max_skipped")
+        at_least(0, self, "mini_batch_rows")
         if not self.temperature > 0:
             raise UserError(
                 f"temperature={self.temperature}: must be positive for a policy that "

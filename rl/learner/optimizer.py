@@ -13,7 +13,7 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float
 
-from models.errors import UserError
+from models.errors import UserError, at_least
 from models.forward import Params
 
 
@@ -37,11 +37,10 @@ class OptimizerConfig:
     """Updates over which the learning rate rises linearly to its value."""
 
     def __post_init__(self):
-        if not self.clip_norm > 0:
-            raise UserError(f"clip_norm={self.clip_norm}: must be positive")
-        for name in ("learning_rate", "weight_decay", "warmup_updates"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        for name in ("clip_norm", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)}: must be positive")
+        at_least(0, self, "learning_rate", "weight_decay", "warmup_updates")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from models.errors import UserError
+from models.errors import UserError, at_least
 from retrieval.config import RetrievalConfig
 from rl.engine.config import EngineConfig
 
@@ -53,6 +53,11 @@ class InferenceConfig:
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
             raise UserError(f"port={self.port}: must be between 0 and 65535")
+        at_least(1, self, "max_queue", "search_batch", "concurrency")
+        at_least(0, self, "ready_timeout", "max_restarts")
+        for name in ("request_timeout", "search_timeout"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)}: must be positive")
 
     def judges(self) -> dict[str, str]:
         """Name under which it is served -> folder of each model that judges one job."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from models.errors import at_least
 from rl.records import SamplingParams
 from scope_jax.method import formats
 from scope_jax.method.challenger_output import (
@@ -74,6 +75,10 @@ class ChallengerConfig:
     """How those rollouts are sampled; `max_new_tokens` is per turn."""
     rollout_tokens_tasks: int = 2048
     """Most new tokens per turn of those rollouts in task creation."""
+
+    def __post_init__(self):
+        at_least(1, self, "max_turns", "tool_tokens")
+        at_least(1, self, "rollouts", "rollout_tokens_tasks")
 
 
 def difficulty(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.errors import UserError
+from models.errors import UserError, at_least
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
@@ -33,6 +33,9 @@ class StageTemperatures:
     """Stage 2: difficulty of a task to keep or drop."""
     solver: float = 0.6
     """Stage 3: reward of a Solver, and evaluation."""
+
+    def __post_init__(self):
+        at_least(0, self, "challenger", "tasks", "solver")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class JudgeConfig:
                 f"{len(self.gates)}, so no task could pass: set judge.required_gates "
                 f"to {len(self.gates)} or less"
             )
+        at_least(0, self, "rubric_temperature", "gate_temperature", "required_gates")
+        at_least(1, self, "grade_tokens", "rubric_tokens", "rubric_tokens_tasks")
+        at_least(1, self, "gate_tokens")
 
 
 DEFAULT = JudgeConfig()

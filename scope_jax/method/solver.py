@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.errors import at_least
 from scope_jax.method import formats
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
@@ -32,6 +33,10 @@ class LengthConfig:
     answer, and an answer of more than twice as many has accuracy 0."""
     floor: float = 0.05
     """Share of its accuracy that a long answer keeps."""
+
+    def __post_init__(self):
+        at_least(0, self, "soft")
+        at_least(1, self, "hard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,10 @@ class SolverConfig:
     """Number of search calls from which the search score is 1."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
+
+    def __post_init__(self):
+        at_least(1, self, "max_turns", "search_target")
+        at_least(0, self, "max_searches", "max_searches_eval", "forced_rounds")
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:

@@ -28,7 +28,13 @@ class Transcript(Protocol):
         """Token ids that the next completion continues."""
 
     def add_sampled(self, completion: Completion, message: Message, text: str) -> None:
-        """Append an assistant turn; ``text`` is the part of the sample that is kept."""
+        """Append an assistant turn.
+
+        Args:
+          completion: the sample.
+          message: what a template that writes the turn anew is given.
+          text: the part of the sample that is kept.
+        """
 
     def add_environment(self, messages: Sequence[Message]) -> None:
         """Append user or tool messages and open the next assistant turn."""

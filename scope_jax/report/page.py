@@ -83,9 +83,10 @@ def build(run_dir: Path) -> str:
     config_file = run_dir / "config.json"
     if not config_file.is_file():
         raise UserError(f"{run_dir}: has no config.json: name the folder of a run")
-    config_text = config_file.read_text(encoding="utf-8")
+    config = settings.read_json(config_file)
+    config_text = json.dumps(config, indent=2, ensure_ascii=False)
     records = tracking.read(run_dir)
-    title = f"SCOPE run: {json.loads(config_text).get('name', run_dir.name)}"
+    title = f"SCOPE run: {config.get('name', run_dir.name)}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(records))}</p>"]
     body += _evaluation(run_dir / "eval")
     for stage in tracking.STAGES:

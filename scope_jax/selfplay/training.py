@@ -79,6 +79,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 file = parts.folder.rollouts(iteration, role, step)
                 if hosts.is_leader:
                     write_json_lines(file, (rollout.json() for rollout in shown))
+                # Before the update, which a server that is gone must not throw away.
+                work = parts.serving.run(meter.engine_work())
                 # Advantages: each reward against its group's.
                 datums = with_advantages(rollouts)
                 # Update the policy and load it into the engine.
@@ -88,7 +90,7 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
             metrics |= step_metrics(rollouts) | true
-            metrics |= parts.serving.run(meter.engine_work()) | meter.finish()
+            metrics |= work | meter.finish()
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
             )

@@ -145,7 +145,6 @@ def empty_rollout(seed: Seed) -> Rollout:
         searches=0,
         passages=(),
         turn_log=(),
-        response_tokens=0,
         sampled_tokens=0,
     )
 
