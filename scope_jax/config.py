@@ -52,6 +52,7 @@ class DocumentsConfig:
 
     def __post_init__(self):
         at_least(1, self, "rows", "max_tokens")
+        at_least(0, self, "heldout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +165,7 @@ class AlarmConfig:
     """Steps in a row on which a limit must be passed."""
 
     def __post_init__(self):
-        for name in ("window", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(1, self, "window", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +180,7 @@ class EvaluationConfig:
     to report."""
 
     def __post_init__(self):
-        if self.count < 0:
-            raise UserError(f"count {self.count}: is negative: set it to 0 for none")
+        at_least(0, self, "count")
 
 
 @dataclass(frozen=True, kw_only=True)

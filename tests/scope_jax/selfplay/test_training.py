@@ -180,7 +180,7 @@ def test_a_server_that_is_gone_ends_a_step_before_its_update_not_after(tmp_path)
         hosts=ONE_HOST,
         meter=StepMeter(SimpleNamespace(work=work), serving, ONE_HOST),
         serving=serving,
-        world=SimpleNamespace(config=SimpleNamespace(seed=1)),
+        world=SimpleNamespace(config=SimpleNamespace(seed=1), truth=None),
         tracker=Tracker(tmp_path, TrackingConfig(tensorboard=False)),
         folder=SimpleNamespace(
             record=lambda *_, **__: None,
