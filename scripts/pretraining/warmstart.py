@@ -58,7 +58,8 @@ class WarmstartConfig:
       recite_scale: factor on the drill's weight at each curriculum level.
       verdict_weight: loss weight of a verdict against 1 for any other token.
       value_weight: loss weight of a name that must be copied.
-      relation_weight: loss weight of what a Challenger asks for, which must be a fact.
+      relation_weight: loss weight of what a Challenger asks for, which must be a fact,
+        in the last ``finish_steps``. Before that, it keeps the model from copying well.
     """
 
     steps: int = 2300
@@ -142,13 +143,16 @@ class Batches:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, config: WarmstartConfig):
         self._config = config
-        self._encode = ExampleEncoder(
-            generate(),
-            tokenizer,
-            verdict_weight=config.verdict_weight,
-            value_weight=config.value_weight,
-            relation_weight=config.relation_weight,
-        )
+        self._encoders = [
+            ExampleEncoder(
+                generate(),
+                tokenizer,
+                verdict_weight=config.verdict_weight,
+                value_weight=config.value_weight,
+                relation_weight=relation_weight,
+            )
+            for relation_weight in (1.0, config.relation_weight)
+        ]
 
     def __call__(self, step: int, level: int) -> Batch:
         """The batch of ``step``, its contexts as large as ``level`` has them."""
@@ -164,7 +168,7 @@ class Batches:
 
         def example() -> Example:
             job, _ = chosen[rng.choice(len(chosen), p=probabilities)]
-            return self._encode(script.play(job))
+            return self._encoders[finish](script.play(job))
 
         return pack(example, self._config.batch_tokens // length, length)
 
