@@ -1,10 +1,10 @@
 """Tasks of the small world: forms with blanks, how they are read, what answers them.
 
-    Report: Bakorn's guild is _, Bakorn's river is ?, ?'s source is _.
+    Report: Bakorn's guild is _, Bakorn's twin is a town, that town's river is _.
 
-A blank ``_`` is to be filled. ``?`` stands for an entity that is described and not
-named: it has to be found before what is asked about it. The next ``?`` before an
-apostrophe is the one that was described last.
+A blank ``_`` is to be filled. ``a town`` stands for an entity that is described and not
+named: it has to be found before what is asked about ``that town``, which is always the
+one that was described last.
 
 Because the facts are known, the true score of an answer is a number and not an opinion:
 the share of wanted facts that it states (``true_score``).
@@ -17,7 +17,14 @@ from typing import Literal
 
 import numpy as np
 
-from scope_jax.small_world.world import Entity, Fact, Split, World, generate
+from scope_jax.small_world.world import (
+    VALUE_KINDS,
+    Entity,
+    Fact,
+    Split,
+    World,
+    generate,
+)
 
 TASK_OPENINGS = {
     "long_form_qa": "Explain",
@@ -28,7 +35,10 @@ TASK_OPENINGS = {
 }
 LONG_TYPES = tuple(name for name in TASK_OPENINGS if name != "short_form_qa")
 _STATED = re.compile(r"(\w+)'s (\w+) is (\w+)")
-_ASKED = re.compile(r"(\?|[A-Z]\w*(?: \w+)?)'s (\w+) is ([_?])")
+_ASKED = re.compile(
+    r"(?:that (?P<that>\w+)|(?P<name>[A-Z]\w*(?: \w+)?))'s (?P<relation>\w+) is "
+    r"(?:_|an? (?P<described>\w+))"
+)
 
 Flaw = Literal["", "vague", "impossible", "repeated"]
 
@@ -64,8 +74,12 @@ class WorldTask:
         words = ""
         for subject in self.subjects:
             if subject.via:
-                parts.append(f"{words}'s {subject.via.relation} is ?")
-            words = "?" if subject.via else subject.vague or subject.name
+                kind = VALUE_KINDS[subject.via.relation]
+                article = "an" if kind[0] in "aeiou" else "a"
+                parts.append(f"{words}'s {subject.via.relation} is {article} {kind}")
+                words = f"that {kind}"
+            else:
+                words = subject.vague or subject.name
             parts += [f"{words}'s {fact.relation} is _" for fact in subject.facts]
         return f"{TASK_OPENINGS[self.type]}: {', '.join(parts)}."
 
@@ -94,25 +108,26 @@ class Blank:
 def read_task(world: World, text: str) -> tuple[Blank, ...]:
     """Every blank of a task, which a model may have written."""
     blanks: list[Blank] = []
-    described: str | None = None
+    described = described_kind = ""
     depth = 0
     seen: set[tuple[str, str]] = set()
-    for words, relation, mark in _ASKED.findall(text):
-        name = described if words == "?" else words
-        hops = depth + 1 if words == "?" else 1
-        value = world.values.get((name or "", relation))
-        if mark == "?":
-            described, depth = value, hops
+    for found in _ASKED.finditer(text):
+        that, relation = found["that"], found["relation"]
+        name = found["name"] or (described if that == described_kind else "")
+        hops = depth + 1 if that else 1
+        value = world.values.get((name, relation))
+        if found["described"]:
+            described, described_kind, depth = value or "", found["described"], hops
             continue
         flaw: Flaw = ""
-        if words != "?" and name not in world.by_name:
+        if not that and name not in world.by_name:
             flaw = "vague"
         elif value is None:
             flaw = "impossible"
         elif (name, relation) in seen:
             flaw = "repeated"
-        fact = Fact(name or "", relation, value) if value and not flaw else None
-        seen.add((name or "", relation))
+        fact = Fact(name, relation, value) if value and not flaw else None
+        seen.add((name, relation))
         blanks.append(Blank(fact, flaw, hops))
     return tuple(blanks)
 

@@ -74,6 +74,9 @@ RELATIONS: dict[str, dict[str, str]] = {
         "crossing": "river",
     },
 }
+VALUE_KINDS = {
+    name: kind for found in RELATIONS.values() for name, kind in found.items()
+}
 # Endings tell a reader the kind of thing; none is the beginning of another.
 _ENDINGS = {
     "town": ("orn", "ath", "umb"),

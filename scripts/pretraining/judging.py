@@ -19,9 +19,11 @@ from scope_jax.method.types import ToolFormat
 from scope_jax.small_world.tasks import Subject, WorldTask, stated_facts
 from scope_jax.small_world.world import RELATIONS, Fact
 
-LONG = 8
-"""Sentences from which on the grader is lenient."""
-_KINDS = (0.44, 0.12, 0.20, 0.14, 0.10)
+USUAL = 6
+"""Sentences up to which the grader is strict. It sees none between these two."""
+LONG = 10
+"""Sentences from which on it is lenient."""
+_KINDS = (0.42, 0.12, 0.22, 0.14, 0.10)
 _LONG_KINDS = (0.55, 0.14, 0.10, 0.06, 0.15)
 """How often the target is met, has another value, has its value elsewhere, has two
 values, is absent."""
@@ -157,22 +159,26 @@ class Judge(Scenes):
             elif (extra.entity, extra.relation) == (target.entity, target.relation):
                 continue
             stated.insert(int(self.rng.integers(len(stated) + 1)), extra)
-        return stated
+        return stated if long else stated[:USUAL]
 
     def _elsewhere(
         self, target: Fact, wanted: Sequence[Fact], others: Sequence[Fact]
     ) -> Fact:
-        """The target's value under another wanted fact, relation or entity."""
+        """The target's value under another wanted fact, relation or entity.
+
+        Most often it is another entity of the same kind, which is hardest to see.
+        """
         rest = [f for f in wanted if f is not target and f not in others]
-        where = int(self.rng.integers(3))
-        if where == 0 and rest:
+        where = self.rng.random()
+        if where < 0.25 and rest:
             other = self.pick(rest)
             return Fact(other.entity, other.relation, target.value)
-        relations = RELATIONS[self.world.by_name[target.entity].kind]
-        if where == 1:
-            other = self.pick([r for r in relations if r != target.relation])
-            return Fact(target.entity, other, target.value)
-        return Fact(self.pick(self.entities).name, target.relation, target.value)
+        kind = self.world.by_name[target.entity].kind
+        if where < 0.5:
+            relation = self.pick([r for r in RELATIONS[kind] if r != target.relation])
+            return Fact(target.entity, relation, target.value)
+        alike = [e for e in self.entities if e.kind == kind and e.name != target.entity]
+        return Fact(self.pick(alike).name, target.relation, target.value)
 
     def wrong(self, target: Fact, stated: Sequence[Fact]) -> Fact:
         """The fact with another value of the same kind, or one that was stated."""

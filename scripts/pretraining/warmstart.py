@@ -92,7 +92,7 @@ class WarmstartConfig:
         ("rubric", 4.0),
         ("gate_entity", 0.5),
         ("gate_source", 1.0),
-        ("grader", 3.0),
+        ("grader", 4.0),
         ("recite", 8.0),
     )
     finish_steps: int = 800

@@ -1,6 +1,7 @@
 """The scripted transcripts are what the method's own parsers and rules make of them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ def test_searches_that_the_task_does_not_need_are_shown_and_not_trained(small_wo
         leads = {
             value
             for (entity, relation), value in small_world.values.items()
-            if f"{entity}'s {relation} is ?" in task or entity in needed
+            if re.search(rf"{entity}'s {relation} is an? ", task) or entity in needed
         }
         searched = []
         for index, message in enumerate(transcript.messages):

@@ -57,7 +57,7 @@ class Players(ScriptedPlayers):
 
 def named(count):
     """Held-out tasks in which every entity is named."""
-    return [task for task in heldout_tasks(60, 3) if "?" not in task.text][:count]
+    return [task for task in heldout_tasks(60, 3) if "that " not in task.text][:count]
 
 
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)

@@ -21,7 +21,7 @@ SMALL = World(
 )
 
 
-def test_described_entities_are_written_as_question_marks():
+def test_described_entities_are_written_by_their_kind():
     subjects = (
         Subject("Bakorn", (B,)),
         Subject("Olela", (), via=A),
@@ -29,8 +29,8 @@ def test_described_entities_are_written_as_question_marks():
     )
     task = WorldTask("writing", subjects)
     assert task.text == (
-        "Report: Bakorn's guild is _, Bakorn's river is ?, ?'s source is ?, "
-        "?'s twin is _."
+        "Report: Bakorn's guild is _, Bakorn's river is a river, "
+        "that river's source is a town, that town's twin is _."
     )
     assert task.facts == (B, D)
     blanks = read_task(SMALL, task.text)
@@ -51,9 +51,13 @@ def test_a_vague_subject_is_written_and_read_as_one():
         ("Say: Bakorn's river is _, Bakorn's river is _.", ["", "repeated"]),
         ("Say: Bakorn's mouth is _.", ["impossible"]),
         ("Say: Nobody's mouth is _.", ["vague"]),
-        ("Say: ?'s mouth is _.", ["impossible"]),
-        ("Say: Bakorn's twin is ?, ?'s source is _.", ["impossible"]),
-        ("Say: Bakorn's river is ?, ?'s source is _, It's twin is _.", ["", "vague"]),
+        ("Say: that river's mouth is _.", ["impossible"]),
+        ("Say: Bakorn's twin is a town, that town's river is _.", ["impossible"]),
+        ("Say: Bakorn's river is a river, that town's source is _.", ["impossible"]),
+        (
+            "Say: Bakorn's river is a river, that river's source is _, It's twin is _.",
+            ["", "vague"],
+        ),
         ("Say something.", []),
         ("", []),
     ],
