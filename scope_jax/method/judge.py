@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.errors import at_least
+from models.errors import UserError, at_least
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
@@ -66,9 +66,15 @@ class JudgeConfig:
     gates: tuple[str, ...] = ("entity", "source_relevance")
     """Quality gates a task must pass."""
     required_gates: int = 2
-    """Smallest sum of the gates' scores that passes."""
+    """Smallest sum of the gates' scores that passes; at most their number."""
 
     def __post_init__(self):
+        if self.required_gates > len(self.gates):
+            raise UserError(
+                f"required_gates={self.required_gates}: exceeds the number of gates, "
+                f"{len(self.gates)}, so no task could pass: set judge.required_gates "
+                f"to {len(self.gates)} or less"
+            )
         at_least(0, self, "rubric_temperature", "gate_temperature", "required_gates")
         at_least(1, self, "grade_tokens", "rubric_tokens", "rubric_tokens_tasks")
         at_least(1, self, "gate_tokens")

@@ -64,7 +64,10 @@ def test_switches_may_be_spelled_in_any_usual_way(spelling, expected):
 
 
 def test_tuples_and_optional_values():
-    config, _ = parse("--config tiny --judge.gates entity --model.template None")
+    config, _ = parse(
+        "--config tiny --judge.gates entity --judge.required_gates 1 "
+        "--model.template None"
+    )
     assert config.judge.gates == ("entity",)
     assert config.model.template is None
     config, _ = parse("--config tiny --placement.trainer.memory_fraction 0.5")
@@ -121,6 +124,8 @@ def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
         ("--solver_train.sampling.temperature 0.5", "is not update.temperature 1.0"),
         # the one that was not given is at odds with it
         ("--solver_train.update.temperature 0.5", "sampling.temperature 1.0: is not"),
+        ("--judge.gates entity", "required_gates=2: exceeds the number of gates"),
+        ("--judge.required_gates 3", "exceeds the number of gates, 2, so no task"),
     ],
 )
 def test_what_a_section_refuses_is_said_with_the_option_as_it_was_given(given, why):
