@@ -176,9 +176,7 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
     if turn >= spec.max_turns:  # calls run when the next turn starts, and there is none
         note = "search in the last turn, not run"
         return Move("turns", kept, note, message=message)
-    queries = [
-        formats.query_list(call, coerce=True) or _BAD_ARGUMENTS for call in calls
-    ]
+    queries = [formats.query_list(call, "policy") or _BAD_ARGUMENTS for call in calls]
     return Move("search", kept, "search", calls=tuple(queries), message=message)
 
 
@@ -228,7 +226,7 @@ def _difficulty(spec: ConversationSpec, turn: int, text: str) -> Move:
     tool_format = spec.tool_format
     if tool_format == "search_r1":
         return _policy_search_r1(spec, turn, text)
-    found = formats.searches(text, tool_format, literal=True)
+    found = formats.searches(text, tool_format, "difficulty")
     if not found:
         return Move("end", text, "no search")
     together = tuple(query for queries in found for query in queries)
@@ -239,7 +237,7 @@ def _difficulty(spec: ConversationSpec, turn: int, text: str) -> Move:
 def _task(spec: ConversationSpec, turn: int, text: str) -> Move:
     queries = None
     if turn <= spec.target:
-        queries = next(iter(formats.searches(text, spec.tool_format)), None)
+        queries = next(iter(formats.searches(text, spec.tool_format, "task")), None)
     if queries:
         kept = text
         if spec.tool_format != "tool_call":

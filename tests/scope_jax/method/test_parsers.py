@@ -51,7 +51,7 @@ CALLS = (
     *('<tool_call>{"name": "search", "arguments": {"query_list": ["a"]}}</tool_call>',),
     *('<tool_call>{"name": "search", "arguments": {"query_list": []}}</tool_call>',),
     *("<tool_call>search(query_list=['a', \"b\"])</tool_call>", "\\ud800"),
-    *("<tool_call>search(query_list=[", "])</tool_call>", "null", "1"),
+    *("<tool_call>search(query_list=[", "])</tool_call>", "null", "1", '{"query":'),
 )
 XML = (
     *("<function_calls>", "</function_calls>", "search", "(", "query", "=", ")", "')"),
@@ -182,11 +182,11 @@ def test_searches_are_those_of_the_expressions(tool_format, pieces):
     def check(text):
         found = formats.searches(text, tool_format)
         assert found == oracles.searches(text, tool_format)
-        assert formats.searches(text, tool_format, literal=True) == oracles.searches(
-            text, tool_format, literal=True
-        )
+        for place in ("difficulty", "task"):
+            expected = oracles.searches(text, tool_format, place)
+            assert formats.searches(text, tool_format, place) == expected
         first = formats.first_search(text, tool_format)
-        assert (search_error(text, tool_format) is None) == bool(first)
+        assert (search_error(text, tool_format) is None) == (first is not None)
         return found
 
     whole = ("<function_calls>search(query='a')",) * 2
@@ -357,7 +357,7 @@ PARSERS = {
     "gate, released": lambda text: judge.parse_gate(text, compat=RELEASED),
     **{
         f"searches, {name}": lambda text, name=name: formats.searches(
-            text, name, literal=True
+            text, name, "difficulty"
         )
         for name in TOOL_FORMATS
     },

@@ -1,0 +1,82 @@
+"""The reference's branches (spec 3.9), in every format and kind of conversation."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import configs
+from models.chat import ChatRenderer
+from rl.records import Completion, SamplingParams
+from scope_jax.method import conversation as c
+from scope_jax.method import prompts
+from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.types import TOOL_FORMATS
+from scope_jax.selfplay import trainer
+from scope_jax.selfplay.rollouts import Limits, converse
+from tests.scope_jax.inference.inference_world import byte_tokenizer
+from tests.scope_jax.method.rewarded import call, challenger_reward, solver_reward
+from tests.scope_jax.method.test_conversation import after_prompt, guidance, play
+
+RELEASED = Compat.released()
+TASK, ANSWER = "<task>T</task>", "<answer>A</answer>"
+INVALID = "<function_calls>search(</function_calls>"
+formats = pytest.mark.parametrize("tool_format", TOOL_FORMATS)
+compats = pytest.mark.parametrize("compat", [OFF, RELEASED], ids=["ours", "released"])
+
+
+def cut(kind, tool_format, *texts, **settings):
+    """The state and action after turns that all ended by length."""
+    loaded = prompts.load("default", tool_format)
+    n = 2 if kind in ("challenger", "task") else None
+    spec = c.ConversationSpec(
+        kind=kind, tool_format=tool_format, prompts=loaded, num_searches=n, **settings
+    )
+    state, action = c.start(spec, [{"role": "user", "content": "prompt"}])
+    for text in texts:
+        state, action = c.step(state, text, "length")
+        while isinstance(action, c.Search):
+            state, action = c.observe(state, ["passage"] * len(action.queries))
+    return state, action
+
+
+# 3.9.4 --------------------------------------------------------------------------------
+
+QUERIES = (
+    ([1], None, None, None),
+    ([{"query": "x"}], ("x",), ("x",), None),
+    (["q", 1], ("q",), ("q",), None),
+    ("q", None, ("q",), None),
+)
+
+
+@pytest.mark.parametrize(("items", "policy", "task", "difficulty"), QUERIES)
+def test_which_queries_of_a_malformed_list_run(items, policy, task, difficulty):
+    value = {"name": "search", "arguments": {"query_list": items}}
+    text = f"<tool_call>\n{json.dumps(value)}\n</tool_call>"
+    for kind, expected in (
+        ("challenger", policy),
+        ("solver", policy),
+        ("solver_eval", policy),
+        ("task", task),
+        ("difficulty", difficulty),
+    ):
+        n = 2 if kind in ("challenger", "task") else None
+        state, _, run = play(kind, "tool_call", [text], n)
+        assert run == ([expected] if expected else []), kind
+        if kind in ("challenger", "solver", "solver_eval") and not expected:
+            [result] = [m for m in state.messages if m["role"] == "tool"]
+            assert "bad arguments" in result["content"]
+
+
+@pytest.mark.parametrize("items", [queries[0] for queries in QUERIES])
+def test_any_list_that_is_not_empty_counts_for_the_scores(items):
+    value = {"name": "search", "arguments": {"query_list": items}}
+    text = f"<think>t</think>\n<tool_call>\n{json.dumps(value)}\n</tool_call>"
+    counts = float(isinstance(items, list))
+    reward, _ = challenger_reward("tool_call", [text, f"<think>t</think>{TASK}"])
+    assert reward.parts["tool"] == counts
+    reward, _ = solver_reward("tool_call", [text, f"<think>t</think>{ANSWER}"])
+    assert (reward.parts["tool"], reward.parts["searches"]) == (counts, counts)
+    assert ("query_list is no list" in reward.errors) == (not counts)
