@@ -120,7 +120,7 @@ def _policy_search_r1(spec: ConversationSpec, turn: int, text: str) -> Move:
         queries = (search.content.strip(),)
         return _policy_search(spec, turn, text[: search.end], queries)
     end = max(text.rfind("</task>"), text.rfind("</answer>"))
-    if end >= 0:
+    if end >= 0 and spec.kind != "difficulty":  # kept whole there (spec 3.9.7)
         text = text[: text.index(">", end) + 1]
     if "<task>" in text:
         return Move("end", text, "task")
@@ -134,17 +134,21 @@ def _policy_search_r1(spec: ConversationSpec, turn: int, text: str) -> Move:
 
 
 def _policy_xml(spec: ConversationSpec, turn: int, text: str) -> Move:
+    spoken = formats.strip_thinking(text)
     if "<function_calls>" in text:
         queries = formats.first_search(text, "function_calls_xml")
         if queries:
             return _policy_search(spec, turn, text, queries)
-        if _FINAL_CALL.search(text) or _closed(text):
+        if _FINAL_CALL.search(text) or _closed(spoken):
             return Move("end", text, "task or answer")
         if spec.guided:
             return _guide(spec, turn, text)
         return _invalid(spec, turn, text)
-    if _closed(formats.strip_thinking(text)):
+    if _closed(spoken):
         return Move("end", text, "task or answer")
+    last = spec.kind == "solver_eval" and turn >= spec.max_turns
+    if last and ("<answer>" in spoken or "<task>" in spoken):  # spec 3.9.6
+        return Move("end", text, "open task or answer")
     return _no_action(spec, turn, text, text)
 
 

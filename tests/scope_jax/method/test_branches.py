@@ -80,3 +80,64 @@ def test_any_list_that_is_not_empty_counts_for_the_scores(items):
     reward, _ = solver_reward("tool_call", [text, f"<think>t</think>{ANSWER}"])
     assert (reward.parts["tool"], reward.parts["searches"]) == (counts, counts)
     assert ("query_list is no list" in reward.errors) == (not counts)
+
+
+# 3.9.5 --------------------------------------------------------------------------------
+
+
+@compats
+@pytest.mark.parametrize("inside", [TASK, ANSWER])
+def test_a_closed_tag_in_thinking_does_not_end_an_invalid_call(compat, inside):
+    text = f"<think>{inside}</think>{INVALID}"
+    for kind in ("challenger", "solver", "solver_eval"):
+        state, action = cut(kind, "function_calls_xml", text, compat=compat)
+        assert isinstance(action, c.Generate), kind
+        reply = state.spec.prompts.invalid_action()
+        if kind == "challenger":
+            reply = guidance(state, "no_result", 1)
+        assert after_prompt(state) == [("assistant", text), ("user", reply)]
+        outside = f"<think>so</think>{inside}{INVALID}"
+        _, action = cut(kind, "function_calls_xml", outside, compat=compat)
+        assert action == c.Finish("done")
+
+
+# 3.9.6 --------------------------------------------------------------------------------
+
+
+@compats
+@pytest.mark.parametrize("last", ["<answer>half", "<think>so</think><task>half"])
+def test_an_open_tag_in_the_last_turn_ends_evaluation(compat, last):
+    said = [call("function_calls_xml")] * 4 + [last]
+    state, action = cut("solver_eval", "function_calls_xml", *said, compat=compat)
+    assert action == c.Finish("done") and state.turns == 5
+    assert state.messages[-1]["role"] == "assistant"
+    # not before the last turn, not in thinking, and not in the other formats
+    if compat == OFF:
+        state, action = cut("solver_eval", "function_calls_xml", last)
+        assert after_prompt(state)[-1] == ("user", state.spec.prompts.invalid_action())
+        said[-1] = "<think>soon <answer> </think> words"
+        state, _ = cut("solver_eval", "function_calls_xml", *said)
+        assert after_prompt(state)[-1] == ("user", state.spec.prompts.forced_answer())
+        said = [call("search_r1")] * 4 + ["<answer>half"]
+        state, _ = cut("solver_eval", "search_r1", *said)
+        assert after_prompt(state)[-1] == ("user", state.spec.prompts.forced_answer())
+
+
+# 3.9.7 --------------------------------------------------------------------------------
+
+
+@compats
+@pytest.mark.parametrize(
+    "text", ["a </task> b", "a <task>x</task> b", "</task> <task>"]
+)
+def test_a_difficulty_turn_with_a_task_is_kept_whole(compat, text):
+    state, _ = cut("difficulty", "search_r1", text, compat=compat)
+    nudge = ("user", state.spec.prompts.forced_answer())
+    assert after_prompt(state) == [("assistant", text), nudge]
+    state, _ = cut("solver", "search_r1", "a </task> b", compat=compat)
+    assert after_prompt(state)[0][1] == "a </task>"
+
+
+def test_a_malformed_search_behind_a_task_is_still_one():
+    state, _ = cut("difficulty", "search_r1", "a </task> <search>q")
+    assert after_prompt(state)[-1] == ("user", state.spec.prompts.invalid_action())
