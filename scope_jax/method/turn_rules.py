@@ -156,8 +156,9 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
     spoken = formats.strip_thinking(text)
     block = formats.first_pair(spoken, "tool_call")
     if not block and "<tool_call>" not in spoken:
-        if spec.guided or not ("<answer>" in spoken or "<task>" in spoken):
-            return _no_action(spec, turn, text, spoken)
+        read = text if spec.compat.ends_in_thinking else spoken
+        if spec.guided or not ("<answer>" in read or "<task>" in read):
+            return _no_action(spec, turn, text, read)
         return Move("end", text, "task or answer")
     calls = [
         call
@@ -201,10 +202,13 @@ def _policy_search(
     return Move("search", kept, "search", calls=(queries,))
 
 
-def _no_action(spec: ConversationSpec, turn: int, text: str, spoken: str) -> Move:
-    """A turn without a call or a proper end, in the two call formats."""
+def _no_action(spec: ConversationSpec, turn: int, text: str, read: str) -> Move:
+    """A turn without a call or a proper end, in the two call formats.
+
+    ``read`` is the part of ``text`` in which a task is looked for.
+    """
     if spec.guided:
-        if "<task>" in spoken:
+        if "<task>" in read:
             return Move("end", text, "task")
         return _guide(spec, turn, text)
     if spec.kind == "solver_eval" and turn >= spec.max_turns:

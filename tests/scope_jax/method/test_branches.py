@@ -41,6 +41,44 @@ def cut(kind, tool_format, *texts, **settings):
     return state, action
 
 
+# 3.9.2 --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag"),
+    [("challenger", "task"), ("solver", "answer"), ("solver_eval", "task")],
+)
+@pytest.mark.quirk(52)
+def test_a_tag_named_in_thinking_ends_a_json_turn_only_in_the_reference(kind, tag):
+    text = f"<think>then I write <{tag}> ..</think> words"
+    state, action = cut(kind, "tool_call", text)
+    assert isinstance(action, c.Generate)
+    reply = state.spec.prompts.invalid_action()
+    if kind == "challenger":
+        reply = guidance(state, "no_result", 1)
+    assert after_prompt(state)[-1] == ("user", reply)
+    for make in (Compat.released, lambda: Compat(ends_in_thinking=True)):
+        state, action = cut(kind, "tool_call", text, compat=make())
+        assert action == c.Finish("done") and len(state.messages) == 2
+
+
+@compats
+@pytest.mark.quirk(52)
+def test_what_other_turns_read_of_thinking_has_no_switch(compat):
+    """Task creation and function-call text read it in either case, answers don't."""
+    text = "<think>then I write <task> ..</think> words"
+    for tool_format in TOOL_FORMATS:
+        _, action = cut("task", tool_format, text, compat=compat)
+        assert action == c.Finish("done")
+    for tool_format in ("search_r1", "function_calls_xml"):
+        _, action = cut("challenger", tool_format, text, compat=compat)
+        assert action == c.Finish("done")
+    text = text.replace("task", "answer")
+    only = Compat(ends_in_thinking=compat.ends_in_thinking)
+    _, action = cut("solver", "function_calls_xml", text, compat=only)
+    assert isinstance(action, c.Generate)
+
+
 # 3.9.4 --------------------------------------------------------------------------------
 
 QUERIES = (
