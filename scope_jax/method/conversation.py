@@ -33,6 +33,7 @@ from rl.records import Completion
 from scope_jax.method import formats, turn_rules
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts.templates import neutralise
+from scope_jax.method.stop_tags import close_tags, stop_strings
 from scope_jax.method.turn_rules import ConversationSpec
 
 
@@ -111,7 +112,7 @@ def step(
       state: the conversation.
       completion: the turn, its stop string kept; or just its text.
       finish_reason: of the turn, if ``completion`` is a text. A turn that ended by
-        length is read like any other.
+        length is read like any other (spec 3.7).
     """
     if not isinstance(completion, str):
         text, finish_reason = completion.text, completion.finish_reason
@@ -120,18 +121,18 @@ def step(
     if finish_reason in ("cancelled", "error"):
         return state, Finish("error")
     state = replace(state, turns=state.turns + 1)
-    if state.spec.kind == "difficulty" and finish_reason == "stop":
-        text = formats.close_answer(text)
+    spec = state.spec
+    text = close_tags(text, spec.kind, spec.tool_format, compat=spec.compat)
     if state.forced:
         return _after_forced(state, text, finish_reason)
-    move = turn_rules.decide(state.spec, state.turns, text)
+    move = turn_rules.decide(spec, state.turns, text)
     state = _speak(state, move.kept, move.note, move.message, calls=move.calls)
     if move.event == "search":
         queries = tuple(q for c in move.calls if not isinstance(c, str) for q in c)
         state = replace(state, pending=move.calls)
         if not queries:
             return observe(state, ())
-        return state, _search(state.spec, queries)
+        return state, _search(spec, queries)
     if move.event == "reply":
         return _next(_add(state, _user(move.reply)))
     if move.event == "forced":
@@ -229,9 +230,7 @@ def _end(state: State, reason: Literal["done", "turns"]) -> tuple[State, Action]
 
 
 def _generate(spec: ConversationSpec, *, forced: bool = False) -> Generate:
-    stop = formats.stop_strings(
-        spec.kind, spec.tool_format, forced=forced, compat=spec.compat
-    )
+    stop = stop_strings(spec.kind, spec.tool_format, forced=forced, compat=spec.compat)
     return Generate(stop)
 
 

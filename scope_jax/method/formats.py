@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.types import ToolFormat
 
 Message = dict[str, Any]
@@ -305,47 +304,6 @@ def cut_after_call(text: str, tool_format: ToolFormat) -> str:
     closing = f"</{SEARCH_TAG[tool_format]}>"
     end = text.rfind(closing)
     return text if end < 0 else text[: end + len(closing)]
-
-
-def close_answer(text: str) -> str:
-    """``text`` with an ``</answer>`` that a server's stop string swallowed put back."""
-    spoken = strip_thinking(text)
-    if "<answer>" in spoken and "</answer>" not in spoken:
-        return text + "</answer>"
-    return text
-
-
-def stop_strings(
-    kind: str,
-    tool_format: ToolFormat,
-    *,
-    forced: bool = False,
-    compat: Compat = OFF,
-) -> tuple[str, ...]:
-    """Strings that end the generation of a turn and stay in its text (spec 3.1).
-
-    They are where the rules cut a turn (spec 3.7), so that nothing is sampled only to
-    be dropped, with two exceptions: a Solver's turn in ``tool_call`` may hold several
-    calls, so the first does not end it, and a stray ``</task>`` in a Solver's turn may
-    still be followed by an answer.
-
-    Args:
-      kind: of the conversation, see ``scope_jax.method.conversation``.
-      tool_format: how searches are written.
-      forced: it is a forced answer: no search is run, so a call does not end the turn.
-      compat: ``unguided_tool_calls`` leaves its conversations without stop strings.
-    """
-    call = f"</{SEARCH_TAG[tool_format]}>"
-    if kind in ("challenger", "task"):
-        unguided = kind == "task" and tool_format == "tool_call"
-        if unguided and compat.unguided_tool_calls:
-            return ()
-        if kind == "challenger" and tool_format == "search_r1":
-            return (call, "</task>", "</answer>")
-        return (call, "</task>")
-    if tool_format == "tool_call" or (forced and tool_format == "search_r1"):
-        return ("</answer>",)
-    return (call, "</answer>")
 
 
 def message_text(message: Message) -> str:

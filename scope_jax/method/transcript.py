@@ -65,17 +65,24 @@ def _kept_ids(renderer: ChatRenderer, completion: Completion, text: str) -> int:
 def _closed(
     renderer: ChatRenderer, completion: Completion, text: str
 ) -> tuple[list[int], list[float], list[int]]:
-    """Sampled ids, their log-probabilities, and the ids that close the turn."""
-    count = _kept_ids(renderer, completion, text)
+    """Sampled ids, their log-probabilities, and the ids that close the turn.
+
+    Stop tags that were put back (spec 3.9.1, 3.9.3) are among the closing ids: they are
+    trained on, but nobody sampled them.
+    """
+    added = ""
+    if text.startswith(completion.text):
+        added = text[len(completion.text) :]
+    count = _kept_ids(renderer, completion, text.removesuffix(added))
     ids = list(completion.ids[:count])
     logprobs = list(completion.logprobs[:count])
     closing = renderer.turn_end_ids()
     if ids and ids[-1] in renderer.stop_ids:
-        if closing and closing[0] == ids[-1]:
+        if not added and closing and closing[0] == ids[-1]:
             closing = closing[1:]
         else:  # not the template's end token, which takes its place
             ids, logprobs = ids[:-1], logprobs[:-1]
-    return ids, logprobs, closing
+    return ids, logprobs, [*renderer.encode_text(added), *closing]
 
 
 class RunningTranscript:

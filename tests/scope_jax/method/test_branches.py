@@ -41,6 +41,146 @@ def cut(kind, tool_format, *texts, **settings):
     return state, action
 
 
+# 3.9.1 --------------------------------------------------------------------------------
+
+
+@formats
+@pytest.mark.parametrize("kind", ["solver", "solver_eval"])
+@pytest.mark.quirk(51)
+def test_an_answer_named_in_thinking_ends_a_solver_in_the_reference(kind, tool_format):
+    """The row's own input; JSON calls remove thinking before they look for a call."""
+    search = call(tool_format)
+    text = f"<think>I will use <answer> later</think>{search}"
+    state, action = cut(kind, tool_format, text)
+    assert state.searches == 1 and isinstance(action, c.Generate)
+    state, action = cut(kind, tool_format, text, compat=RELEASED)
+    if tool_format == "search_r1":
+        assert (state.searches, action) == (0, c.Finish("done"))
+        assert state.last_text == text + "</answer>"
+    else:  # a search wins over an answer (Q34); its text ends with the tag, or the call
+        assert state.searches == 1
+
+
+@formats
+@pytest.mark.parametrize("kind", ["solver", "solver_eval"])
+@pytest.mark.quirk(51)
+def test_an_answer_cut_by_length_counts_only_in_the_reference(kind, tool_format):
+    text = "<answer>half an ans"
+    state, _ = cut(kind, tool_format, text)
+    assert state.last_text == text
+    for make in (Compat.released, lambda: Compat(close_opened_tags=True)):
+        state, action = cut(kind, tool_format, text, compat=make())
+        assert action == c.Finish("done")
+        assert after_prompt(state) == [("assistant", text + "</answer>")]
+
+
+@formats
+@pytest.mark.quirk(51)
+def test_a_task_cut_by_length_counts_only_in_the_reference(tool_format):
+    text = "<task>half a ta"
+    assert cut("challenger", tool_format, text)[0].last_text == text
+    state, action = cut("challenger", tool_format, text, compat=RELEASED)
+    assert action == c.Finish("done")
+    assert state.last_text == text + "</task>"
+
+
+@formats
+@pytest.mark.quirk(51)
+def test_a_call_cut_by_length_runs_only_in_the_reference(tool_format):
+    """Of function-call text the closing tag is not needed (spec 3.1)."""
+    whole = call(tool_format)
+    text = whole[: whole.rindex("</")]
+    state, _ = cut("challenger", tool_format, text)
+    assert state.searches == (tool_format == "function_calls_xml")
+    state, _ = cut("challenger", tool_format, text, compat=RELEASED)
+    assert state.searches == 1
+    assert state.last_text == whole
+    # only the tags of the reference's stop strings: a Solver's search is not closed
+    state, _ = cut("solver", tool_format, text, compat=RELEASED)
+    assert state.searches == (tool_format == "function_calls_xml")
+
+
+@formats
+@pytest.mark.parametrize("compat", [OFF, RELEASED])
+def test_neither_kind_of_the_rewards_is_switched(compat, tool_format):
+    """Difficulty reads outside thinking, task creation puts no tag back (Q15)."""
+    state, action = cut("task", tool_format, "<task>half", compat=compat)
+    assert (state.last_text, action) == ("<task>half", c.Finish("done"))
+    text = "<think>an <answer> soon</think> words"
+    state, _ = cut("difficulty", tool_format, text, compat=compat)
+    assert state.last_text == text
+
+
+@formats
+@pytest.mark.quirk(51)
+def test_a_forced_answer_of_evaluation_is_closed_only_in_the_reference(tool_format):
+    last = "<think>so</think>"
+    said = [call(tool_format)] * 4 + [last, "<answer>half"]
+    _, action = cut("solver_eval", tool_format, *said)
+    assert action == c.Finish("length")
+    state, action = cut("solver_eval", tool_format, *said, compat=RELEASED)
+    assert action == c.Finish("done")
+    assert state.last_text == "<answer>half</answer>"
+
+
+def rows(tool_format, texts, *, kind="solver", stop_id=False, compat=RELEASED):
+    """The rollout of a policy that says ``texts``, a byte a token, and its renderer."""
+    template = "qwen3_strip_thinking" if tool_format == "tool_call" else None
+    renderer = ChatRenderer.from_tokenizer(byte_tokenizer(), template=template)
+    said = iter(texts)
+
+    async def complete(request):
+        text = next(said)
+        ids = [*renderer.encode_text(text), *renderer.stop_ids[:stop_id]]
+        return Completion(
+            ids=tuple(ids),
+            logprobs=(-1.0,) * len(ids),
+            text=text,
+            finish_reason="stop" if stop_id else "length",
+        )
+
+    async def search(queries):
+        return [f"passage {query}" for query in queries]
+
+    work = converse(
+        SimpleNamespace(search=search, renderer=renderer),
+        c.ConversationSpec(
+            kind=kind,
+            tool_format=tool_format,
+            prompts=prompts.load("default", tool_format),
+            compat=compat,
+        ),
+        [{"role": "user", "content": "prompt"}],
+        complete=complete,
+        sampling=SamplingParams(max_new_tokens=500),
+        limits=Limits(context=10_000, response=10_000),
+        seed=("a",),
+    )
+    return asyncio.run(work), renderer
+
+
+@formats
+@pytest.mark.parametrize("stop_id", [False, True])
+@pytest.mark.quirk(51)
+def test_a_tag_that_was_put_back_is_trained_on_and_not_sampled(tool_format, stop_id):
+    """Every message is rendered, tokenized and in the loss as it is (spec 3.7)."""
+    text = "<think>\nso\n</think>\n\n<answer>half"
+    rollout, renderer = rows(tool_format, [text], stop_id=stop_id)
+    [row] = rollout.datums
+    trained = [i for i, loss in zip(row.ids, row.loss_mask, strict=True) if loss]
+    assert renderer.decode(trained) == text + "</answer><|im_end|>\n"
+    assert sum(row.sampled_mask) == len(text)
+    whole, _ = rows(tool_format, [text + "</answer>"], stop_id=stop_id)
+    assert whole.datums[0].ids == row.ids
+
+
+def test_a_tag_that_was_put_back_is_in_the_next_prompt():
+    text = '<function_calls>search(query="q") <answer>half'
+    rollout, renderer = rows("function_calls_xml", [text, ANSWER], kind="difficulty")
+    [row] = rollout.datums
+    assert f"{text}</function_calls><|im_end|>" in renderer.decode(row.ids)
+
+
 # 3.9.2 --------------------------------------------------------------------------------
 
 
@@ -77,6 +217,37 @@ def test_what_other_turns_read_of_thinking_has_no_switch(compat):
     only = Compat(ends_in_thinking=compat.ends_in_thinking)
     _, action = cut("solver", "function_calls_xml", text, compat=only)
     assert isinstance(action, c.Generate)
+
+
+# 3.9.3 --------------------------------------------------------------------------------
+
+
+@formats
+@compats
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_difficulty_answer_cut_by_length_is_graded_as_it_is(
+    compat, tool_format, reason
+):
+    loaded = prompts.load("default", tool_format)
+    spec = c.ConversationSpec(
+        kind="difficulty", tool_format=tool_format, prompts=loaded, compat=compat
+    )
+    state, _ = c.start(spec, [{"role": "user", "content": "prompt"}])
+    text = "<think>so</think><answer>half an ans"
+    state, action = c.step(state, text, reason)
+    assert action == c.Finish("done")
+    assert state.last_text == text + "</answer>"
+
+
+def test_a_difficulty_call_as_text_is_closed_as_well():
+    open_call = '<function_calls>search(query="q")'
+    state, _ = cut("difficulty", "function_calls_xml", f"{open_call} <answer>x")
+    said = after_prompt(state)[0][1]
+    assert said == f"{open_call} <answer>x</function_calls>"  # cut behind the call
+    state, _ = cut("difficulty", "function_calls_xml", f"<think>{open_call}")
+    assert after_prompt(state)[0][1] == f"<think>{open_call}"
+    state, _ = cut("difficulty", "search_r1", "<search>q")
+    assert after_prompt(state)[0][1] == "<search>q"  # not among its stop strings
 
 
 # 3.9.4 --------------------------------------------------------------------------------

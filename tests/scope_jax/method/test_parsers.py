@@ -14,6 +14,7 @@ from scope_jax.method import (
     formats,
     judge,
     solver_output,
+    stop_tags,
 )
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.prompts import templates
@@ -222,7 +223,8 @@ def test_thinking_is_that_of_the_expressions():
         assert formats.after_thinking(text) == oracles.verdict(text)
         spoken = oracles.without_thinking(text)
         swallowed = "<answer>" in spoken and "</answer>" not in spoken
-        assert formats.close_answer(text) == text + "</answer>" * swallowed
+        closed = stop_tags.close_tags(text, "difficulty", "search_r1")
+        assert closed == text + "</answer>" * swallowed
         return opens
 
     holds(texts(THINK * 3, TASK), check, least=0.05)
@@ -367,7 +369,9 @@ PARSERS = {
     },
     "thinking stripped": formats.strip_thinking,
     "thinking first": formats.opens_with_thinking,
-    "swallowed tag": formats.close_answer,
+    "swallowed tag": lambda text: stop_tags.close_tags(
+        text, "difficulty", "function_calls_xml"
+    ),
     "escaping": lambda text: templates.neutralise(text, ("score", "response")),
 }
 
