@@ -153,23 +153,27 @@ def observe(
         and spec.kind not in ("difficulty", "task")
     )
     position, shown, messages = 0, [], []
+
+    def joined(texts: Sequence[str]) -> str:
+        text = "\n---\n".join(texts)
+        text = neutralise(text, (formats.RESULT_TAG[spec.tool_format],))
+        return text if cut_json else cut(text)
+
     for call in state.pending:
-        if isinstance(call, str):
-            text = call
-        else:
+        texts: Sequence[str] = [call] if isinstance(call, str) else ()
+        if not texts:
             texts = results[position : position + len(call)]
             position += len(call)
-            text = "\n---\n".join(texts)
-        text = neutralise(text, (formats.RESULT_TAG[spec.tool_format],))
-        text = text if cut_json else cut(text)
+        text = joined(texts)
         if spec.tool_format == "tool_call":
             content = json.dumps({"result": text})
             content = cut(content) if cut_json else content
             messages.append({"role": "tool", "content": content})
         else:
             messages.append(_user(f"<information>{text}</information>"))
-        if not text.startswith("Search error"):
-            shown.append(text)
+        found = [text for text in texts if not text.startswith("Search error")]
+        if found:
+            shown.append(text if len(found) == len(texts) else joined(found))
     if spec.guided_after_search:
         guidance = turn_rules.guidance(spec, state.turns, "after_search")
         if spec.tool_format == "tool_call":
