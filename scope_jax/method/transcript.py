@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from models.chat import ChatRenderer
 from rl.records import Completion, Datum
-from scope_jax.method.formats import Message
+from scope_jax.method.formats import Message, opens_with_thinking
 
 
 class Transcript(Protocol):
@@ -43,6 +43,16 @@ def start(
     """An empty transcript of the kind that ``renderer``'s template needs."""
     kind = RunningTranscript if renderer.append_only else RerenderedTranscript
     return kind(renderer, messages, tools)
+
+
+def writes_thinking(renderer: ChatRenderer) -> bool:
+    """Whether the template gives a turn without thinking an empty block (spec Q31)."""
+    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    prompt = renderer.render(turn[:1], add_generation_prompt=True)
+    written = renderer.render(turn)
+    return written.startswith(prompt) and opens_with_thinking(
+        written.removeprefix(prompt)
+    )
 
 
 def _kept_ids(renderer: ChatRenderer, completion: Completion, text: str) -> int:

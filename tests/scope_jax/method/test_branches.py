@@ -12,6 +12,7 @@ from rl.records import Completion, SamplingParams
 from scope_jax.method import conversation as c
 from scope_jax.method import prompts
 from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.transcript import writes_thinking
 from scope_jax.method.types import TOOL_FORMATS
 from scope_jax.selfplay import trainer
 from scope_jax.selfplay.rollouts import Limits, converse
@@ -350,3 +351,30 @@ def test_a_difficulty_turn_with_a_task_is_kept_whole(compat, text):
 def test_a_malformed_search_behind_a_task_is_still_one():
     state, _ = cut("difficulty", "search_r1", "a </task> <search>q")
     assert after_prompt(state)[-1] == ("user", state.spec.prompts.invalid_action())
+
+
+# 3.9.8 --------------------------------------------------------------------------------
+
+
+@formats
+@pytest.mark.quirk(31)
+def test_an_empty_block_of_the_template_scores_as_a_solver_s_thinking(tool_format):
+    """Two turns without thinking, a right search and answer: F = 1 for qwen3."""
+    said = [call(tool_format), ANSWER]
+    reward, _ = solver_reward(tool_format, said)
+    qwen3 = tool_format == "tool_call"  # the scripted world's template for it
+    assert reward.parts["think"] == qwen3
+    assert reward.parts["format"] == pytest.approx(1 if qwen3 else 2 / 3)
+    # a Challenger's thinking is looked for in what it wrote
+    reward, _ = challenger_reward(tool_format, [call(tool_format), TASK])
+    assert reward.parts["think"] == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "writes"),
+    [(None, False), ("olmo3_consistent_eos", False), ("qwen3_strip_thinking", True)],
+)
+@pytest.mark.quirk(31)
+def test_which_templates_write_thinking(template, writes):
+    renderer = ChatRenderer.from_tokenizer(byte_tokenizer(), template=template)
+    assert writes_thinking(renderer) is writes
