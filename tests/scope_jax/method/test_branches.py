@@ -378,3 +378,16 @@ def test_an_empty_block_of_the_template_scores_as_a_solver_s_thinking(tool_forma
 def test_which_templates_write_thinking(template, writes):
     renderer = ChatRenderer.from_tokenizer(byte_tokenizer(), template=template)
     assert writes_thinking(renderer) is writes
+
+
+# 3.9.9 --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("qwen25_7b", 2), ("qwen3_8b", 1), ("olmo3_7b", 2)]
+)
+@pytest.mark.quirk(20)
+def test_the_rows_of_a_micro_batch_follow_the_family(name, count):
+    config = configs.load(name)
+    for stage in (config.challenger_train, config.solver_train):
+        assert trainer.loss_of(config, stage).group_rows == count
