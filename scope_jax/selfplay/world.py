@@ -42,6 +42,7 @@ class World:
       solver: the previous Solver, on the inference process.
       judge: the frozen judge, on the inference process.
       search: the retriever, on the inference process.
+      solver_context: most tokens of a difficulty rollout, prompt included.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class World:
     solver: Complete
     judge: AskJudge
     search: SearchText
+    solver_context: int
 
     @cached_property
     def writes_thinking(self) -> bool:
