@@ -73,6 +73,8 @@ class ChallengerConfig:
         temperature=0.7, top_p=0.9, max_new_tokens=8192
     )
     """How those rollouts are sampled; `max_new_tokens` is per turn."""
+    rollout_context_tokens: int = 32768
+    """Limit on prompt and response of those rollouts; a model's own holds as well."""
     rollout_tokens_tasks: int = 2048
     """Most new tokens per turn of those rollouts in task creation."""
 

@@ -84,6 +84,7 @@ class ScriptedPlayers:
             solver=self.previous_solver,
             judge=self.ask_judge,
             search=self.search,
+            solver_context=self.config.challenger.rollout_context_tokens,
         )
 
     async def policy(self, request) -> Completion:
