@@ -142,6 +142,23 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlarmConfig:
+    """When a run warns that the policy may be exploiting the judge."""
+
+    threshold: float = 0.1
+    """How much further than the truth the judge's score may rise."""
+    min_correlation: float = 0.3
+    """Smallest correlation of reward and truth within groups, where it is known."""
+    window: int = 3
+    """Steps whose mean is taken: the first ones are the start, the last ones now."""
+    patience: int = 2
+    """Steps in a row on which a limit must be passed."""
+
+    def __post_init__(self):
+        at_least(1, self, "window", "patience")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """What is written and shown during a run; never changes what is computed."""
 
@@ -150,6 +167,8 @@ class TrackingConfig:
     progress: bool = True
     """Show progress bars on a terminal. Without them, and where the output is not a
     terminal, one line per step is logged."""
+    alarm: AlarmConfig = AlarmConfig()
+    """When a run warns that the policy may be exploiting the judge."""
 
 
 def solver_stage() -> StageConfig:

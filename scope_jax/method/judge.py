@@ -15,6 +15,7 @@ from models.errors import UserError, at_least
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
+from scope_jax.method.judge_bias import JudgeBias
 from scope_jax.method.prompts import PromptSet
 from scope_jax.method.types import Rubric
 
@@ -67,6 +68,8 @@ class JudgeConfig:
     """Quality gates a task must pass."""
     required_gates: int = 2
     """Smallest sum of the gates' scores that passes; at most their number."""
+    bias: JudgeBias = JudgeBias()
+    """What makes it count rubrics as met that are not, to study reward hacking."""
 
     def __post_init__(self):
         if self.required_gates > len(self.gates):

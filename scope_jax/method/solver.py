@@ -172,6 +172,7 @@ def reward(
     *,
     judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
+    unbiased: Sequence[float | None] | None = None,
 ) -> Reward:
     """The Solver's reward (spec 10).
 
@@ -182,6 +183,8 @@ def reward(
       n_rubrics: number of rubrics of the task.
       judge: how unreadable grades count.
       targets: gold answers; where given, exact match replaces the judge.
+      unbiased: of a judge that is biased on purpose, the grades without its bias: they
+        are reported and change nothing.
     """
     accuracy, branch, found = _accuracy(assessment, grades, n_rubrics, judge, targets)
     search = min(assessment.calls, config.search_target) / config.search_target
@@ -194,13 +197,8 @@ def reward(
     calls = f"searching before the last turn {assessment.format.tool:.4g}"
     why = [assessment.format.line(calls, "answer"), found]
     if assessment.answer.answer:
-        limits = config.length
-        why += [
-            f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
-            f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
-            f"{assessment.length:.4g}",
-            f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}",
-        ]
+        why.append(_length_line(assessment, config.length))
+        why.append(f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}")
     why += [
         f"{assessment.calls} search {'call' if assessment.calls == 1 else 'calls'}, "
         f"{config.search_target} wanted: search {search:.4g}",
@@ -223,12 +221,26 @@ def reward(
         "answer_tokens": float(assessment.tokens),
         "answer_truncated": float(config.length.hard < assessment.tokens),
     }
+    if unbiased is not None:
+        true, *_ = _accuracy(assessment, unbiased, n_rubrics, judge, targets)
+        parts["rubric_score_unbiased"] = true
+        if true != accuracy:
+            why.insert(2, f"the judge is biased: without its bias score {true:.4g}")
     trace = {
         "branch": branch,
         "answer": assessment.answer.answer,
         "grades": list(grades),
     }
     return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def _length_line(assessment: Assessment, limits: LengthConfig) -> str:
+    """What the answer's length took."""
+    return (
+        f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
+        f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
+        f"{assessment.length:.4g}"
+    )
 
 
 def _accuracy(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from scope_jax.report import hacking
 from scope_jax.report import rollout as report_rollout
 from scope_jax.report.charts import COLOURS, line_chart
 from scope_jax.report.rollout import escape, pre, reward_of, rollout_html
@@ -108,6 +109,7 @@ def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str
         series = _series(records, wanted)
         if series:
             parts.append(line_chart(caption, series, marks=_iteration_marks(records)))
+    parts.append(hacking.chart(records, _iteration_marks(records)))
     parts.append("</div>")
     for iteration in sorted({r["iteration"] for r in records}):
         parts.append(f"<h3>Iteration {iteration}</h3>")

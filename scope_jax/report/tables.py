@@ -9,7 +9,7 @@ from scope_jax.run.tracking import format_number
 
 TABLE = (
     *("reward/", "eval/", "tasks/", "judge/", "errors/", "rollout/", "retrieval/"),
-    *("loss/", "agree/"),
+    *("bias/", "alarm/", "loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""
 

@@ -120,6 +120,9 @@ def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
         ("--judge.grade_temperature.tasks -1", "must be at least 0"),
         ("--inference.search_timeout 0", "must be positive"),
         ("--retrieval.top_k 0", "must be at least 1"),
+        ("--judge.bias.hedging 1.5", "must be from 0 to 1"),
+        ("--judge.bias.length_scale 0", "must be at least 1"),
+        ("--tracking.alarm.window 0", "must be at least 1"),
         ("--placement.hosts.address host", "placement.hosts: address and index"),
         ("--solver_train.sampling.temperature 0.5", "is not update.temperature 1.0"),
         # the one that was not given is at odds with it
