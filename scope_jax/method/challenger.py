@@ -80,7 +80,7 @@ class ChallengerConfig:
 
     def __post_init__(self):
         at_least(1, self, "max_turns", "tool_tokens")
-        at_least(1, self, "rollouts", "rollout_tokens_tasks")
+        at_least(1, self, "rollouts", "rollout_context_tokens", "rollout_tokens_tasks")
 
 
 def difficulty(
