@@ -228,12 +228,7 @@ def check_ids(tokenizer, renderer):
     """Ids are transformers' where no content has a control string."""
     for messages, _ in conversations(control=False):
         expected = jinja(
-            tokenizer,
-            renderer,
-            messages,
-            None,
-            add_generation_prompt=True,
-            tokenize=True,
+            tokenizer, renderer, messages, None, generate=True, tokenize=True
         )
         assert renderer.prompt_ids(messages) == expected
 
