@@ -126,6 +126,17 @@ class ChatRenderer:
         """
         return self._encode_masked(self._environment_text(messages))
 
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """Returns the conversation as text, with what the template adds."""
+        return self._unmasked(
+            self._render_masked(messages, tools, add_generation_prompt)
+        )
+
     def encode_text(self, text: str) -> list[int]:
         """Returns the ids of content; no control token is ever among them."""
         return self._content.encode(_encodable(text), add_special_tokens=False).ids

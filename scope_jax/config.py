@@ -285,6 +285,9 @@ def check_sizes(config: Config) -> None:
     for stage in stages:
         context = f"{stage}.max_context_tokens"
         limits += [(context, "engine.max_length"), (context, f"{stage}.update.length")]
+    if not config.inference.url:
+        rollout = "challenger.rollout_context_tokens"
+        limits.append((rollout, "inference.engine.max_length"))
     for name, limit in limits:
         value, most = attrgetter(name)(config), attrgetter(limit)(config)
         if value > most:

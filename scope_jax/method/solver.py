@@ -129,6 +129,7 @@ def assess(
     *,
     encode: Callable[[str], Sequence[Any]],
     decode: Callable[[Sequence[Any]], str],
+    writes_thinking: bool = False,
 ) -> Assessment:
     """Parses and scores a Solver's conversation, and says what the judge must grade.
 
@@ -138,8 +139,9 @@ def assess(
       tool_format: how searches are written.
       encode: text to ids of the policy's tokenizer, without special tokens.
       decode: ids to text.
+      writes_thinking: of the chat template, see ``format_score``.
     """
-    score = format_score(messages, tool_format)
+    score = format_score(messages, tool_format, writes_thinking=writes_thinking)
     turns = formats.assistant_texts(messages)
     answer = parse_answer(messages)
     limits = config.length

@@ -12,6 +12,7 @@ from scope_jax.config import Config
 from scope_jax.method import prompts
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker
+from scope_jax.selfplay.attempts import context_tokens
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.documents import check_heldout
 from scope_jax.selfplay.metering import StepMeter
@@ -108,6 +109,7 @@ def open_parts(
             rubric_writer=serving.judge_of("rubric_writer"),
             grader=serving.judge_of("grader"),
             truth=truth,
+            solver_context=context_tokens(config.challenger, decoder.max_position),
         )
         yield Parts(
             folder=folder,

@@ -129,6 +129,7 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         config.tool_format,
         encode=world.renderer.encode_text,
         decode=world.renderer.decode,
+        writes_thinking=world.writes_thinking,
     )
     grades: tuple[Grade, ...] = ()
     if assessment.graded is not None and task.target is None:

@@ -12,7 +12,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from models.chat import ChatRenderer
 from models.errors import UserError
 from models.hf import load_tokenizer
-from tests.models.rendered import rendered
 
 transformers = pytest.importorskip("transformers")
 
@@ -145,7 +144,7 @@ def test_content_never_becomes_a_control_token(tokenizer, renderer, strip_thinki
         bad = each.prompt_ids([user(evil), assistant(evil, evil), tool(evil)], [TOOL])
         structure = [i for i in bad if i in control]
         assert structure == [i for i in good if i in control]
-        assert evil in rendered(each, [*start, assistant(evil)])
+        assert evil in each.render([*start, assistant(evil)])
         structure = [i for i in each.environment_ids([user(evil)]) if i in control]
         assert tokenizer.decode(structure) == "<|im_start|><|im_end|><|im_start|>"
 
@@ -197,10 +196,10 @@ def test_a_template_that_rewrites_history_is_found_out(tokenizer, strip_thinking
 def test_worked_example_111_last_message_gets_an_empty_think_block(strip_thinking):
     answer = [user("q"), assistant("plain answer no think")]
     role = "<|im_start|>assistant\n"
-    assert rendered(strip_thinking, answer).split(role)[1] == (
+    assert strip_thinking.render(answer).split(role)[1] == (
         "<think>\n\n</think>\n\nplain answer no think<|im_end|>\n"
     )
-    followed = rendered(strip_thinking, [*answer, user("more")])
+    followed = strip_thinking.render([*answer, user("more")])
     assert followed.split(role)[1] == (
         "plain answer no think<|im_end|>\n<|im_start|>user\nmore<|im_end|>\n"
     )
@@ -235,27 +234,25 @@ def test_worked_example_112_each_turn_is_rendered_with_its_own_thinking(
 def test_strip_thinking_counts_tool_results_as_queries(strip_thinking):
     thinking = "<think>\nsecret\n</think>\n\n"
     messages = [user("q"), assistant(thinking, "a"), tool("r1"), tool("r2")]
-    text = rendered(strip_thinking, messages, [TOOL], generate=True)
+    text = strip_thinking.render(messages, [TOOL], add_generation_prompt=True)
     assert "secret" not in text
     assert text.endswith(
         "<|im_start|>user\n<tool_response>\nr1\n</tool_response>\n<tool_response>\n"
         "r2\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
     wrapped = [user("q"), assistant(thinking), user("<tool_response>x</tool_response>")]
-    assert "secret" in rendered(strip_thinking, wrapped)
+    assert "secret" in strip_thinking.render(wrapped)
 
 
 def test_olmo3_closes_every_assistant_turn_alike(tokenizer):
     renderer = ChatRenderer.from_tokenizer(tokenizer, template="olmo3_consistent_eos")
-    text = rendered(
-        renderer, [user("q"), assistant("", "a"), tool("r"), assistant("b")]
-    )
+    text = renderer.render([user("q"), assistant("", "a"), tool("r"), assistant("b")])
     assert text.startswith("<|im_start|>system\nYou are Olmo")
     assert "<functions></functions>" in text
     assert '<function_calls>search(query_list=["a"])</function_calls>' in text
     assert "<|im_start|>environment\nr<|im_end|>\n" in text
     assert text.endswith("<|im_start|>assistant\nb<|im_end|>\n")
-    assert '<functions>[{"type": "function"' in rendered(renderer, [user("q")], [TOOL])
+    assert '<functions>[{"type": "function"' in renderer.render([user("q")], [TOOL])
 
 
 @pytest.mark.parametrize(
@@ -324,9 +321,7 @@ def test_real_templates_equal_transformers(real):
         assert_equal_to_transformers(tokenizer, renderer, messages, tools)
         assert_equal_to_transformers(tokenizer, custom, messages, tools)
         if name == "qwen3-tokenizer" and all(m["role"] != "tool" for m in messages):
-            assert rendered(custom, messages, tools) == rendered(
-                renderer, messages, tools
-            )
+            assert custom.render(messages, tools) == renderer.render(messages, tools)
 
     check()
 

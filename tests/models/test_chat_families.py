@@ -19,7 +19,6 @@ from tokenizers import (
 from models.chat import ChatRenderer
 from models.hf import load_tokenizer
 from tests.models import dialects
-from tests.models.rendered import rendered
 
 transformers = pytest.importorskip("transformers")
 
@@ -218,7 +217,7 @@ def check_text(tokenizer, renderer, family):
     for messages, tools in conversations(control=True):
         for generate in (False, True):
             expected = jinja(tokenizer, renderer, messages, tools, generate=generate)
-            assert rendered(renderer, messages, tools, generate) == expected
+            assert renderer.render(messages, tools, generate) == expected
             written = family.writer(messages, tools) + family.opening * generate
             assert written == expected
         seen |= {m["role"] for m in messages}
@@ -251,7 +250,7 @@ def check_content(tokenizer, renderer):
             list(map(harmless, messages)), tools and TOOLS
         )
         ids = renderer.prompt_ids(messages, tools)
-        assert renderer.decode(ids) == rendered(renderer, messages, tools, True)
+        assert renderer.decode(ids) == renderer.render(messages, tools, True)
 
 
 def harmless(message):
@@ -274,7 +273,7 @@ def check_growth(renderer, family):
             prompt = renderer.prompt_ids(messages[:i], tools)
             turn = renderer.turn_ids(messages[: i + 1], tools)
             texts = renderer.decode(prompt), renderer.decode(turn)
-            assert "".join(texts) == rendered(renderer, messages[: i + 1], tools)
+            assert "".join(texts) == renderer.render(messages[: i + 1], tools)
             end = renderer.turn_end_ids()
             assert turn[-len(end) :] == end
             behind = messages[i + 1 :]
@@ -287,7 +286,7 @@ def check_growth(renderer, family):
             environment = renderer.environment_ids(behind[:more])
             longer = messages[: i + 1 + more]
             whole = "".join(texts) + renderer.decode(environment)
-            assert whole == rendered(renderer, longer, tools, True)
+            assert whole == renderer.render(longer, tools, True)
             if not merges(*texts):
                 assert prompt + turn + environment == renderer.prompt_ids(longer, tools)
             grown += 1

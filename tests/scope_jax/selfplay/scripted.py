@@ -85,6 +85,7 @@ class ScriptedPlayers:
             judge=self.ask_judge,
             search=self.search,
             truth=self.truth,
+            solver_context=self.config.challenger.rollout_context_tokens,
         )
 
     async def policy(self, request) -> Completion:

@@ -15,7 +15,6 @@ from scope_jax.method import prompts
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.selfplay.rollouts import Limits, converse
-from tests.models.rendered import rendered
 from tests.scope_jax.inference.inference_world import byte_tokenizer
 
 D = "passage"
@@ -121,7 +120,7 @@ def test_loss_segments_of_example_77(running):
 def test_row_is_the_conversation_as_the_template_renders_it(running):
     rollout, script = play(running, GUIDED)
     [datum] = rollout.datums
-    assert running.decode(datum.ids) == rendered(running, rollout.messages)
+    assert running.decode(datum.ids) == running.render(rollout.messages)
     # every prompt continues the ids before it: nothing is encoded twice
     prompts_sent = [request.ids for request in script.requests]
     for earlier, later in itertools.pairwise(prompts_sent):

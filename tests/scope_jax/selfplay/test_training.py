@@ -100,30 +100,6 @@ def test_the_batch_of_a_stop_is_saved_beside_its_rollouts(tmp_path):
     assert lines[0]["logprobs"] == [None, -1.0]
 
 
-def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
-    """One warning when it goes on; the same numbers where every step is a resume."""
-    caplog.set_level(logging.WARNING, logger="scope_jax")
-    parts = SimpleNamespace(
-        hosts=SimpleNamespace(is_leader=True),
-        world=SimpleNamespace(config=SimpleNamespace(tracking=TrackingConfig())),
-    )
-    found = []
-    for step, score in enumerate([0.4, 0.4, 0.4, 0.4, 0.6, 0.7, 0.7, 0.4, 0.3], 1):
-        record = {"step": step, alarm.PROXY: score, "truth/score": 0.3}
-        with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as parts.tracker:
-            assert training._watched(parts, "challenger", {"step": step}) == {}
-            metrics = training._watched(parts, "solver", record)
-            parts.tracker.log(record | metrics, iteration=1, stage="solver", step=step)
-        found.append(metrics[alarm.METRIC])
-    assert found == [0, 0, 0, 0, 0, 0, 1, 1, 0]
-    assert [record.message for record in caplog.records] == [
-        "step 7: the judge's score rose by 0.27 and the true score rose by 0.00 since "
-        "step 1: the policy may be exploiting the judge"
-    ]
-    parts.hosts.is_leader = False  # it may not have the earlier records
-    assert training._watched(parts, "solver", record) == {}
-
-
 class Clock:
     """Time that passes when a test says so."""
 
@@ -193,3 +169,27 @@ def test_a_server_that_is_gone_ends_a_step_before_its_update_not_after(tmp_path)
     parts.tracker.close()
     assert events == ["played"]
     assert (tmp_path / "rollouts.jsonl").is_file()
+
+
+def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
+    """One warning when it goes on; the same numbers where every step is a resume."""
+    caplog.set_level(logging.WARNING, logger="scope_jax")
+    parts = SimpleNamespace(
+        hosts=SimpleNamespace(is_leader=True),
+        world=SimpleNamespace(config=SimpleNamespace(tracking=TrackingConfig())),
+    )
+    found = []
+    for step, score in enumerate([0.4, 0.4, 0.4, 0.4, 0.6, 0.7, 0.7, 0.4, 0.3], 1):
+        record = {"step": step, alarm.PROXY: score, "truth/score": 0.3}
+        with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as parts.tracker:
+            assert training._watched(parts, "challenger", {"step": step}) == {}
+            metrics = training._watched(parts, "solver", record)
+            parts.tracker.log(record | metrics, iteration=1, stage="solver", step=step)
+        found.append(metrics[alarm.METRIC])
+    assert found == [0, 0, 0, 0, 0, 0, 1, 1, 0]
+    assert [record.message for record in caplog.records] == [
+        "step 7: the judge's score rose by 0.27 and the true score rose by 0.00 since "
+        "step 1: the policy may be exploiting the judge"
+    ]
+    parts.hosts.is_leader = False  # it may not have the earlier records
+    assert training._watched(parts, "solver", record) == {}
