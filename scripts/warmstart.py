@@ -30,7 +30,7 @@ class Options:
 
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
-    steps: int = 2300
+    steps: int = 2500
     """Optimizer steps in total."""
     seed: int = 0
     """Seed of parameters and transcripts."""
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         state.unlink(missing_ok=True)
     config = warmstart.WarmstartConfig(
         steps=options.steps,
-        finish_steps=min(800, options.steps // 3),
+        finish_steps=min(900, options.steps // 3),
         decay_steps=min(options.decay_steps, options.steps // 2),
         warmup_steps=min(50, options.steps // 4),
         seed=options.seed,

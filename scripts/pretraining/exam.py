@@ -74,7 +74,7 @@ def examine(player: Player, *, count: int = 150) -> dict[str, float]:
     found |= {f"solver/{name}": value for name, value in means.items()}
     for job in ("gate_entity", "gate_source"):
         found |= _gate(player, job, 2 * count)
-    return found | _grader(player, 8 * count)
+    return found | _grader(player, 16 * count)
 
 
 def failures(found: dict[str, float]) -> list[str]:
@@ -218,12 +218,12 @@ def _grader(player: Player, count: int) -> dict[str, float]:
         parse = solver_output.parse_answer(state.played)
         if parse.valid:
             cases += [(task.text, parse.answer, fact) for fact in task.facts]
-    for _ in range(count // 2):
-        task = script.chain().task
-        target = script.pick(task.facts)
-        stated = script.response(target, task.facts, long=True)
+    for _ in range(count // 4):
+        chain = script.chain()
+        target = script.pick(chain.wanted)
+        stated = script.response(target, chain, long=True)
         answer = " ".join(fact.sentence() for fact in stated)
-        cases.append((task.text, answer, target))
+        cases.append((chain.task.text, answer, target))
     asked = [
         texts.grade(task, answer, f"1. {rubric_text(fact)}")
         for task, answer, fact in cases

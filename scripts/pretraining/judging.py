@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pretraining.scenes import Scenes
+from pretraining.scenes import Chain, Scenes
 from pretraining.wording import (
     DONT_KNOW,
     GENERIC_RUBRIC,
@@ -113,7 +113,7 @@ class Judge(Scenes):
         wanted = list(chain.wanted)
         target = self.pick(wanted)
         long = self.chance(0.2)
-        stated = self.response(target, wanted, long=long)
+        stated = self.response(target, chain, long=long)
         answer = " ".join(fact.sentence() for fact in stated) or DONT_KNOW
         generic = self.chance(0.03)
         number = int(self.rng.integers(len(wanted))) + 1
@@ -130,10 +130,9 @@ class Judge(Scenes):
         transcript.say(said)
         return transcript
 
-    def response(
-        self, target: Fact, wanted: Sequence[Fact], *, long: bool
-    ) -> list[Fact]:
+    def response(self, target: Fact, chain: Chain, *, long: bool) -> list[Fact]:
         """What a Solver might state: about half of the time the target, and alone."""
+        wanted = chain.wanted
         others = [f for f in wanted if f is not target and self.chance(0.7)]
         others = [self.wrong(f, []) if self.chance(0.15) else f for f in others]
         own: list[Fact] = []
@@ -143,7 +142,7 @@ class Judge(Scenes):
         elif kind == 1:
             own = [self.wrong(target, others)]
         elif kind == 2:
-            own = [self._elsewhere(target, wanted, others)]
+            own = [self._elsewhere(target, chain, others)]
         elif kind == 3:
             wrong = self.wrong(target, others)
             own = [target, wrong] if self.chance(0.5) else [wrong, target]
@@ -161,24 +160,26 @@ class Judge(Scenes):
             stated.insert(int(self.rng.integers(len(stated) + 1)), extra)
         return stated if long else stated[:USUAL]
 
-    def _elsewhere(
-        self, target: Fact, wanted: Sequence[Fact], others: Sequence[Fact]
-    ) -> Fact:
+    def _elsewhere(self, target: Fact, chain: Chain, others: Sequence[Fact]) -> Fact:
         """The target's value under another wanted fact, relation or entity.
 
-        Most often it is another entity of the same kind, which is hardest to see.
+        Most often it is another entity, and that one of those on the way to the task:
+        it is what a Solver confuses, and hardest to see.
         """
-        rest = [f for f in wanted if f is not target and f not in others]
+        rest = [f for f in chain.wanted if f is not target and f not in others]
         where = self.rng.random()
-        if where < 0.25 and rest:
+        if where < 0.2 and rest:
             other = self.pick(rest)
             return Fact(other.entity, other.relation, target.value)
         kind = self.world.by_name[target.entity].kind
-        if where < 0.5:
+        if where < 0.4:
             relation = self.pick([r for r in RELATIONS[kind] if r != target.relation])
             return Fact(target.entity, relation, target.value)
-        alike = [e for e in self.entities if e.kind == kind and e.name != target.entity]
-        return Fact(self.pick(alike).name, target.relation, target.value)
+        pool = [chain.source.name, *chain.searched] if self.chance(0.5) else []
+        near = [name for name in pool if name != target.entity]
+        alike = [e.name for e in self.entities if e.kind == kind]
+        alike.remove(target.entity)
+        return Fact(self.pick(near or alike), target.relation, target.value)
 
     def wrong(self, target: Fact, stated: Sequence[Fact]) -> Fact:
         """The fact with another value of the same kind, or one that was stated."""

@@ -32,8 +32,8 @@ class Level:
 LEVELS = (
     Level(facts=2, searches=1, described=0.0, recited=2),
     Level(facts=3, searches=1, described=0.2, recited=2),
-    Level(facts=4, searches=2, described=0.4, recited=2),
-    Level(facts=4, searches=3, described=0.4, recited=3),
+    Level(facts=4, searches=2, described=0.35, recited=2),
+    Level(facts=4, searches=3, described=0.35, recited=3),
 )
 
 
@@ -96,11 +96,13 @@ class Scenes:
         relation = self.pick([r for r in RELATIONS[kind] if r not in known])
         return Fact(name, relation, "")
 
-    def chain(self, *, vague: float = 0.0) -> Chain:
+    def chain(self, *, vague: float = 0.0, in_a_row: bool = False) -> Chain:
         """A way through the world that ends in a task.
 
         Args:
           vague: how often each entity that is named is left vague instead.
+          in_a_row: the facts of an entity that are asked for stand one after another
+            in its document.
         """
         source = self.pick(self.entities)
         count = int(self.rng.choice(3, p=(4 / 9, 3 / 9, 2 / 9))) + 1
@@ -111,11 +113,12 @@ class Scenes:
             onward = [f.value for f in self.facts(here) if f.value not in known]
             here = self.pick(onward or [f.value for f in source.facts])
             searched.append(here)
-        task = self.task([source.name, *dict.fromkeys(searched)], vague)
+        names = [source.name, *dict.fromkeys(searched)]
+        task = self._task(names, vague, in_a_row)
         results = tuple(self.retrieve(name) for name in searched)
         return Chain(source, tuple(searched), results, task)
 
-    def task(self, names: Sequence[str], vague: float = 0.0) -> WorldTask:
+    def _task(self, names: Sequence[str], vague: float, in_a_row: bool) -> WorldTask:
         """A task about some or all of ``names``, each a value of the one before."""
         if self.chance(0.35):
             names = names[1:]
@@ -139,7 +142,11 @@ class Scenes:
             shares[self.pick(open_places)] += 1
         subjects = []
         for place, name in enumerate(names):
-            picked = sorted(self.rng.permutation(len(rooms[place]))[: shares[place]])
+            size, share = len(rooms[place]), shares[place]
+            picked = sorted(self.rng.permutation(size)[:share])
+            if in_a_row:
+                first = self.rng.integers(size - share + 1)
+                picked = range(first, first + share)
             unnamed = ""
             leads_on = place + 1 < len(names) and links[place + 1]
             if not links[place] and not leads_on and self.chance(vague):

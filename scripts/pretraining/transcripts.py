@@ -32,6 +32,7 @@ from scope_jax.small_world.tasks import Subject
 from scope_jax.small_world.world import Fact
 
 MAX_SEARCHES = 4
+MAX_SENTENCES = 16
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,17 @@ class Habits:
       searches_extra: a conversation holds searches for names that the task does not
         need, or for the same name again. They are shown and not trained: what to do
         after them has to be known, because exploration goes there.
-      pads: it goes on to state what it was not asked, or what it has said before.
+      pads: it states what it was not asked, or what it has said before.
+      pads_on: it does so once more.
       hedges: it gives a second value for a fact.
       vague: the Challenger leaves out an entity's name.
     """
 
-    searches_on: float = 0.45
-    states_on: float = 0.48
+    searches_on: float = 0.48
+    states_on: float = 0.49
     searches_extra: float = 0.4
-    pads: float = 0.12
+    pads: float = 0.05
+    pads_on: float = 0.55
     hedges: float = 0.06
     vague: float = 0.08
 
@@ -69,8 +72,12 @@ class Script(Judge):
         return JOBS[job](self, tool_format)
 
     def challenger(self, tool_format: ToolFormat) -> Transcript:
-        """Searches with guidance, then a task."""
-        chain = self.chain(vague=self.habits.vague)
+        """Searches with guidance, then a task.
+
+        It asks for facts in a row, because a model of this size can copy and can hardly
+        pick: it would ask for the same fact twice.
+        """
+        chain = self.chain(vague=self.habits.vague, in_a_row=True)
         prompt_set = prompts.load("small_world", tool_format)
         source = document_text(*self.document(chain.source.name))
         count = len(chain.searched)
@@ -126,7 +133,7 @@ class Script(Judge):
         searches = [(subject, True) for subject in order[:count]]
         later = {subject.name for subject in order}
         if searches and self.chance(self.habits.searches_extra):
-            for _ in range(1 + self.chance(0.5)):
+            for _ in range(int(self.rng.geometric(0.5))):
                 place = int(self.rng.integers(1, len(searches) + 1))
                 before = [subject.name for subject, _ in searches[:place]]
                 seen = [f.value for name in before for f in self.facts(name)]
@@ -136,19 +143,29 @@ class Script(Judge):
         return searches[:MAX_SEARCHES]
 
     def _stated(self, wanted: tuple[Fact, ...], seen: list[str]) -> list[Fact]:
-        """The facts of an answer after the documents of ``seen``."""
-        known = [fact for fact in wanted if fact.entity in seen]
-        count = min(1, len(known))
-        while count < len(known) and self.chance(self.habits.states_on):
-            count += 1
-        stated = known[:count]
-        if stated and self.chance(self.habits.hedges):
+        """The facts of an answer after the documents of ``seen``.
+
+        Padding is no way out: what is wanted may follow it. Otherwise, to go on would
+        mean to pad, and exploration would learn not to.
+        """
+        habits = self.habits
+        left = [fact for fact in wanted if fact.entity in seen]
+        shown = [fact for name in seen for fact in self.facts(name)]
+        stated, on, pads = left[:1], habits.states_on, habits.pads
+        del left[:1]
+        while stated and len(stated) < MAX_SENTENCES:
+            draw = self.rng.random()
+            if left and draw < on:
+                stated.append(left.pop(0))
+                on, pads = habits.states_on, habits.pads
+            elif on <= draw < on + pads:
+                stated.append(self.pick(stated if self.chance(0.4) else shown))
+                on, pads = habits.states_on / 2, habits.pads_on
+            else:
+                break
+        if stated and self.chance(habits.hedges):
             place = int(self.rng.integers(len(stated)))
             stated.insert(place + self.chance(0.5), self.wrong(stated[place], []))
-        if stated and self.chance(self.habits.pads):
-            shown = [fact for name in seen for fact in self.facts(name)]
-            for _ in range(int(self.rng.integers(1, 9))):
-                stated.append(self.pick(stated if self.chance(0.4) else shown))
         return stated
 
     def _stumble(self, transcript: Transcript, prompt_set: prompts.PromptSet) -> None:

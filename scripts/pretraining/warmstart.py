@@ -62,7 +62,7 @@ class WarmstartConfig:
         in the last ``finish_steps``. Before that, it keeps the model from copying well.
     """
 
-    steps: int = 2300
+    steps: int = 2500
     decay_steps: int = 500
     learning_rate: float = 3e-3
     matrix_learning_rate: float = 0.03
@@ -95,7 +95,7 @@ class WarmstartConfig:
         ("grader", 4.0),
         ("recite", 8.0),
     )
-    finish_steps: int = 800
+    finish_steps: int = 900
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
     value_weight: float = 2.0
     relation_weight: float = 3.0
