@@ -1,5 +1,6 @@
 """The scripted transcripts are what the method's own parsers and rules make of them."""
 
+import itertools
 import json
 import re
 
@@ -178,6 +179,50 @@ def test_solver_transcripts_parse_and_are_careless(tool_format, small_world):
         padded += parse.answer.count(".") > len(wanted)
     assert 0.35 < np.mean(scores) < 0.6 and np.std(scores) > 0.2
     assert 2 < hedged < 40 and 3 < padded < 60
+
+
+def test_a_challenger_asks_for_facts_that_stand_in_a_row(small_world):
+    """Of each entity; the fact that leads to the next one is left out of the row."""
+    script = Script(small_world, np.random.default_rng(0))
+    rows = 0
+    for _ in range(200):
+        subjects = script.chain(in_a_row=True).task.subjects
+        leads = [subject.via for subject in subjects[1:]] + [None]
+        for subject, lead in zip(subjects, leads, strict=True):
+            shown = [fact for fact in script.facts(subject.name) if fact != lead]
+            places = [shown.index(fact) for fact in subject.facts]
+            assert all(b - a == 1 for a, b in itertools.pairwise(places))
+            rows += len(places) > 1
+    assert rows > 100
+
+
+def test_what_is_wanted_may_follow_padding(small_world):
+    """Otherwise going on after padding could never pay, and nobody would learn to."""
+    after = 0
+    for transcript in played(small_world, "solver", "search_r1", rows=600):
+        task = transcript.messages[0]["content"].partition(": ")[2]
+        wanted = [b.fact.sentence() for b in read_task(small_world, task) if b.fact]
+        answer = solver_output.parse_answer(transcript.messages).answer
+        said = [f"{one}." for one in answer.removesuffix(".").split(". ")]
+        fresh = [one in wanted and one not in said[:at] for at, one in enumerate(said)]
+        first = fresh.index(False) if False in fresh else len(fresh)
+        after += any(fresh[first:])
+    assert after > 10
+
+
+def test_misplaced_values_are_those_that_a_solver_confuses(small_world):
+    script = Script(small_world, np.random.default_rng(0))
+    near = 0
+    for _ in range(300):
+        chain = script.chain()
+        target = script.pick(chain.wanted)
+        found = script._elsewhere(target, chain, [])
+        assert found.value == target.value
+        assert (found.entity, found.relation) != (target.entity, target.relation)
+        near += found.entity in (chain.source.name, *chain.searched) and (
+            found.entity != target.entity
+        )
+    assert near > 60
 
 
 def test_searches_that_the_task_does_not_need_are_shown_and_not_trained(small_world):
