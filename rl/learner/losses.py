@@ -134,12 +134,12 @@ def kl_penalty(
     References:
       Schulman, Approximating KL divergence (2020).
     """
-    d = jnp.clip(reference_logprobs - logprobs, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    d = _clip(reference_logprobs - logprobs, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
     if kind == "k1":
         return -d
     if kind == "k2":
         return 0.5 * jnp.square(d)
-    return jnp.clip(jnp.exp(d) - d - 1.0, -K3_BOUND, K3_BOUND)
+    return _clip(jnp.exp(d) - d - 1.0, -K3_BOUND, K3_BOUND)
 
 
 def importance_weights(
@@ -197,12 +197,21 @@ def token_weights(
     return 1.0 / (np.maximum(in_chunk, 1.0) * chunks)
 
 
+def _clip(x: Array, low: float, high: float) -> Array:
+    """``jnp.clip`` whose derivative at a bound is 1, as torch's is, and not 1/2.
+
+    With a clip range of 0, every token of a first update is at both bounds.
+    """
+    inside = (x >= low) & (x <= high)
+    return jnp.where(inside, x, jax.lax.stop_gradient(jnp.clip(x, low, high)))
+
+
 def _surrogates(
     logprobs: Array, old_logprobs: Array, advantages: Array, mask: Array, c: LossConfig
 ) -> tuple[Array, Array, Array]:
     """The unclipped and clipped losses, and the dual clip's bound."""
     # Inside where, so that NaN at masked positions reaches neither value nor gradient.
     log_ratio = jnp.where(mask != 0, logprobs - old_logprobs, 0.0)
-    ratio = jnp.exp(jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND))
-    clipped = jnp.clip(ratio, 1.0 - c.clip_low, 1.0 + c.clip_high)
+    ratio = jnp.exp(_clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND))
+    clipped = _clip(ratio, 1.0 - c.clip_low, 1.0 + c.clip_high)
     return -advantages * ratio, -advantages * clipped, -advantages * c.dual_clip

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from rl.learner import losses
 from rl.learner.losses import LossConfig
@@ -106,6 +107,40 @@ def test_kl_matches_float64_numpy_and_is_bounded(kind):
     }[kind]
     got = losses.kl_penalty(jnp.float32(logp), jnp.float32(ref), kind=kind)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+# Log-ratios at which something ties: ratio 1, the clip range's ends, the dual clip, the
+# bounds of the log-ratio; and one to each side of all of them.
+TIES = [0.0, *np.log([0.8, 1.28, 3.0]), 20.0, -20.0, 0.1, -0.1, 0.5, -0.5, 2.0, 25.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.28), (0.0, 0.0), (0.0, 0.28)])
+def test_the_policy_losss_gradient_is_torchs_at_every_tie(low, high):
+    advantage, new = np.meshgrid(np.float32([1.5, -1.5, 0.0]), np.float32(TIES))
+    old = np.zeros_like(new)
+    config = LossConfig(clip_low=low, clip_high=high)
+    ours = jax.grad(
+        lambda x: losses.policy_loss(x, old, advantage, jnp.ones(x.shape), config).sum()
+    )(jnp.asarray(new))
+    x, a = torch.tensor(new, requires_grad=True), torch.tensor(advantage)
+    ratio = torch.exp(torch.clamp(x - torch.tensor(old), -20.0, 20.0))
+    loss = torch.maximum(-a * ratio, -a * torch.clamp(ratio, 1 - low, 1 + high))
+    loss = torch.where(a < 0, torch.minimum(-a * 3.0, loss), loss)
+    loss.sum().backward()
+    np.testing.assert_allclose(ours, x.grad, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_the_penaltys_gradient_is_torchs_at_every_tie(kind):
+    d = np.float32([0.0, 20.0, -20.0, 21.0, -21.0, 1.0, -10.0, -11.0, -12.0])
+    ours = jax.grad(lambda x: losses.kl_penalty(x, jnp.asarray(d), kind=kind).sum())(
+        jnp.zeros(d.shape)
+    )
+    x = torch.zeros(d.shape, requires_grad=True)
+    e = torch.clamp(torch.tensor(d) - x, -20.0, 20.0)
+    k3 = torch.clamp(torch.exp(e) - e - 1, -10.0, 10.0)
+    {"k1": -e, "k2": e**2 / 2, "k3": k3}[kind].sum().backward()
+    np.testing.assert_allclose(ours, x.grad, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
