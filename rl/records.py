@@ -72,6 +72,8 @@ class Completion:
     Attributes:
       ids: sampled token ids, up to and including the one that completed a stop string
         or the stop id.
+      finish_reason: "error" where the request is malformed, or a log-prob was not
+        finite: ``ids`` are those before it.
       logprobs: float32 log-probability of each id under the untruncated,
         temperature-scaled policy; same length as ``ids``.
       text: decoded ``ids``, cut just after the first completed stop string, without

@@ -76,7 +76,8 @@ class Engine:
         self._live: dict[int, SequenceState] = {}  # without a completion, by id
         self._cancelled: set[int] = set()
         self._finished: list[tuple[int, Completion]] = []
-        self._decode_tokens = self._decode_steps = self._restarts = 0
+        self._decode_tokens = self._decode_steps = 0
+        self._restarts = self._non_finite = 0
         self._seconds = {"prefill": 0.0, "decode": 0.0}
 
     # -- what a caller does ------------------------------------------------------------
@@ -158,6 +159,7 @@ class Engine:
             "cached_tokens": self._prefiller.cached_tokens,
             "decode_steps": self._decode_steps,
             "restarts": self._restarts,
+            "non_finite": self._non_finite,
             "waiting": len(self._admission.waiting),
             "running": len(self._running),
             "prefill_tokens": self._prefiller.prefill_tokens,
@@ -279,6 +281,7 @@ class Engine:
             end = sequence.finish_reason(self.tokenizer, before, room=room)
             self._decode_tokens += len(sequence.ids) - before
             if end:
+                self._non_finite += end[0] == "error"
                 self._finish(sequence, *end)
         self._seconds["decode"] += time.perf_counter() - started
 

@@ -15,6 +15,8 @@ from rl.records import SamplingParams
 
 # OpenAI's code for a prompt that leaves no room; the client looks for it.
 TOO_LONG = "context_length_exceeded"
+# Ours, for a model whose logits are not finite; the client looks for it.
+NON_FINITE = "non_finite_logits"
 MOST = 2**31 - 1
 """Largest number of tokens that may be asked for."""
 

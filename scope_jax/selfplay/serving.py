@@ -22,6 +22,7 @@ from scope_jax.inference.client import (
 )
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
+from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.system.hosts import Hosts
 
 log = logging.getLogger("scope_jax")
@@ -41,6 +42,7 @@ class Serving:
     ):
         self._config, self._renderer, self._hosts = config, renderer, hosts
         self._meter = Meter()
+        self._guards = {name: ErrorGuard(name) for name in ("judge", "solver")}
         self._client: Client | None = None
         inference, placement = config.inference, config.placement.inference
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
@@ -107,8 +109,12 @@ class Serving:
         self._hosts.from_leader(load)
 
     async def solver(self, request: Request) -> Completion:
-        """A completion of the previous Solver."""
-        return await self._client.complete("solver", request)
+        """A completion of the previous Solver.
+
+        Raises:
+          UserError: its weights are broken, see ``broken_models``.
+        """
+        return await self._complete("solver", request)
 
     async def judge(
         self,
@@ -118,8 +124,12 @@ class Serving:
         max_tokens: int,
         seed64: int,
     ) -> str:
-        """What the judge says; the empty string if the prompt does not fit it."""
-        completion = await self._client.complete(
+        """What the judge says; the empty string if the prompt does not fit it.
+
+        Raises:
+          UserError: its weights are broken, see ``broken_models``.
+        """
+        completion = await self._complete(
             "judge",
             Request(
                 ids=tuple(self._renderer.prompt_ids(messages)),
@@ -131,6 +141,10 @@ class Serving:
             ),
         )
         return completion.text
+
+    async def _complete(self, model: str, request: Request) -> Completion:
+        completion = await self._client.complete(model, request)
+        return self._guards[model].checked(completion)
 
     async def search(self, queries: Sequence[str]) -> list[str]:
         """For each query its passages as one text, or what went wrong (spec 2.4)."""
