@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.errors import UserError
+from models.ranges import AT_LEAST_1, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,8 @@ class RetrievalConfig:
     """Weight of a passage's whole title, relative to its words, in lexical vectors."""
 
     def __post_init__(self):
-        for name in ("top_k", "passage_batch", "query_batch", "lexical_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        names = ("top_k", "passage_batch", "query_batch", "lexical_dim")
+        check(self, names, AT_LEAST_1)
 
     def index_root(self) -> Path:
         """Folder for everything that is computed from the passages."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from models.errors import UserError
+from models.ranges import AT_LEAST_1, NOT_NEGATIVE, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,9 @@ class EngineConfig:
     max_stop_ids: int = 8
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            least = 0 if name == "cache_tokens" else 1
-            if value < least:
-                raise UserError(f"{name}={value}: must be at least {least}")
+        check(self, ("cache_tokens",), NOT_NEGATIVE)
+        others = [name for name in vars(self) if name != "cache_tokens"]
+        check(self, others, AT_LEAST_1)
 
     @property
     def table(self) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.attention import Backend
-from models.errors import UserError
+from models.ranges import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from models.remat import Remat
 
 
@@ -43,16 +43,9 @@ class UpdateConfig:
     back for each update."""
 
     def __post_init__(self):
-        for name in ("length", "rows", "capacity", "logit_chunk", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.mini_batch_rows < 0:
-            raise UserError(
-                f"mini_batch_rows={self.mini_batch_rows}: must not be negative; 0 "
-                "makes one update of the whole batch"
-            )
-        if not self.temperature > 0:
-            raise UserError(
-                f"temperature={self.temperature}: must be positive for a policy that "
-                "is trained"
-            )
+        names = ("length", "rows", "capacity", "logit_chunk", "max_skipped")
+        check(self, names, AT_LEAST_1)
+        why = "(0 makes one update of the whole batch)"
+        check(self, ("mini_batch_rows",), NOT_NEGATIVE, why=why)
+        why = "for a policy that is trained"
+        check(self, ("temperature",), POSITIVE, why=why)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from models.errors import UserError
+from models.ranges import AT_LEAST_1, NOT_NEGATIVE, Range, check
 
 # Bounds of a log-ratio before exp, and of the k3 estimate, as in the method: beyond
 # them the term is constant and gives no gradient.
@@ -54,17 +54,11 @@ class LossConfig:
     sampler before the update, capped at this (2 is usual); 0 is off."""
 
     def __post_init__(self):
-        for name in ("clip_low", "clip_high", "kl_coefficient", "importance_cap"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
-        if not self.dual_clip > 1:
-            raise UserError(
-                f"dual_clip={self.dual_clip}: must be greater than 1, or it bounds the "
-                "loss of unchanged tokens too"
-            )
-        for name in ("group_rows", "constant_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        names = ("clip_low", "clip_high", "kl_coefficient", "importance_cap")
+        check(self, names, NOT_NEGATIVE)
+        why = "(or it bounds the loss of unchanged tokens too)"
+        check(self, ("dual_clip",), Range(above=1), why=why)
+        check(self, ("group_rows", "constant_length"), AT_LEAST_1)
 
 
 def policy_loss(

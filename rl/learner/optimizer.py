@@ -13,8 +13,8 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float
 
-from models.errors import UserError
 from models.forward import Params
+from models.ranges import NOT_NEGATIVE, POSITIVE, Range, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,10 @@ class OptimizerConfig:
     """Updates over which the learning rate rises linearly to its value."""
 
     def __post_init__(self):
-        if not self.clip_norm > 0:
-            raise UserError(f"clip_norm={self.clip_norm}: must be positive")
-        for name in ("learning_rate", "weight_decay", "warmup_updates"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"{name}={getattr(self, name)}: must be at least 0 and less than 1"
-                )
+        check(self, ("clip_norm", "epsilon"), POSITIVE)
+        names = ("learning_rate", "weight_decay", "warmup_updates")
+        check(self, names, NOT_NEGATIVE)
+        check(self, ("beta1", "beta2"), Range(least=0, below=1))
 
 
 def init(params: Params) -> optax.ScaleByAdamState:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from models.ranges import NOT_NEGATIVE, check
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
@@ -31,6 +32,9 @@ class StageTemperatures:
     """Stage 2: difficulty of a task to keep or drop."""
     solver: float = 0.6
     """Stage 3: reward of a Solver, and evaluation."""
+
+    def __post_init__(self):
+        check(self, ("challenger", "tasks", "solver"), NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,9 @@ class JudgeConfig:
     """Quality gates a task must pass."""
     required_gates: int = 2
     """Smallest sum of the gates' scores that passes."""
+
+    def __post_init__(self):
+        check(self, ("rubric_temperature", "gate_temperature"), NOT_NEGATIVE)
 
 
 DEFAULT = JudgeConfig()

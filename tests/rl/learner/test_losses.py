@@ -1,11 +1,14 @@
 """Losses against the spec's worked examples and float64 NumPy formulas."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
+from models.errors import UserError
 from rl.learner import losses
 from rl.learner.losses import LossConfig
 
@@ -22,6 +25,23 @@ def numpy_policy_loss(logp, old, advantages, low, high, dual):
     a = advantages[:, None]
     p = np.maximum(-a * ratio, -a * np.clip(ratio, 1 - low, 1 + high))
     return np.where(a < 0, np.minimum(-a * dual, p), p)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("clip_low", [-0.1, 1e-50, np.nan, np.inf]),
+        ("clip_high", [-0.1, 1e39, np.nan, np.inf]),
+        ("kl_coefficient", [-0.1, 1e-50, np.inf]),
+        ("importance_cap", [-1.0, np.inf]),
+        ("dual_clip", [1.0, 1.00000001, np.inf]),  # 1 in float32
+        ("group_rows", [0]),
+    ],
+)
+def test_settings_out_of_their_range_in_float32_are_refused(name, values):
+    for value in values:
+        with pytest.raises(UserError, match=re.escape(f"{name}={value}: must be")):
+            LossConfig(**{name: value})
 
 
 @pytest.mark.example(95)

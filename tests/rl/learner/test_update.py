@@ -35,6 +35,8 @@ SHAPE = UpdateConfig(length=48, rows=4, capacity=2, logit_chunk=16, mini_batch_r
         ("max_skipped", 0),  # would stop at the first finite gradient
         ("mini_batch_rows", -1),  # would train on nothing
         ("temperature", 0.0),
+        ("temperature", 1e-50),  # 0 in float32
+        ("temperature", float("inf")),
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(name, value):
