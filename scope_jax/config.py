@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
+from rl import seeds
 from rl.engine.config import EngineConfig
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -153,7 +154,7 @@ class Config:
     name: str
     """Name of the configuration; the run folder defaults to `runs/NAME`."""
     seed: int = 42
-    """Seed of everything random: prompts, data order and sampling."""
+    """Seed of everything random: prompts, data order and sampling; 0 to 2**64 - 1."""
     iterations: int = 3
     """Self-play iterations: Challenger, tasks, Solver."""
     tool_format: ToolFormat = "search_r1"
@@ -191,6 +192,9 @@ class Config:
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
     """Switches that turn on the reference's behaviour where ours differs."""
+
+    def __post_init__(self):
+        seeds.check("seed", self.seed)
 
 
 def check_sizes(config: Config) -> None:

@@ -29,6 +29,7 @@ from rl.engine.programs import ProgramMemory, Programs
 from rl.engine.sampler import Sampler
 from rl.engine.sequence import SequenceState, refusal
 from rl.records import Completion, FinishReason, Request
+from rl.seeds import halves
 
 
 class Engine:
@@ -207,10 +208,10 @@ class Engine:
     def _set_controls(self, sequence: SequenceState) -> None:
         """Tell the decode loop about a sequence that is new in its slot."""
         request, slot, length = sequence.request, sequence.slot, len(sequence.prompt)
-        c, s, seed = self._controls, request.sampling, request.seed64
+        c, s = self._controls, request.sampling
         c.positions[slot] = length
         c.remaining[slot] = min(s.max_new_tokens, self.config.max_length - length)
-        c.seeds[slot] = (seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF
+        c.seeds[slot] = halves(request.seed64)
         c.temperature[slot], c.min_p[slot] = s.temperature, s.min_p
         c.top_p[slot], c.top_k[slot] = s.top_p, s.top_k
         c.tables[slot, : len(sequence.pages)] = sequence.pages

@@ -8,6 +8,7 @@ import numpy as np
 
 from rl.engine.stopping import decode, find_stop, first_stop
 from rl.records import Completion, FinishReason, Request
+from rl.seeds import is_seed
 
 
 @dataclass(eq=False)
@@ -109,6 +110,7 @@ def refusal(
         or not 0 <= min(request.ids) <= max(request.ids) < vocab
         or len(request.stop_ids) > max_stop_ids
         or request.sampling.problem()
+        or not is_seed(request.seed64)
     ):
         reason = "error"
     elif len(request.ids) >= max_length or request.sampling.max_new_tokens < 1:

@@ -135,11 +135,13 @@ def test_what_does_not_fit_or_makes_no_sense_is_a_typed_completion(engine):
         request(11, sampling={"top_p": 0.0}),
         request(11, sampling={"temperature": 1e-50}),  # greedy in float32
         request(11, sampling={"top_k": 2**31}),
+        request(11, seed64=-1),
+        request(11, seed64=2**64),
         request(11, stop_ids=tuple(range(9))),
     ]
     done = engine.generate(asked)
-    assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 8
-    assert [len(c.ids) for c in done] == [8] + [0] * 10
+    assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 10
+    assert [len(c.ids) for c in done] == [8] + [0] * 12
 
 
 def test_cancelled_and_late_requests_return_what_they_have(engine):
