@@ -20,7 +20,8 @@ def config() -> Config:
     """`qwen25_7b` with another format, template, and larger cache."""
     base = qwen25_7b.config()
     # A token of context is 524 KB of cache in bfloat16: 26 GB on each of the trainer's
-    # GPUs, 6,144 tokens for each of its 8 slots there.
+    # GPUs, 6,144 tokens for each of its 8 slots there. On each GPU of the inference
+    # process Solver and judge have room for one context of full length.
     return replace(
         base,
         name="olmo3_7b",
@@ -32,6 +33,6 @@ def config() -> Config:
         engine=replace(base.engine, slots=32, cache_tokens=196_608),
         inference=replace(
             base.inference,
-            engine=replace(base.inference.engine, slots=16, cache_tokens=49_152),
+            engine=replace(base.inference.engine, slots=16, cache_tokens=65_536),
         ),
     )

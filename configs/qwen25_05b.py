@@ -56,6 +56,7 @@ def config() -> Config:
             rollout_sampling=SamplingParams(
                 temperature=0.7, top_p=0.9, max_new_tokens=TURN.max_new_tokens
             ),
+            rollout_context_tokens=LENGTH,
             rollout_tokens_tasks=TURN.max_new_tokens,
             tool_tokens=250,
         ),

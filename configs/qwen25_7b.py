@@ -22,8 +22,8 @@ from scope_jax.system.placement import gpus
 def config() -> Config:
     """The defaults of the method are this family's."""
     # A token of context is 57 KB of cache in bfloat16: 23 GB on each of the trainer's
-    # GPUs, 12,288 tokens for each of its 32 slots there. The judge's contexts are
-    # shorter, but it and the Solver share their GPUs with the search's encoder.
+    # GPUs, 12,288 tokens for each of its 32 slots there. Judge and Solver share their
+    # GPUs with the search's encoder; most of their contexts are shorter.
     engine = EngineConfig(
         slots=128,
         max_length=32768,
@@ -43,7 +43,7 @@ def config() -> Config:
             query_batch=64,
         ),
         inference=InferenceConfig(
-            engine=replace(engine, slots=64, max_length=24576, cache_tokens=393_216),
+            engine=replace(engine, slots=64, cache_tokens=393_216),
             request_timeout=28800.0,
         ),
         placement=gpus(trainer=4, inference=2),

@@ -51,6 +51,7 @@ def _rows_of_turns(stage: StageConfig) -> StageConfig:
     rows = stage.prompts_per_step * stage.group_size
     return replace(
         stage,
-        loss=replace(stage.loss, aggregation="row_mean"),
+        # The reference's micro-batch is one row in this family (spec 3.9.9).
+        loss=replace(stage.loss, aggregation="row_mean", group_rows=1),
         update=replace(stage.update, mini_batch_rows=rows),
     )

@@ -30,6 +30,7 @@ from scope_jax.config import (
 from scope_jax.inference import InferenceConfig
 from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.judge import JudgeConfig
+from scope_jax.method.judge_bias import JudgeBias
 from scope_jax.system.placement import gpus
 
 TURN = SamplingParams(max_new_tokens=96)
@@ -51,10 +52,15 @@ def config() -> Config:
             rollout_sampling=SamplingParams(
                 temperature=0.7, top_p=0.9, max_new_tokens=TURN.max_new_tokens
             ),
+            rollout_context_tokens=LENGTH,
             rollout_tokens_tasks=TURN.max_new_tokens,
         ),
         judge=JudgeConfig(
-            grade_tokens=96, rubric_tokens=128, rubric_tokens_tasks=128, gate_tokens=64
+            grade_tokens=96,
+            rubric_tokens=128,
+            rubric_tokens_tasks=128,
+            gate_tokens=64,
+            bias=JudgeBias(length_scale=40),
         ),
         tasks=TasksConfig(
             target=48,

@@ -132,7 +132,7 @@ class ChatRenderer:
         tools: Sequence[dict] | None = None,
         add_generation_prompt: bool = False,
     ) -> str:
-        """Returns the conversation as text, for display and for counting tokens."""
+        """Returns the conversation as text, with what the template adds."""
         return self._unmasked(
             self._render_masked(messages, tools, add_generation_prompt)
         )

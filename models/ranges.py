@@ -51,6 +51,8 @@ class Range:
 
     def words(self) -> str:
         """The range, for a person."""
+        if self.least is not None and self.most is not None:
+            return f"between {self.least} and {self.most}"
         bounds = {
             "above": self.above,
             "at least": self.least,
@@ -71,7 +73,6 @@ class Range:
 
 NOT_NEGATIVE = Range(least=0)
 POSITIVE = Range(above=0)
-AT_LEAST_1 = Range(least=1)
 
 
 def check(
@@ -90,3 +91,8 @@ def check(
         value = getattr(settings, name)
         if problem := allowed.problem(value):
             raise UserError(f"{name}={value}: {problem}{why and f' {why}'}")
+
+
+def at_least(least: float, settings: Any, *names: str) -> None:
+    """``check`` of fields with a lower bound only."""
+    check(settings, names, Range(least=least))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.ranges import AT_LEAST_1, check
+from models.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,9 @@ class RetrievalConfig:
     """Weight of a passage's whole title, relative to its words, in lexical vectors."""
 
     def __post_init__(self):
-        names = ("top_k", "passage_batch", "query_batch", "lexical_dim")
-        check(self, names, AT_LEAST_1)
+        at_least(1, self, "top_k", "max_passage_tokens", "max_query_tokens")
+        at_least(1, self, "passage_batch", "query_batch", "lexical_dim")
+        at_least(0, self, "build_limit")
 
     def index_root(self) -> Path:
         """Folder for everything that is computed from the passages."""

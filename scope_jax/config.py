@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from models.errors import UserError
+from models.ranges import at_least
 from retrieval.config import RetrievalConfig
 from rl import seeds
 from rl.engine.config import EngineConfig
@@ -47,6 +48,9 @@ class DocumentsConfig:
     max_tokens: int = 256
     """Tokens (of the policy's tokenizer) to which a source document is truncated."""
 
+    def __post_init__(self):
+        at_least(1, self, "rows", "max_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
@@ -69,7 +73,7 @@ class TasksConfig:
     high: float = 0.8
     """Highest mean rubric score that is kept (inclusive)."""
     max_per_document: int = 1
-    """Tasks kept per Challenger prompt: the first ones in row order."""
+    """Tasks kept per Challenger prompt: the first ones, in the order of samples."""
     max_turns: int = 10
     """Maximum number of assistant turns in a conversation that writes a task."""
     max_context_tokens: int = 32768
@@ -77,13 +81,19 @@ class TasksConfig:
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the Challenger samples tasks; `max_new_tokens` is per turn."""
 
+    def __post_init__(self):
+        at_least(1, self, "target", "prompts_per_batch", "max_batches", "samples")
+        at_least(1, self, "solver_rollouts", "sub_batch", "max_per_document")
+        at_least(1, self, "max_turns", "max_context_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
     steps: int = 20
-    """Training steps per iteration."""
+    """Training steps per iteration. 0: this policy is not trained and stays the base
+    model."""
     prompts_per_step: int = 64
     """Prompts per step."""
     group_size: int = 8
@@ -105,6 +115,9 @@ class StageConfig:
     """Shapes and precision of the update."""
 
     def __post_init__(self):
+        at_least(0, self, "steps")
+        at_least(1, self, "prompts_per_step", "group_size", "max_prompt_tokens")
+        at_least(1, self, "max_response_tokens", "max_context_tokens")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
@@ -118,13 +131,33 @@ class CheckpointConfig:
     """When a training stage is saved. Its last step always is saved."""
 
     every: int = 2
-    """Steps between checkpoints; of these, only the newest is kept."""
+    """Steps between checkpoints, of which only the newest is kept; 0 for none."""
     permanent_every: int = 10
-    """Steps between checkpoints that are kept permanently."""
+    """Steps between checkpoints that are kept permanently; 0 for none."""
+
+    def __post_init__(self):
+        at_least(0, self, "every", "permanent_every")
 
     def is_due(self, step: int) -> bool:
         """Whether a step is saved, temporarily or permanently."""
-        return step % self.every == 0 or step % self.permanent_every == 0
+        return any(n and step % n == 0 for n in (self.every, self.permanent_every))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmConfig:
+    """When a run warns that the policy may be exploiting the judge."""
+
+    threshold: float = 0.1
+    """How much further than the truth the judge's score may rise."""
+    min_correlation: float = 0.3
+    """Smallest correlation of reward and truth within groups, where it is known."""
+    window: int = 3
+    """Steps whose mean is taken: the first ones are the start, the last ones now."""
+    patience: int = 2
+    """Steps in a row on which a limit must be passed."""
+
+    def __post_init__(self):
+        at_least(1, self, "window", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +169,8 @@ class TrackingConfig:
     progress: bool = True
     """Show progress bars on a terminal. Without them, and where the output is not a
     terminal, one line per step is logged."""
+    alarm: AlarmConfig = AlarmConfig()
+    """When a run warns that the policy may be exploiting the judge."""
 
 
 def solver_stage() -> StageConfig:
@@ -195,6 +230,7 @@ class Config:
 
     def __post_init__(self):
         seeds.check("seed", self.seed)
+        at_least(1, self, "iterations")
 
 
 def check_sizes(config: Config) -> None:
@@ -206,8 +242,11 @@ def check_sizes(config: Config) -> None:
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
-        if problem := attrgetter(name)(config).problem():
+        sampling = attrgetter(name)(config)
+        if problem := sampling.problem():
             raise UserError(f"{name}.{problem}")
+        if (most := sampling.max_new_tokens) < 1:
+            raise UserError(f"{name}.max_new_tokens={most}: must be at least 1")
     limits = [
         ("tasks.max_context_tokens", "engine.max_length"),
         ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),
@@ -215,6 +254,9 @@ def check_sizes(config: Config) -> None:
     for stage in stages:
         context = f"{stage}.max_context_tokens"
         limits += [(context, "engine.max_length"), (context, f"{stage}.update.length")]
+    if not config.inference.url:
+        rollout = "challenger.rollout_context_tokens"
+        limits.append((rollout, "inference.engine.max_length"))
     for name, limit in limits:
         value, most = attrgetter(name)(config), attrgetter(limit)(config)
         if value > most:

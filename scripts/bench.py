@@ -5,7 +5,11 @@
 Each peer runs in the interpreter that is named for it, and takes turns with ours.
 """
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from benchmarks import forward, harness, judge, load, sampler, update

@@ -6,7 +6,11 @@
 Small corpora do not need this: their index is built on first use.
 """
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from retrieval.config import RetrievalConfig

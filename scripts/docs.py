@@ -4,8 +4,11 @@ python scripts/docs.py
 python scripts/docs.py --count      prints lines of code instead, room by room
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs

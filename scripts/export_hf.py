@@ -7,8 +7,11 @@ Weights (safetensors), configurations, tokenizer, and the chat template of the t
 The run is only read, so it may still be going on. Its base model must still exist.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from scope_jax.run import cli

@@ -3,8 +3,11 @@
 python scripts/report.py runs/tiny [--out FILE]
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from scope_jax.report import page as report

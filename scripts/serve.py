@@ -8,9 +8,12 @@ configuration's base model is served, as ``judge`` and as ``solver``.
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs

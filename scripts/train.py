@@ -8,7 +8,11 @@ where it stopped; any field of the configuration can be set (``--help`` lists th
 """
 
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs

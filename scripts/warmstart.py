@@ -8,9 +8,12 @@ until the last step is done. Every ``--save-every`` steps the model is written.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from models.errors import UserError

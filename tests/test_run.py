@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from tests.records import comparable
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "train.py"
+EVALUATE = ROOT / "scripts" / "eval.py"
 DEADLINE = 600.0
 
 
@@ -209,6 +211,34 @@ def test_a_finished_run_says_so_and_is_not_touched(whole):
     before = (whole[0] / "metrics.jsonl").read_bytes()
     assert "is finished" in finish(start(whole[0]))
     assert (whole[0] / "metrics.jsonl").read_bytes() == before
+
+
+def test_every_solver_of_a_run_is_evaluated(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    asked = tmp_path / "asked.jsonl"
+    rows = [{"prompt": "Say where.", "rubrics": ["It says where."], "id": 7}]
+    rows.append({"prompt": "Say when.", "questions": ["When?", "Why then?"]})
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    solvers = {"base", "iter_1", "iter_2"}
+
+    finish(start(folder, "--count", "6", script=EVALUATE))
+    scores = json.loads((folder / "eval/small_world/scores.json").read_text())
+    assert set(scores) == solvers
+    for name, metrics in scores.items():
+        path = folder / "eval/small_world" / f"{name}.jsonl"
+        answers = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [len(answer["wanted"]) for answer in answers] == [3] * 6
+        mean = sum(answer["true_score"] for answer in answers) / 6
+        assert metrics["eval/true_score"] == pytest.approx(mean)
+
+    finish(start(folder, "--file", str(asked), script=EVALUATE))
+    scores = json.loads((folder / "eval/asked/scores.json").read_text())
+    assert set(scores) == solvers
+    path = folder / "eval/asked/base.jsonl"
+    answers = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [answer["prompt"] for answer in answers] == ["Say where.", "Say when."]
+    assert answers[0]["id"] == 7 and len(answers[0]["grades"]) <= 1
 
 
 def test_two_processes_of_two_devices_play_a_run_together(whole, tmp_path):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from models.errors import UserError
-from models.ranges import AT_LEAST_1, NOT_NEGATIVE, check
+from models.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,8 @@ class EngineConfig:
     max_stop_ids: int = 8
 
     def __post_init__(self):
-        check(self, ("cache_tokens",), NOT_NEGATIVE)
-        others = [name for name in vars(self) if name != "cache_tokens"]
-        check(self, others, AT_LEAST_1)
+        at_least(0, self, "cache_tokens")
+        at_least(1, self, *(name for name in vars(self) if name != "cache_tokens"))
 
     @property
     def table(self) -> int:

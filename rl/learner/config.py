@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.attention import Backend
-from models.ranges import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
+from models.ranges import POSITIVE, at_least, check
 from models.remat import Remat
 
 
@@ -43,9 +43,7 @@ class UpdateConfig:
     back for each update."""
 
     def __post_init__(self):
-        names = ("length", "rows", "capacity", "logit_chunk", "max_skipped")
-        check(self, names, AT_LEAST_1)
-        why = "(0 makes one update of the whole batch)"
-        check(self, ("mini_batch_rows",), NOT_NEGATIVE, why=why)
+        at_least(1, self, "length", "rows", "capacity", "logit_chunk", "max_skipped")
+        at_least(0, self, "mini_batch_rows")
         why = "for a policy that is trained"
         check(self, ("temperature",), POSITIVE, why=why)

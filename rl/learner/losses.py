@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from models.ranges import AT_LEAST_1, NOT_NEGATIVE, Range, check
+from models.ranges import Range, at_least, check
 
 # Bounds of a log-ratio before exp, and of the k3 estimate, as in the method: beyond
 # them the term is constant and gives no gradient.
@@ -54,11 +54,10 @@ class LossConfig:
     sampler before the update, capped at this (2 is usual); 0 is off."""
 
     def __post_init__(self):
-        names = ("clip_low", "clip_high", "kl_coefficient", "importance_cap")
-        check(self, names, NOT_NEGATIVE)
+        at_least(0, self, "clip_low", "clip_high", "kl_coefficient", "importance_cap")
         why = "(or it bounds the loss of unchanged tokens too)"
         check(self, ("dual_clip",), Range(above=1), why=why)
-        check(self, ("group_rows", "constant_length"), AT_LEAST_1)
+        at_least(1, self, "group_rows", "constant_length")
 
 
 def policy_loss(

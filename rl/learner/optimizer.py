@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from models.forward import Params
-from models.ranges import NOT_NEGATIVE, POSITIVE, Range, check
+from models.ranges import POSITIVE, Range, at_least, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,7 @@ class OptimizerConfig:
 
     def __post_init__(self):
         check(self, ("clip_norm", "epsilon"), POSITIVE)
-        names = ("learning_rate", "weight_decay", "warmup_updates")
-        check(self, names, NOT_NEGATIVE)
+        at_least(0, self, "learning_rate", "weight_decay", "warmup_updates")
         check(self, ("beta1", "beta2"), Range(least=0, below=1))
 
 

@@ -6,6 +6,7 @@ each of them (see ``ratings``). Other keys are carried into the results.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from rl.engine.sampling import seed64
 from scope_jax.evaluation import ratings
 from scope_jax.evaluation.solving import solve
 from scope_jax.method import judge
+from scope_jax.method.judge import JudgeConfig
 from scope_jax.method.types import Rubric
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.training import Progress, gather
@@ -101,22 +103,31 @@ async def evaluate(
         grades = ()
         if solution.answer:
             grades = await judging.grade(row["prompt"], solution.answer, rubrics, seed)
-        total = judge.rubric_score(
-            [grade.score for grade in grades], len(rubrics), config
-        )
-        return (
-            row
-            | shown
-            | {
-                "score": (total or 0.0) / len(rubrics),
-                "grades": [grade.score for grade in grades],
-                "judge": [grade.raw for grade in grades],
-            }
-        )
+        scores = [grade.score for grade in grades]
+        graded: dict = {
+            "score": _share_met(scores, len(rubrics), config),
+            "grades": scores,
+            "judge": [grade.raw for grade in grades],
+        }
+        if config.bias.on:
+            unbiased = [grade.unbiased for grade in grades]
+            graded["score_unbiased"] = _share_met(unbiased, len(rubrics), config)
+        return row | shown | graded
 
     records = await gather(map(grade, range(len(rows))), lambda n, of: None)
     metrics = {
         "eval/rubric_score": float(np.mean([r["score"] for r in records])),
         "eval/answered": float(np.mean([bool(r["answer"]) for r in records])),
     }
+    if config.bias.on:  # ratings have no grades to raise
+        metrics["eval/rubric_score_unbiased"] = float(
+            np.mean([r.get("score_unbiased", r["score"]) for r in records])
+        )
     return metrics, records
+
+
+def _share_met(
+    grades: Sequence[float | None], n_rubrics: int, config: JudgeConfig
+) -> float:
+    """An answer's score; 0 where too few of its grades could be read."""
+    return (judge.rubric_score(grades, n_rubrics, config) or 0.0) / n_rubrics

@@ -9,6 +9,7 @@ import numpy as np
 from scope_jax.evaluation.solving import solve
 from scope_jax.selfplay.training import Progress
 from scope_jax.selfplay.world import World
+from scope_jax.small_world.world import heldout_tasks, wanted_facts_stated
 
 HELDOUT_SEED = 7
 
@@ -21,14 +22,14 @@ async def evaluate(
     Returns:
       metrics, and per task a record for people.
     """
-    tasks = world.heldout_tasks(count, HELDOUT_SEED)
+    tasks = heldout_tasks(count, HELDOUT_SEED)
     solutions = await solve(world, [task.text for task in tasks], name, progress)
     records = [
         {
             "task": task.text,
             "wanted": [fact.sentence() for fact in task.facts],
             "answer": solution.answer,
-            "true_score": world.wanted_facts_stated(solution.answer, task.facts),
+            "true_score": wanted_facts_stated(solution.answer, task.facts),
             "entities": len(task.entities),
             "searches": solution.rollout.searches,
             "messages": list(solution.rollout.messages),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from models.errors import UserError
+from models.ranges import at_least
 from retrieval.config import RetrievalConfig
 from rl.engine.config import EngineConfig
 
@@ -47,6 +48,11 @@ class InferenceConfig:
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
             raise UserError(f"port={self.port}: must be between 0 and 65535")
+        at_least(1, self, "max_queue", "search_batch", "concurrency")
+        at_least(0, self, "ready_timeout", "max_restarts")
+        for name in ("request_timeout", "search_timeout"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)}: must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

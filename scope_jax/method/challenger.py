@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from models.ranges import at_least
 from rl.records import SamplingParams
 from scope_jax.method import formats
 from scope_jax.method.challenger_output import (
@@ -72,8 +73,14 @@ class ChallengerConfig:
         temperature=0.7, top_p=0.9, max_new_tokens=8192
     )
     """How those rollouts are sampled; `max_new_tokens` is per turn."""
+    rollout_context_tokens: int = 32768
+    """Limit on prompt and response of those rollouts; a model's own holds as well."""
     rollout_tokens_tasks: int = 2048
     """Most new tokens per turn of those rollouts in task creation."""
+
+    def __post_init__(self):
+        at_least(1, self, "max_turns", "tool_tokens")
+        at_least(1, self, "rollouts", "rollout_context_tokens", "rollout_tokens_tasks")
 
 
 def difficulty(

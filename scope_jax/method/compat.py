@@ -29,6 +29,12 @@ class Compat:
     sliding_context: bool = False
     """Q48: a search_r1 rollout whose context is full continues with its last tokens,
     one fewer than a response may have. Off: it ends with reason `length`."""
+    close_opened_tags: bool = False
+    """Q51: policy rollouts close every stop tag that is opened and not closed, even one
+    that thinking names. Off: a turn's text is what was sampled."""
+    ends_in_thinking: bool = False
+    """Q52: a policy turn in the tool_call format without a call ends at a `<task>` or
+    `<answer>` that thinking only names. Off: thinking is not read."""
     micro_batch_mean: bool = False
     """Q20: the loss is a token mean of each micro-batch, so that its size matters."""
 

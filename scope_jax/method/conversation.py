@@ -33,6 +33,7 @@ from rl.records import Completion
 from scope_jax.method import formats, turn_rules
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts.templates import neutralise
+from scope_jax.method.stop_tags import close_tags, stop_strings
 from scope_jax.method.turn_rules import ConversationSpec
 
 
@@ -111,7 +112,7 @@ def step(
       state: the conversation.
       completion: the turn, its stop string kept; or just its text.
       finish_reason: of the turn, if ``completion`` is a text. A turn that ended by
-        length is read like any other.
+        length is read like any other (spec 3.7).
     """
     if not isinstance(completion, str):
         text, finish_reason = completion.text, completion.finish_reason
@@ -120,18 +121,18 @@ def step(
     if finish_reason in ("cancelled", "error"):
         return state, Finish("error")
     state = replace(state, turns=state.turns + 1)
-    if state.spec.kind == "difficulty" and finish_reason == "stop":
-        text = formats.close_answer(text)
+    spec = state.spec
+    text = close_tags(text, spec.kind, spec.tool_format, compat=spec.compat)
     if state.forced:
         return _after_forced(state, text, finish_reason)
-    move = turn_rules.decide(state.spec, state.turns, text)
+    move = turn_rules.decide(spec, state.turns, text)
     state = _speak(state, move.kept, move.note, move.message, calls=move.calls)
     if move.event == "search":
         queries = tuple(q for c in move.calls if not isinstance(c, str) for q in c)
         state = replace(state, pending=move.calls)
         if not queries:
             return observe(state, ())
-        return state, _search(state.spec, queries)
+        return state, _search(spec, queries)
     if move.event == "reply":
         return _next(_add(state, _user(move.reply)))
     if move.event == "forced":
@@ -152,23 +153,27 @@ def observe(
         and spec.kind not in ("difficulty", "task")
     )
     position, shown, messages = 0, [], []
+
+    def joined(texts: Sequence[str]) -> str:
+        text = "\n---\n".join(texts)
+        text = neutralise(text, (formats.RESULT_TAG[spec.tool_format],))
+        return text if cut_json else cut(text)
+
     for call in state.pending:
-        if isinstance(call, str):
-            text = call
-        else:
+        texts: Sequence[str] = [call] if isinstance(call, str) else ()
+        if not texts:
             texts = results[position : position + len(call)]
             position += len(call)
-            text = "\n---\n".join(texts)
-        text = neutralise(text, (formats.RESULT_TAG[spec.tool_format],))
-        text = text if cut_json else cut(text)
+        text = joined(texts)
         if spec.tool_format == "tool_call":
             content = json.dumps({"result": text})
             content = cut(content) if cut_json else content
             messages.append({"role": "tool", "content": content})
         else:
             messages.append(_user(f"<information>{text}</information>"))
-        if not text.startswith("Search error"):
-            shown.append(text)
+        found = [text for text in texts if not text.startswith("Search error")]
+        if found:
+            shown.append(text if len(found) == len(texts) else joined(found))
     if spec.guided_after_search:
         guidance = turn_rules.guidance(spec, state.turns, "after_search")
         if spec.tool_format == "tool_call":
@@ -229,9 +234,7 @@ def _end(state: State, reason: Literal["done", "turns"]) -> tuple[State, Action]
 
 
 def _generate(spec: ConversationSpec, *, forced: bool = False) -> Generate:
-    stop = formats.stop_strings(
-        spec.kind, spec.tool_format, forced=forced, compat=spec.compat
-    )
+    stop = stop_strings(spec.kind, spec.tool_format, forced=forced, compat=spec.compat)
     return Generate(stop)
 
 

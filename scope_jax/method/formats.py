@@ -12,9 +12,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.types import ToolFormat
 
 Message = dict[str, Any]
@@ -29,6 +28,15 @@ SEARCH_TAG: dict[ToolFormat, str] = {
     "tool_call": "tool_call",
     "function_calls_xml": "function_calls",
 }
+Place = Literal["score", "policy", "task", "difficulty"]
+"""Where a JSON search call counts, which decides what it may be (spec 3.9.4).
+
+- score: the scores of Challenger and Solver. Any list that is not empty.
+- policy: policy rollouts. Also objects: the first of their keys ``query``, ``text``,
+  ``content``, ``q`` that holds a string, else their first string (spec 2.5).
+- task: task creation. Also objects with a string ``query``, and a bare string.
+- difficulty: difficulty rollouts. A list of strings and of nothing else.
+"""
 # A longer literal is not a list of queries; parsing it would cost memory.
 _MAX_LITERAL = 10_000
 # A call takes two tokens at least and a turn has 8,192: more calls are an attack.
@@ -179,30 +187,38 @@ def argument(call: Call, name: str) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def query_list(call: Call, *, coerce: bool = False) -> tuple[str, ...] | None:
-    """The queries of a JSON search call; None unless a non-empty list of strings.
+def query_list(call: Call, place: Place) -> tuple[str, ...] | None:
+    """The queries of a JSON search call; None if it is no search (spec 3.9.4).
 
     Args:
-      coerce: take objects too, as policy rollouts do: the first of their keys
-        ``query``, ``text``, ``content``, ``q`` that holds a string, else the first
-        string value.
+      call: any call.
+      place: where it counts, see ``Place``. Items of the list that hold no query are
+        skipped; a call of which none is left is a search for scores only.
     """
     if call.name != "search" or not isinstance(call.arguments, Mapping):
         return None
     items = call.arguments.get("query_list")
+    if place == "task" and isinstance(items, str) and items.strip():
+        items = [items]
     if not isinstance(items, list) or not items:
         return None
-    if coerce:
-        items = [_query_of(item) if isinstance(item, dict) else item for item in items]
-    return tuple(items) if all(isinstance(item, str) for item in items) else None
+    queries = tuple(q for item in items if (q := _query_of(item, place)) is not None)
+    if place == "difficulty" and len(queries) < len(items):
+        return None
+    return queries if queries or place == "score" else None
 
 
-def _query_of(item: dict[str, Any]) -> str | None:
-    named = [item.get(key) for key in ("query", "text", "content", "q")]
-    for value in [*named, *item.values()]:
-        if isinstance(value, str):
-            return value
-    return None
+def _query_of(item: Any, place: Place) -> str | None:
+    """The query that an item of a ``query_list`` holds."""
+    if not isinstance(item, dict):
+        return item if isinstance(item, str) else None
+    held: list[Any] = []
+    if place == "policy":  # spec 2.5
+        keys = ("query", "text", "content", "q")
+        held = [*(item.get(key) for key in keys), *item.values()]
+    elif place == "task":
+        held = [item.get("query")]
+    return next((value for value in held if isinstance(value, str)), None)
 
 
 _LITERAL_CALL = re.compile(r"\s*search\s*\(\s*query_list\s*=\s*\[")
@@ -218,7 +234,7 @@ def _literal_queries(content: str) -> tuple[str, ...] | None:
         items = ast.literal_eval(stripped[match.end() - 1 : -1].strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    return query_list(Call("search", {"query_list": items}))
+    return query_list(Call("search", {"query_list": items}), "difficulty")
 
 
 def function_calls(text: str, name: str, parameter: str) -> Iterator[Span]:
@@ -238,15 +254,15 @@ def function_calls(text: str, name: str, parameter: str) -> Iterator[Span]:
 
 
 def searches(
-    text: str, tool_format: ToolFormat, *, literal: bool = False
+    text: str, tool_format: ToolFormat, place: Place = "score"
 ) -> list[tuple[str, ...]]:
     """The queries of every valid search call of a turn, in order.
 
     Args:
       text: of one assistant turn, thinking included.
       tool_format: how calls are written.
-      literal: in ``tool_call``, also take ``search(query_list=[..])`` inside the tags,
-        as difficulty rollouts do.
+      place: which calls of ``tool_call`` are valid, see ``query_list``. Difficulty
+        rollouts also take ``search(query_list=[..])`` inside the tags (spec 3.8).
     """
     if tool_format == "search_r1":
         contents = [span.content.strip() for span in pairs(text, "search")]
@@ -257,8 +273,8 @@ def searches(
     found = []
     for span in _call_blocks(text):
         call = _json_call(span.content)
-        queries = query_list(call) if call else None
-        if queries is None and literal:
+        queries = query_list(call, place) if call else None
+        if queries is None and place == "difficulty":
             queries = _literal_queries(span.content)
         if queries is not None:
             found.append(queries)
@@ -266,12 +282,15 @@ def searches(
 
 
 def first_search(text: str, tool_format: ToolFormat) -> tuple[str, ...] | None:
-    """The queries of the first call of a turn, if that one is a valid search."""
+    """The queries of the first call of a turn, if that one is a valid search.
+
+    For scores: in ``tool_call`` there may be none among them (spec 3.9.4).
+    """
     span: Span | None
     if tool_format == "tool_call":
         span = first_pair(text, "tool_call")
         call = _json_call(span.content) if span else None
-        return query_list(call) if call else None
+        return query_list(call, "score") if call else None
     if tool_format == "search_r1":
         span = first_pair(text, "search")
     else:
@@ -285,47 +304,6 @@ def cut_after_call(text: str, tool_format: ToolFormat) -> str:
     closing = f"</{SEARCH_TAG[tool_format]}>"
     end = text.rfind(closing)
     return text if end < 0 else text[: end + len(closing)]
-
-
-def close_answer(text: str) -> str:
-    """``text`` with an ``</answer>`` that a server's stop string swallowed put back."""
-    spoken = strip_thinking(text)
-    if "<answer>" in spoken and "</answer>" not in spoken:
-        return text + "</answer>"
-    return text
-
-
-def stop_strings(
-    kind: str,
-    tool_format: ToolFormat,
-    *,
-    forced: bool = False,
-    compat: Compat = OFF,
-) -> tuple[str, ...]:
-    """Strings that end the generation of a turn and stay in its text (spec 3.1).
-
-    They are where the rules cut a turn (spec 3.7), so that nothing is sampled only to
-    be dropped, with two exceptions: a Solver's turn in ``tool_call`` may hold several
-    calls, so the first does not end it, and a stray ``</task>`` in a Solver's turn may
-    still be followed by an answer.
-
-    Args:
-      kind: of the conversation, see ``scope_jax.method.conversation``.
-      tool_format: how searches are written.
-      forced: it is a forced answer: no search is run, so a call does not end the turn.
-      compat: ``unguided_tool_calls`` leaves its conversations without stop strings.
-    """
-    call = f"</{SEARCH_TAG[tool_format]}>"
-    if kind in ("challenger", "task"):
-        unguided = kind == "task" and tool_format == "tool_call"
-        if unguided and compat.unguided_tool_calls:
-            return ()
-        if kind == "challenger" and tool_format == "search_r1":
-            return (call, "</task>", "</answer>")
-        return (call, "</task>")
-    if tool_format == "tool_call" or (forced and tool_format == "search_r1"):
-        return ("</answer>",)
-    return (call, "</answer>")
 
 
 def message_text(message: Message) -> str:

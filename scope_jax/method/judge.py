@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.ranges import NOT_NEGATIVE, check
+from models.errors import UserError
+from models.ranges import at_least
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
+from scope_jax.method.judge_bias import JudgeBias
 from scope_jax.method.prompts import PromptSet
 from scope_jax.method.types import Rubric
 
@@ -34,7 +36,7 @@ class StageTemperatures:
     """Stage 3: reward of a Solver, and evaluation."""
 
     def __post_init__(self):
-        check(self, ("challenger", "tasks", "solver"), NOT_NEGATIVE)
+        at_least(0, self, "challenger", "tasks", "solver")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +68,20 @@ class JudgeConfig:
     gates: tuple[str, ...] = ("entity", "source_relevance")
     """Quality gates a task must pass."""
     required_gates: int = 2
-    """Smallest sum of the gates' scores that passes."""
+    """Smallest sum of the gates' scores that passes; at most their number."""
+    bias: JudgeBias = JudgeBias()
+    """What makes it count rubrics as met that are not, to study reward hacking."""
 
     def __post_init__(self):
-        check(self, ("rubric_temperature", "gate_temperature"), NOT_NEGATIVE)
+        if self.required_gates > len(self.gates):
+            raise UserError(
+                f"required_gates={self.required_gates}: exceeds the number of gates, "
+                f"{len(self.gates)}, so no task could pass: set judge.required_gates "
+                f"to {len(self.gates)} or less"
+            )
+        at_least(0, self, "rubric_temperature", "gate_temperature", "required_gates")
+        at_least(1, self, "grade_tokens", "rubric_tokens", "rubric_tokens_tasks")
+        at_least(1, self, "gate_tokens")
 
 
 DEFAULT = JudgeConfig()

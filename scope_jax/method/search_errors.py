@@ -17,7 +17,7 @@ def search_errors(turns: Sequence[str], tool_format: ToolFormat) -> list[str]:
 
 def search_error(text: str, tool_format: ToolFormat) -> str | None:
     """Why a turn's first call is not a valid search; None if it is one."""
-    if formats.first_search(text, tool_format):
+    if formats.first_search(text, tool_format) is not None:
         return None
     tag = formats.SEARCH_TAG[tool_format]
     if f"<{tag}>" not in text:
@@ -52,4 +52,4 @@ def _call_error(content: str) -> str:
     queries = arguments["query_list"]
     if not isinstance(queries, list):
         return "query_list is no list"
-    return "query is no string" if queries else "empty query_list"
+    return "empty query_list"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.ranges import at_least
 from scope_jax.method import formats
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
@@ -32,6 +33,10 @@ class LengthConfig:
     answer, and an answer of more than twice as many has accuracy 0."""
     floor: float = 0.05
     """Share of its accuracy that a long answer keeps."""
+
+    def __post_init__(self):
+        at_least(0, self, "soft")
+        at_least(1, self, "hard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,10 @@ class SolverConfig:
     """Number of search calls from which the search score is 1."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
+
+    def __post_init__(self):
+        at_least(1, self, "max_turns", "search_target")
+        at_least(0, self, "max_searches", "max_searches_eval", "forced_rounds")
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:
@@ -120,6 +129,7 @@ def assess(
     *,
     encode: Callable[[str], Sequence[Any]],
     decode: Callable[[Sequence[Any]], str],
+    writes_thinking: bool = False,
 ) -> Assessment:
     """Parses and scores a Solver's conversation, and says what the judge must grade.
 
@@ -129,8 +139,9 @@ def assess(
       tool_format: how searches are written.
       encode: text to ids of the policy's tokenizer, without special tokens.
       decode: ids to text.
+      writes_thinking: of the chat template, see ``format_score``.
     """
-    score = format_score(messages, tool_format)
+    score = format_score(messages, tool_format, writes_thinking=writes_thinking)
     turns = formats.assistant_texts(messages)
     answer = parse_answer(messages)
     limits = config.length
@@ -161,6 +172,7 @@ def reward(
     *,
     judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
+    unbiased: Sequence[float | None] | None = None,
 ) -> Reward:
     """The Solver's reward (spec 10).
 
@@ -171,6 +183,8 @@ def reward(
       n_rubrics: number of rubrics of the task.
       judge: how unreadable grades count.
       targets: gold answers; where given, exact match replaces the judge.
+      unbiased: of a judge that is biased on purpose, the grades without its bias: they
+        are reported and change nothing.
     """
     accuracy, branch, found = _accuracy(assessment, grades, n_rubrics, judge, targets)
     search = min(assessment.calls, config.search_target) / config.search_target
@@ -183,13 +197,8 @@ def reward(
     calls = f"searching before the last turn {assessment.format.tool:.4g}"
     why = [assessment.format.line(calls, "answer"), found]
     if assessment.answer.answer:
-        limits = config.length
-        why += [
-            f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
-            f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
-            f"{assessment.length:.4g}",
-            f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}",
-        ]
+        why.append(_length_line(assessment, config.length))
+        why.append(f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}")
     why += [
         f"{assessment.calls} search {'call' if assessment.calls == 1 else 'calls'}, "
         f"{config.search_target} wanted: search {search:.4g}",
@@ -212,12 +221,26 @@ def reward(
         "answer_tokens": float(assessment.tokens),
         "answer_truncated": float(config.length.hard < assessment.tokens),
     }
+    if unbiased is not None:
+        true, *_ = _accuracy(assessment, unbiased, n_rubrics, judge, targets)
+        parts["rubric_score_unbiased"] = true
+        if true != accuracy:
+            why.insert(2, f"the judge is biased: without its bias score {true:.4g}")
     trace = {
         "branch": branch,
         "answer": assessment.answer.answer,
         "grades": list(grades),
     }
     return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def _length_line(assessment: Assessment, limits: LengthConfig) -> str:
+    """What the answer's length took."""
+    return (
+        f"answer of {assessment.tokens:.4g} tokens (loses from {limits.soft} on, "
+        f"all but {limits.floor:.4g} from {limits.hard} on): length factor "
+        f"{assessment.length:.4g}"
+    )
 
 
 def _accuracy(

@@ -73,14 +73,26 @@ def _foreign_answer(text: str) -> AnswerParse:
     return AnswerParse(bool(answer), answer)
 
 
-def format_score(messages: Sequence[Message], tool_format: ToolFormat) -> FormatScore:
+def format_score(
+    messages: Sequence[Message],
+    tool_format: ToolFormat,
+    *,
+    writes_thinking: bool = False,
+) -> FormatScore:
     """Format score of a Solver's conversation (spec 10).
 
     ``structure`` is 1 where there is a valid answer.
+
+    Args:
+      messages: of the conversation, without example turns.
+      tool_format: how searches are written.
+      writes_thinking: the chat template gives a turn without thinking an empty block,
+        which counts (spec 3.9.8).
     """
     turns = formats.assistant_texts(messages)
     calls = [len(formats.searches(turn, tool_format)) for turn in turns]
-    think = sum(map(formats.opens_with_thinking, turns)) / max(len(turns), 1)
+    thinks = [writes_thinking or formats.opens_with_thinking(turn) for turn in turns]
+    think = sum(thinks) / max(len(turns), 1)
     tool = min(sum(calls[:-1]) / (len(turns) - 1), 1.0) if len(turns) > 1 else 0.0
     structure = float(parse_answer(messages).valid)
     return FormatScore(think, tool, structure, (think + tool + structure) / 3)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from models.chat import ChatRenderer
 from rl.records import Completion, Datum
-from scope_jax.method.formats import Message
+from scope_jax.method.formats import Message, opens_with_thinking
 
 
 class Transcript(Protocol):
@@ -28,7 +28,13 @@ class Transcript(Protocol):
         """Token ids that the next completion continues."""
 
     def add_sampled(self, completion: Completion, message: Message, text: str) -> None:
-        """Append an assistant turn; ``text`` is the part of the sample that is kept."""
+        """Append an assistant turn.
+
+        Args:
+          completion: the sample.
+          message: what a template that writes the turn anew is given.
+          text: the part of the sample that is kept.
+        """
 
     def add_environment(self, messages: Sequence[Message]) -> None:
         """Append user or tool messages and open the next assistant turn."""
@@ -43,6 +49,16 @@ def start(
     """An empty transcript of the kind that ``renderer``'s template needs."""
     kind = RunningTranscript if renderer.append_only else RerenderedTranscript
     return kind(renderer, messages, tools)
+
+
+def writes_thinking(renderer: ChatRenderer) -> bool:
+    """Whether the template gives a turn without thinking an empty block (spec Q31)."""
+    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    prompt = renderer.render(turn[:1], add_generation_prompt=True)
+    written = renderer.render(turn)
+    return written.startswith(prompt) and opens_with_thinking(
+        written.removeprefix(prompt)
+    )
 
 
 def _kept_ids(renderer: ChatRenderer, completion: Completion, text: str) -> int:
@@ -65,17 +81,24 @@ def _kept_ids(renderer: ChatRenderer, completion: Completion, text: str) -> int:
 def _closed(
     renderer: ChatRenderer, completion: Completion, text: str
 ) -> tuple[list[int], list[float], list[int]]:
-    """Sampled ids, their log-probabilities, and the ids that close the turn."""
-    count = _kept_ids(renderer, completion, text)
+    """Sampled ids, their log-probabilities, and the ids that close the turn.
+
+    Stop tags that were put back (spec 3.9.1, 3.9.3) are among the closing ids: they are
+    trained on, but nobody sampled them.
+    """
+    added = ""
+    if text.startswith(completion.text):
+        added = text[len(completion.text) :]
+    count = _kept_ids(renderer, completion, text.removesuffix(added))
     ids = list(completion.ids[:count])
     logprobs = list(completion.logprobs[:count])
     closing = renderer.turn_end_ids()
     if ids and ids[-1] in renderer.stop_ids:
-        if closing and closing[0] == ids[-1]:
+        if not added and closing and closing[0] == ids[-1]:
             closing = closing[1:]
         else:  # not the template's end token, which takes its place
             ids, logprobs = ids[:-1], logprobs[:-1]
-    return ids, logprobs, closing
+    return ids, logprobs, [*renderer.encode_text(added), *closing]
 
 
 class RunningTranscript:

@@ -120,7 +120,7 @@ def _policy_search_r1(spec: ConversationSpec, turn: int, text: str) -> Move:
         queries = (search.content.strip(),)
         return _policy_search(spec, turn, text[: search.end], queries)
     end = max(text.rfind("</task>"), text.rfind("</answer>"))
-    if end >= 0:
+    if end >= 0 and spec.kind != "difficulty":  # kept whole there (spec 3.9.7)
         text = text[: text.index(">", end) + 1]
     if "<task>" in text:
         return Move("end", text, "task")
@@ -134,17 +134,21 @@ def _policy_search_r1(spec: ConversationSpec, turn: int, text: str) -> Move:
 
 
 def _policy_xml(spec: ConversationSpec, turn: int, text: str) -> Move:
+    spoken = formats.strip_thinking(text)
     if "<function_calls>" in text:
         queries = formats.first_search(text, "function_calls_xml")
         if queries:
             return _policy_search(spec, turn, text, queries)
-        if _FINAL_CALL.search(text) or _closed(text):
+        if _FINAL_CALL.search(text) or _closed(spoken):
             return Move("end", text, "task or answer")
         if spec.guided:
             return _guide(spec, turn, text)
         return _invalid(spec, turn, text)
-    if _closed(formats.strip_thinking(text)):
+    if _closed(spoken):
         return Move("end", text, "task or answer")
+    last = spec.kind == "solver_eval" and turn >= spec.max_turns
+    if last and ("<answer>" in spoken or "<task>" in spoken):  # spec 3.9.6
+        return Move("end", text, "open task or answer")
     return _no_action(spec, turn, text, text)
 
 
@@ -152,8 +156,9 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
     spoken = formats.strip_thinking(text)
     block = formats.first_pair(spoken, "tool_call")
     if not block and "<tool_call>" not in spoken:
-        if spec.guided or not ("<answer>" in spoken or "<task>" in spoken):
-            return _no_action(spec, turn, text, spoken)
+        read = text if spec.compat.ends_in_thinking else spoken
+        if spec.guided or not ("<answer>" in read or "<task>" in read):
+            return _no_action(spec, turn, text, read)
         return Move("end", text, "task or answer")
     calls = [
         call
@@ -176,9 +181,7 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
     if turn >= spec.max_turns:  # calls run when the next turn starts, and there is none
         note = "search in the last turn, not run"
         return Move("turns", kept, note, message=message)
-    queries = [
-        formats.query_list(call, coerce=True) or _BAD_ARGUMENTS for call in calls
-    ]
+    queries = [formats.query_list(call, "policy") or _BAD_ARGUMENTS for call in calls]
     return Move("search", kept, "search", calls=tuple(queries), message=message)
 
 
@@ -199,10 +202,13 @@ def _policy_search(
     return Move("search", kept, "search", calls=(queries,))
 
 
-def _no_action(spec: ConversationSpec, turn: int, text: str, spoken: str) -> Move:
-    """A turn without a call or a proper end, in the two call formats."""
+def _no_action(spec: ConversationSpec, turn: int, text: str, read: str) -> Move:
+    """A turn without a call or a proper end, in the two call formats.
+
+    ``read`` is the part of ``text`` in which a task is looked for.
+    """
     if spec.guided:
-        if "<task>" in spoken:
+        if "<task>" in read:
             return Move("end", text, "task")
         return _guide(spec, turn, text)
     if spec.kind == "solver_eval" and turn >= spec.max_turns:
@@ -228,7 +234,7 @@ def _difficulty(spec: ConversationSpec, turn: int, text: str) -> Move:
     tool_format = spec.tool_format
     if tool_format == "search_r1":
         return _policy_search_r1(spec, turn, text)
-    found = formats.searches(text, tool_format, literal=True)
+    found = formats.searches(text, tool_format, "difficulty")
     if not found:
         return Move("end", text, "no search")
     together = tuple(query for queries in found for query in queries)
@@ -239,7 +245,7 @@ def _difficulty(spec: ConversationSpec, turn: int, text: str) -> Move:
 def _task(spec: ConversationSpec, turn: int, text: str) -> Move:
     queries = None
     if turn <= spec.target:
-        queries = next(iter(formats.searches(text, spec.tool_format)), None)
+        queries = next(iter(formats.searches(text, spec.tool_format, "task")), None)
     if queries:
         kept = text
         if spec.tool_format != "tool_call":

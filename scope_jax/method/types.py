@@ -28,13 +28,22 @@ class Rubric:
 class Grade:
     """The judge's verdict on one (answer, rubric); ``score`` is None if unparseable.
 
-    ``raw`` is its output; after a retry, ``first_raw`` is the output before.
+    ``raw`` is its output; after a retry, ``first_raw`` is the output before. Of a judge
+    that is biased on purpose, ``bias`` is the chance that it had of raising the score,
+    and ``raised_from`` the score before, if it did.
     """
 
     score: float | None
     raw: str
     retried: bool = False
     first_raw: str = ""
+    bias: float | None = None
+    raised_from: float | None = None
+
+    @property
+    def unbiased(self) -> float | None:
+        """The score without the bias: what the judge itself said."""
+        return self.score if self.raised_from is None else self.raised_from
 
 
 @dataclass(frozen=True, kw_only=True)

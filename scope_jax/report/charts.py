@@ -23,10 +23,14 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 24
 
 
 def line_chart(
-    caption: str, series: Mapping[str, Points], *, marks: Sequence[float] = ()
+    caption: str,
+    series: Mapping[str, Points],
+    *,
+    marks: Sequence[float] = (),
+    alarms: Sequence[float] = (),
 ) -> str:
     """A figure with one line per series; arguments as of ``lines``, and its title."""
-    svg = lines(series, marks=marks)
+    svg = lines(series, marks=marks, alarms=alarms)
     legend = " &middot; ".join(
         f'<span style="color:{colour}">{html.escape(name)}</span>'
         for name, colour in zip(series, COLOURS, strict=False)
@@ -37,13 +41,19 @@ def line_chart(
     )
 
 
-def lines(series: Mapping[str, Points], *, marks: Sequence[float] = ()) -> str:
+def lines(
+    series: Mapping[str, Points],
+    *,
+    marks: Sequence[float] = (),
+    alarms: Sequence[float] = (),
+) -> str:
     """An SVG drawing with one line per series; empty where there is no point.
 
     Args:
       series: name -> (x, y) points, as many series as there are `COLOURS` at most;
         non-finite points are left out.
       marks: x positions of vertical lines.
+      alarms: the same, in red.
     """
     series = {
         name: [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])]
@@ -70,11 +80,11 @@ def lines(series: Mapping[str, Points], *, marks: Sequence[float] = ()) -> str:
             f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">'
             f"{format_number(float(f'{value:.3g}'))}</text>"
         )
-    for value in marks:
+    grey, red = 'stroke="#9aa7b4" stroke-dasharray="4 3"', 'stroke="#b3261e"'
+    for value, look in [(v, grey) for v in marks] + [(v, red) for v in alarms]:
         x, _ = at(value, y_low)
         parts.append(
-            f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
-            'stroke="#9aa7b4" stroke-dasharray="4 3"/>'
+            f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" {look}/>'
         )
     for value, anchor in ((x_low, "start"), (x_high, "end")):
         x, _ = at(value, y_low)

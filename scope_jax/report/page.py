@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from scope_jax.report import hacking
 from scope_jax.report import rollout as report_rollout
 from scope_jax.report.charts import COLOURS, line_chart
 from scope_jax.report.rollout import escape, pre, reward_of, rollout_html
 from scope_jax.report.tables import table_names, table_rows
 from scope_jax.run import tracking
+from scope_jax.system import settings
 from scope_jax.system.files import read_json_lines, write_text
 
 EXAMPLES = 4
@@ -69,9 +71,10 @@ def build(run_dir: Path) -> str:
     config_file = run_dir / "config.json"
     if not config_file.is_file():
         raise UserError(f"{run_dir}: has no config.json: name the folder of a run")
-    config_text = config_file.read_text(encoding="utf-8")
+    config = settings.read_json(config_file)
+    config_text = json.dumps(config, indent=2, ensure_ascii=False)
     records = tracking.read(run_dir)
-    title = f"SCOPE run: {json.loads(config_text).get('name', run_dir.name)}"
+    title = f"SCOPE run: {config.get('name', run_dir.name)}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(records))}</p>"]
     for stage in tracking.STAGES:
         body += _stage(run_dir, stage, [r for r in records if r["stage"] == stage])
@@ -106,6 +109,7 @@ def _stage(run_dir: Path, stage: str, records: list[dict[str, Any]]) -> list[str
         series = _series(records, wanted)
         if series:
             parts.append(line_chart(caption, series, marks=_iteration_marks(records)))
+    parts.append(hacking.chart(records, _iteration_marks(records)))
     parts.append("</div>")
     for iteration in sorted({r["iteration"] for r in records}):
         parts.append(f"<h3>Iteration {iteration}</h3>")

@@ -126,7 +126,7 @@ def _grades(trace: Mapping[str, Any]) -> str:
     rows = ["<tr><th>rubric</th>" + "".join(f"<th>{c[0]}</th>" for c in columns)]
     for index, rubric in enumerate(rubrics):
         cells = [
-            _mark(grades[index]["score"]) if index < len(grades) else "<td>-</td>"
+            _mark(grades[index]) if index < len(grades) else "<td>-</td>"
             for _, _, grades in columns
         ]
         rows.append(f"<tr><td>{escape(rubric)}</td>{''.join(cells)}")
@@ -138,9 +138,12 @@ def _grades(trace: Mapping[str, Any]) -> str:
     return f'{_role("grades")}<table class="grades">{table}</table>{answers}'
 
 
-def _mark(score: float | None) -> str:
+def _mark(grade: Mapping[str, Any]) -> str:
+    score = grade["score"]
     if score is None:
         return '<td class="unread">unreadable</td>'
+    if (true := grade.get("unbiased", score)) != score:
+        return f'<td class="unread">{score:g}, raised from {true:g}</td>'
     kind = "yes" if score == 1 else "no" if score == 0 else ""
     return f'<td class="{kind}">{score:g}</td>'
 

@@ -9,7 +9,7 @@ from scope_jax.run.tracking import format_number
 
 TABLE = (
     *("reward/", "eval/", "tasks/", "judge/", "errors/", "rollout/", "retrieval/"),
-    *("loss/", "agree/"),
+    *("bias/", "alarm/", "loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""
 
@@ -30,7 +30,10 @@ def table_rows(
 ) -> Iterator[tuple[str, float, float, float]]:
     """(name, first, last, mean) of each metric that is worth a line in a table."""
     for name in table_names(records):
-        values = [r[name] for r in records if r.get(name) is not None]
+        # A step without an error has no count of it: there the count is 0.
+        absent = 0.0 if name.startswith("errors/") else None
+        found = [record.get(name, absent) for record in records]
+        values = [value for value in found if value is not None]
         yield name, values[0], values[-1], sum(values) / len(values)
 
 

@@ -19,7 +19,8 @@ from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 import tyro
 
 from models.errors import UserError
-from scope_jax.config import Config
+from models.ranges import at_least
+from scope_jax.config import Config, check_sizes
 from scope_jax.system.settings import closest, leaves
 
 Options = TypeVar("Options")
@@ -40,6 +41,9 @@ class RunOptions:
     plan: bool = False
     """Print what each program needs on each device, by kind, and exit; with an error if
     it does not fit. Needs no GPU and no weights."""
+
+    def __post_init__(self):
+        at_least(0, self, "profile")
 
     def folder(self, config: Config) -> Path:
         """The run folder of this invocation."""
@@ -70,18 +74,23 @@ def parse(
       options: dataclass of options that are not part of the configuration.
 
     Raises:
-      UserError: an unknown configuration, an unknown field, or a bad value.
+      UserError: an unknown configuration, an unknown field, or values that are wrong
+        or do not fit one another.
       SystemExit: after ``--help``.
     """
     parser = ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default="tiny" if _asks_for_help(argv) else None)
     given, rest = parser.parse_known_args(argv)
-    if given.config is None:
+    if not given.config:
         raise UserError(f"--config: missing: name one, as in {prog} --config tiny")
     name = given.config
     parts = {"options": options(), "config": configs.load(name)}
-    about = f"--config {name}: {configs.describe(name)}"
+    about = (
+        f"--config {name}: {configs.describe(name)}\n\n"
+        "Every field of the configuration can be set, by its dotted name."
+    )
     parsed = _parse(rest, parts, f"{prog} --config NAME", about)
+    check_sizes(parsed.config)
     return parsed.config, parsed.options
 
 
@@ -114,7 +123,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     try:
         code = main(sys.argv[1:])
     except UserError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        said = _as_given(" ".join(str(error).split()), sys.argv[1:])
+        print(f"error: {said}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -250,17 +260,33 @@ def _refused(section: str, reason: str, argv: list[str]) -> str:
 
     ``reason`` starts with the field and its value, as the section knows them.
     """
-    given: dict[str, str] = {}
-    for token in argv:
-        if token.startswith("--"):
-            given[last := token[2:]] = token
-        else:
-            given[last] += f" {token}"
     prefix = f"{section}." if section else ""
-    inside = {k: v for k, v in given.items() if k.startswith(prefix)}
+    inside = {k: v for k, v in _options(argv).items() if k.startswith(prefix)}
     about, _, why = reason.partition(": ")
     field = re.match(r"[\w.]*", about)[0]
     for name, option in inside.items():
-        if f".{name}".endswith(f".{field}"):
+        if why and f".{name}".endswith(f".{field}"):
             return f"{option}: {why}"
-    return f"{', '.join(inside.values()) or section}: {reason}"
+    options = ", ".join(inside.values()) or section
+    return f"{options}: {reason}" if options else reason
+
+
+def _as_given(said: str, argv: Sequence[str]) -> str:
+    """An error that starts with ``field=value``, with the option that set the field."""
+    field, equals, _ = said.partition("=")
+    option, (_, _, why) = _options(argv).get(field), said.partition(": ")
+    return f"{option}: {why}" if equals and option and why else said
+
+
+def _options(argv: Sequence[str]) -> dict[str, str]:
+    """Field -> the option that sets it, in one spelling."""
+    given: dict[str, str] = {}
+    last = ""
+    for token in argv:
+        if token.startswith("--"):
+            last, equals, value = token[2:].partition("=")
+            last = last.replace("-", "_")
+            given[last] = f"--{last} {value}" if equals else f"--{last}"
+        elif last:
+            given[last] += f" {token}"
+    return given

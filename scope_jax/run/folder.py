@@ -21,7 +21,7 @@ from scope_jax.system.files import write_text
 # rounding on another mesh.
 HARMLESS = ("tracking", "placement", "checkpoint", "inference.port")
 EMPTYING = ".emptying"
-LEFTOVERS = (".lock", "config.json.tmp", "inference.log", "inference")
+LEFTOVERS = (".lock", "config.json*.tmp", "inference.log", "inference")
 
 
 class RunPaths:
@@ -95,17 +95,19 @@ class RunFolder(RunPaths):
             ) from error
         if fresh or unfinished:
             self._empty()
+        for cut_off in self.path.rglob("*.tmp"):  # a killed process was writing it
+            cut_off.unlink()
         if not config_file.is_file():
             settings.save(config, config_file)
         self.writable = self.path
         self._manifest_file = self.path / "manifest.json"
         self.manifest: dict[str, Any] = {"stages": {}}
         if self._manifest_file.is_file():
-            self.manifest = json.loads(self._manifest_file.read_text())
+            self.manifest = settings.read_json(self._manifest_file)
 
     def _only_leftovers(self) -> bool:
         """Whether nothing is there but what a failed start leaves."""
-        return all(entry.name in LEFTOVERS for entry in self.path.iterdir())
+        return all(any(map(entry.match, LEFTOVERS)) for entry in self.path.iterdir())
 
     def abandon(self) -> None:
         """Takes back a start that failed, if nothing was made yet; the log stays.

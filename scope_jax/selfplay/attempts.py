@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scope_jax.method import challenger, solver, solver_output
+from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.judge import JudgeConfig
 from scope_jax.method.types import Grade, Rubric
 from scope_jax.selfplay.judging import Judging, grade_json
@@ -48,6 +49,11 @@ class Attempt:
         return shown
 
 
+def context_tokens(config: ChallengerConfig, max_position: int) -> int:
+    """Most tokens of such a rollout: the setting, or the model's own limit."""
+    return min(config.rollout_context_tokens, max_position)
+
+
 async def play_attempts(
     world: World,
     judging: Judging,
@@ -69,7 +75,9 @@ async def play_attempts(
         sampling = replace(
             sampling, max_new_tokens=config.challenger.rollout_tokens_tasks
         )
-    longest = config.inference.engine.max_length
+
+    context = world.solver_context
+    limits = Limits(context=context, response=context)
 
     async def play(number: int) -> Attempt:
         own = (*seed, "attempt", number)
@@ -79,7 +87,7 @@ async def play_attempts(
             world.prompts.solver(task, config.solver.max_searches),
             complete=world.solver,
             sampling=sampling,
-            limits=Limits(context=longest, response=longest),
+            limits=limits,
             seed=own,
         )
         # Only the last turn's answer counts here (spec 3.8).

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rl.engine.sampling import seed64
-from scope_jax.method import challenger, judge
+from scope_jax.method import challenger, judge, judge_bias
 from scope_jax.method.judge import RubricsParse, Stage
 from scope_jax.method.types import Grade, Rubric
 from scope_jax.selfplay.rollouts import Seed
@@ -66,7 +66,10 @@ class Judging:
     async def grade(
         self, task: str, answer: str, rubrics: Sequence[Rubric], seed: Seed
     ) -> tuple[Grade, ...]:
-        """One grade per rubric; an unreadable one is asked for once more (spec 7)."""
+        """One grade per rubric; an unreadable one is asked for once more (spec 7).
+
+        A judge that is biased on purpose then raises some, whichever the seed draws.
+        """
         config, prompts = self._config, self._world.prompts
         conversations = judge.grade_prompts(
             prompts, self._shown(task), answer, rubrics, thinking=config.thinking
@@ -91,9 +94,13 @@ class Judging:
                 score=second.score, raw=second.raw, retried=True, first_raw=first.raw
             )
 
-        return tuple(
+        grades = tuple(
             await asyncio.gather(*(ask(i, m) for i, m in enumerate(conversations)))
         )
+        if not config.bias.on:
+            return grades
+        draws = [_uniform(seed64(*seed, "bias", i)) for i in range(len(grades))]
+        return judge_bias.biased(config.bias, grades, self._shown(task), answer, draws)
 
     def _shown(self, task: str) -> str:
         """The task as the judge sees it; the reference hid it in stage 2 (spec Q3)."""
@@ -101,19 +108,37 @@ class Judging:
         return "" if hidden else task
 
 
+def _uniform(seed: int) -> float:
+    """A 64-bit seed as a number from 0 to below 1: its upper bits, all of a double."""
+    return (seed >> 11) / 2**53
+
+
 def grade_json(grade: Grade) -> dict[str, Any]:
     """A grade and the judge's own words, as a person reads them in a trace."""
     shown: dict[str, Any] = {"score": grade.score, "raw": grade.raw}
     if grade.retried:
         shown |= {"asked_again_after": grade.first_raw}
+    if grade.bias is not None:
+        shown |= {"unbiased": grade.unbiased, "bias": grade.bias}
     return shown
 
 
 def grade_metrics(grades: Sequence[Grade]) -> dict[str, float]:
-    """How readable a rollout's grades were; nothing if there were none."""
+    """How readable a rollout's grades were; nothing if there were none.
+
+    Of a judge that is biased on purpose also ``bias/chance``, the mean chance that a
+    rubric which is not met counts as met, and ``bias/raised``, the share of all grades
+    that were raised.
+    """
     if not grades:
         return {}
-    return {
+    metrics = {
         "judge/unparseable": sum(g.score is None for g in grades) / len(grades),
         "judge/retried": sum(g.retried for g in grades) / len(grades),
     }
+    chances = [grade.bias for grade in grades if grade.bias is not None]
+    if chances:
+        raised = sum(grade.raised_from is not None for grade in grades)
+        metrics["bias/chance"] = sum(chances) / len(chances)
+        metrics["bias/raised"] = raised / len(grades)
+    return metrics

@@ -23,6 +23,7 @@ class StepMeter:
     def __init__(self, engine: PolicyEngine, serving: Serving, hosts: Hosts):
         self._engine, self._serving, self._hosts = engine, serving, hosts
         self._compilations = Compilations()
+        self._last = time.monotonic()
 
     def start(self) -> None:
         """A step begins."""
@@ -39,11 +40,15 @@ class StepMeter:
     async def engine_work(self, *, alone: bool = False) -> dict[str, float]:
         """Metrics of what all engines have done since this was asked last.
 
+        The time that asking takes belongs to no lap.
+
         Args:
           alone: only this process has worked; the others do not ask.
         """
+        started = time.monotonic()
         own, served = await self._engine.work(), await self._serving.work()
         every = [own] if alone else self._hosts.all_gather(own)
+        self._last += time.monotonic() - started
         return counters.metrics(every, served)
 
     def finish(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from scope_jax.config import Config
 from scope_jax.method import prompts
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker
+from scope_jax.selfplay.attempts import context_tokens
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.serving import Serving
@@ -101,6 +102,7 @@ def open_parts(
             solver=serving.solver,
             judge=serving.judge,
             search=serving.search,
+            solver_context=context_tokens(config.challenger, decoder.max_position),
         )
         yield Parts(
             folder=folder,

@@ -125,6 +125,7 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         config.tool_format,
         encode=world.renderer.encode_text,
         decode=world.renderer.decode,
+        writes_thinking=world.writes_thinking,
     )
     grades: tuple[Grade, ...] = ()
     if assessment.graded is not None and task.target is None:
@@ -138,6 +139,7 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         len(task.rubrics),
         judge=config.judge,
         targets=() if task.target is None else (task.target,),
+        unbiased=[g.unbiased for g in grades] if config.judge.bias.on else None,
     )
     return _rewarded(
         rollout,

@@ -65,7 +65,6 @@ class Rollout:
       searches: queries that were run.
       passages: text of every search result that was shown.
       turn_log: one line per turn: what was read in it and what followed.
-      response_tokens: after the opening prompt, sampled or not.
       sampled_tokens: over all turns.
       group: index of the prompt within the step; the rollouts of a group share it.
       role: "challenger" or "solver".
@@ -85,7 +84,6 @@ class Rollout:
     searches: int
     passages: tuple[str, ...]
     turn_log: tuple[dict[str, Any], ...]
-    response_tokens: int
     sampled_tokens: int
     group: int = 0
     role: str = ""
@@ -200,7 +198,6 @@ async def converse(
         searches=state.searches,
         passages=state.passages,
         turn_log=state.turn_log,
-        response_tokens=tokens.response_tokens,
         sampled_tokens=sampled,
     )
 

@@ -1,6 +1,7 @@
 """The inference process as the trainer uses it: judge, previous Solver and search."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,11 +64,13 @@ class Serving:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._client:
-            self._runner.run(self._client.close())
-        self.supervisor.stop()
-        self._starter.shutdown()
-        self._runner.close()
+        # All of it, whatever fails: nobody else would end the inference process.
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self._runner.close)
+            last_first.callback(self._starter.shutdown)
+            last_first.callback(self.supervisor.stop)
+            if self._client:
+                self._runner.run(self._client.close())
 
     def connect(self) -> None:
         """Waits until the inference process answers.

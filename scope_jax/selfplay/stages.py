@@ -26,6 +26,9 @@ def train_challenger(parts: Parts, iteration: int) -> None:
     """Stage 1: rewarded where the previous Solver's score is near one half."""
     world, config = parts.world, parts.world.config
     settings, count = config.challenger_train, config.documents.rows
+    if not settings.steps:
+        carry_over(parts, iteration, "challenger")
+        return
     parts.serve_previous_solver(iteration)
 
     def prompts(step: int) -> list[ChallengerPrompt]:
@@ -54,6 +57,9 @@ def train_solver(parts: Parts, iteration: int) -> None:
     """Stage 3: rewarded for rubrics met, at a controlled length."""
     world, config = parts.world, parts.world.config
     settings = config.solver_train
+    if not settings.steps:
+        carry_over(parts, iteration, "solver")
+        return
     tasks = _usable(world, read_tasks(parts.folder.tasks(iteration)))
 
     def prompts(step: int) -> list[Task]:

@@ -4,11 +4,14 @@ What a batch of prompts is made into is a function of seed and number only; it i
 as a file while it waits for its filters, so that a killed run need not write it again.
 """
 
+import contextlib
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.errors import UserError
 from scope_jax.method import challenger
 from scope_jax.method.formats import Message
 from scope_jax.method.outcomes import outcome_line
@@ -18,6 +21,8 @@ from scope_jax.selfplay.rollouts import Limits, Rollout, converse
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
 from scope_jax.system import settings
+
+log = logging.getLogger("scope_jax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +107,8 @@ async def write_batch(
     world: World, path: Path, iteration: int, number: int, progress: Progress
 ) -> Written:
     """Plays every conversation of a batch, or reads what came of them from its file."""
-    if path.is_file():
-        return settings.load(Written, path)
+    if found := _earlier(path):
+        return found
     started = time.monotonic()
     candidates: list[Candidate] = []
     rejected: list[dict[str, Any]] = []
@@ -126,6 +131,19 @@ async def write_batch(
     )
     settings.save(written, path)
     return replace(written, seconds=time.monotonic() - started)
+
+
+def _earlier(path: Path) -> Written | None:
+    """What an earlier start has written; a file that cannot be read is removed."""
+    older = path.with_suffix(".jsonl")  # as older versions wrote it
+    if path.is_file():
+        with contextlib.suppress(UserError):
+            return settings.load(Written, path)
+    for file in (path, older):
+        if file.is_file():
+            log.warning("%s: cannot be read: this batch is written again", file)
+            file.unlink()
+    return None
 
 
 async def _play(

@@ -131,8 +131,9 @@ async def _batches(
         if ahead is not None:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
-    # A batch that was written ahead and is not needed.
-    drafts(number).unlink(missing_ok=True)
+    # Of a batch that was written ahead and is not needed.
+    for file in drafts(number).parent.glob("*.written.json*"):
+        file.unlink()
     return number - 1
 
 

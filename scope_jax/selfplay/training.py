@@ -21,6 +21,7 @@ from rl.learner.advantages import group_advantages
 from rl.learner.packing import uid_order
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
+from scope_jax.run import alarm
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout, Seed
@@ -76,6 +77,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 file = parts.folder.rollouts(iteration, role, step)
                 if hosts.is_leader:
                     write_json_lines(file, (rollout.json() for rollout in rollouts))
+                # Before the update, which a server that is gone must not throw away.
+                work = parts.serving.run(meter.engine_work())
                 # Advantages: each reward against its group's.
                 datums = with_advantages(rollouts)
                 # Update the policy and load it into the engine.
@@ -85,10 +88,11 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
             metrics |= step_metrics(rollouts)
-            metrics |= parts.serving.run(meter.engine_work()) | meter.finish()
+            metrics |= work | meter.finish()
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
             )
+            metrics |= _watched(parts, role, metrics | {"step": step})
             _warn(metrics, step - first, compiled=step > done + 1)
             parts.tracker.log(metrics, iteration=iteration, stage=role, step=step)
             bar.advance(metrics)
@@ -188,6 +192,21 @@ def _traced(parts: Parts, step: int, name: str) -> contextlib.AbstractContextMan
     if not 2 <= step < 2 + parts.profile:
         return contextlib.nullcontext()
     return jax.profiler.trace(str(parts.folder.path / "profile" / name))
+
+
+def _watched(parts: Parts, role: str, record: Mapping[str, float]) -> dict[str, float]:
+    """The alarm at this step, of all that the role's stages have measured so far.
+
+    Only where there is a truth to compare with, and in the process that has the run's
+    earlier records; it warns when the alarm goes on.
+    """
+    earlier = [r for r in parts.tracker.records if r["stage"] == role]
+    found = alarm.check([*earlier, record], parts.world.config.tracking.alarm)
+    if found is None or not parts.hosts.is_leader:
+        return {}
+    if found.line:
+        log.warning("%s", found.line)
+    return {alarm.METRIC: float(found.on)}
 
 
 def _warn(metrics: Mapping[str, float], step: int, *, compiled: bool) -> None:

@@ -6,11 +6,13 @@ runs around it.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from models.chat import ChatRenderer
 from retrieval.passages import Passages
 from rl.records import Completion, Request
 from scope_jax.config import Config
+from scope_jax.method import transcript
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts import PromptSet
@@ -40,6 +42,7 @@ class World:
       solver: the previous Solver, on the inference process.
       judge: the frozen judge, on the inference process.
       search: the retriever, on the inference process.
+      solver_context: most tokens of a difficulty rollout, prompt included.
     """
 
     config: Config
@@ -50,6 +53,12 @@ class World:
     solver: Complete
     judge: AskJudge
     search: SearchText
+    solver_context: int
+
+    @cached_property
+    def writes_thinking(self) -> bool:
+        """Whether the template gives a turn without thinking an empty block."""
+        return transcript.writes_thinking(self.renderer)
 
     def challenger_spec(
         self, kind: str, searches: int, max_turns: int

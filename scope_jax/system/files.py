@@ -14,14 +14,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which then takes the place of ``path``.
 
     What is written is on the disk before it appears; after an exception ``path`` is as
-    it was.
+    it was, and nothing lies beside it. Each process writes to a path of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

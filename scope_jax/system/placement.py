@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from models.errors import UserError
+from models.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +19,7 @@ class MeshConfig:
     """Devices over which heads and feed-forward columns are split."""
 
     def __post_init__(self):
-        for name in ("data", "fsdp", "tensor"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"mesh.{name}={getattr(self, name)}: must be at least 1"
-                )
+        at_least(1, self, "data", "fsdp", "tensor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +71,7 @@ class InferenceProcess(ProcessConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.replicas < 1:
-            raise UserError(f"replicas={self.replicas}: must be at least 1")
+        at_least(1, self, "replicas")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +91,7 @@ class HostsConfig:
     that no longer responds counts as dead."""
 
     def __post_init__(self):
-        if self.count < 1:
-            raise UserError(f"placement.hosts.count={self.count}: must be at least 1")
+        at_least(1, self, "count", "wait")
         given = self.index is not None
         if given != (self.address is not None):
             raise UserError(

@@ -67,13 +67,16 @@ def from_json(cls: type[T], text: str, *, source: str = "settings") -> T:
     Raises:
       UserError: text that is no JSON, an unknown field, or a value of a wrong type.
     """
+    return _build(cls, _parse(text, source), source)
+
+
+def _parse(text: str, source: str) -> Any:
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{source}: not JSON ({error}): restore the file, or start a new run folder"
         ) from error
-    return _build(cls, data, source)
 
 
 def _build(hint: Any, value: Any, where: str) -> Any:
@@ -140,10 +143,31 @@ def load(cls: type[T], path: Path) -> T:
     """Settings from a file written by `save`.
 
     Raises:
-      UserError: see `from_json`; also a missing file.
+      UserError: see `from_json` and `read_json`.
     """
+    return from_json(cls, _text(path), source=str(path))
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a run holds.
+
+    Raises:
+      UserError: the file is missing, or holds no text or no JSON.
+    """
+    return _parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: no such file: name the folder of a run") from error
-    return from_json(cls, text, source=str(path))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}): name the folder of a run"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text ({error.reason}): restore the file, or start a "
+            "new run folder"
+        ) from error

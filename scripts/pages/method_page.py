@@ -21,7 +21,8 @@ test fails when it is out of date. The method itself: [spec.md](spec.md).
 
 *Ours* are the values of the three families' configurations, *reference* those of the
 published code, *paper* those of the paper where they differ: `--config qwen3_8b_paper`
-(and `_paper` after any other name) runs with them."""
+(and `_paper` after any other name) runs with them. Where no setting is named, the value
+is part of the code."""
 
 WE = {
     "keep": "kept",
@@ -65,8 +66,11 @@ def page(data: str, families: Mapping[str, Config], paper: Config) -> str:
 
 
 def _row(row: Mapping[str, Any], families: Mapping[str, Config], paper: Config) -> str:
-    field = row["field"]
-    ours = {name: _value(config, field) for name, config in families.items()}
+    field = row.get("field", row["what"])
+    if "ours" in row:
+        ours = dict.fromkeys(families, _plain(row["ours"]))
+    else:
+        ours = {name: _value(config, field) for name, config in families.items()}
     theirs = row["reference"]
     if not isinstance(theirs, dict):
         theirs = dict.fromkeys(families, theirs)
@@ -81,7 +85,8 @@ def _row(row: Mapping[str, Any], families: Mapping[str, Config], paper: Config) 
             f"{field}: {paper.name} has {_value(paper, field)}, the paper "
             f"{row['paper']}: correct configs/variants/paper.py or docs/method.toml"
         )
-    cells = [row["what"], f"`{field}`", _shown(ours), _shown(theirs)]
+    setting = "" if "ours" in row else f"`{field}`"
+    cells = [row["what"], setting, _shown(ours), _shown(theirs)]
     cells.append(_plain(row["paper"]) if "paper" in row else "")
     return f"| {' | '.join(cells)} |"
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranges import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Range
+from models.ranges import NOT_NEGATIVE, POSITIVE, Range
 
 SHARE = Range(least=0, below=1)
+AT_LEAST_1 = Range(least=1)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 0.999999, 0, 1e-30])

@@ -19,7 +19,7 @@ def test_mesh_has_auto_axes_and_takes_only_the_devices_it_needs():
 
 
 def test_a_mesh_larger_than_the_machine_is_refused_with_the_numbers():
-    with pytest.raises(ValueError, match="needs 64 devices and 4 are visible"):
+    with pytest.raises(ValueError, match="needs 64 devices, but 4 are visible"):
         sharding.make_mesh(fsdp=64)
 
 

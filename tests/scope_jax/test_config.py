@@ -12,7 +12,14 @@ import pytest
 import configs
 from models.errors import UserError
 from rl.records import SamplingParams
-from scope_jax.config import Config, ModelConfig, StageConfig
+from scope_jax.config import (
+    CheckpointConfig,
+    Config,
+    ModelConfig,
+    StageConfig,
+    check_sizes,
+)
+from scope_jax.method.compat import Compat
 from scope_jax.system import settings
 from scope_jax.system.placement import gpus
 from scope_jax.system.settings import leaves
@@ -114,6 +121,14 @@ def test_the_paper_s_rewards_are_a_variant_of_any_configuration(name):
     assert "The reward weights" in described and "Hardware:" in described
 
 
+def test_the_released_code_s_behaviour_is_a_variant_of_any_configuration():
+    released = configs.load("tiny_released")
+    changed = settings.differences(configs.load("tiny"), released, ignore=("name",))
+    assert changed == [
+        f"compat.{field.name}: false -> true" for field in dataclasses.fields(Compat)
+    ]
+
+
 def test_an_unknown_variant_is_one_line():
     with pytest.raises(UserError, match="did you mean qwen3_8b_paper"):
         configs.load("qwen3_8b_papr")
@@ -179,6 +194,69 @@ def test_a_damaged_config_file_is_one_clear_line(change, message):
     with pytest.raises(UserError, match=message) as caught:
         settings.from_json(Config, json.dumps(data), source="config")
     assert "\n" not in str(caught.value)
+
+
+NONE_OF_IT = {
+    *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
+    *("solver.forced_rounds", "judge.required_gates", "retrieval.build_limit"),
+    *("inference.max_restarts", "engine.cache_tokens", "inference.engine.cache_tokens"),
+    *("checkpoint.every", "checkpoint.permanent_every", "inference.port"),
+    *("challenger.rollout_sampling.top_k", "tasks.sampling.top_k"),
+    *(
+        f"{role}_train.{field}"
+        for role in ("challenger", "solver")
+        for field in ("steps", "sampling.top_k", "update.mini_batch_rows")
+        + ("optimizer.warmup_updates",)
+    ),
+}
+"""Whole numbers for which 0 means none, or what their documentation says."""
+
+
+def with_value(name, value):
+    """The configuration ``tiny`` with one field of another value, and checked."""
+    data = json.loads(settings.to_json(configs.load("tiny")))
+    *path, last = name.split(".")
+    section = data
+    for part in path:
+        section = section[part]
+    section[last] = value
+    config = settings.from_json(Config, json.dumps(data))
+    check_sizes(config)
+
+
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize(
+    "name", [name for name, hint, _ in leaves(configs.load("tiny")) if hint is int]
+)
+def test_a_whole_number_means_something_or_is_refused_at_once(name, value):
+    if value == 0 and name in NONE_OF_IT:
+        with_value(name, value)
+        return
+    last = name.rsplit(".", 1)[-1]
+    with pytest.raises(UserError, match=rf"\b{last}={value}: must be ") as caught:
+        with_value(name, value)
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_may_be_temporary_permanent_both_or_only_the_last():
+    def due(every, permanent_every):
+        config = CheckpointConfig(every=every, permanent_every=permanent_every)
+        return [step for step in range(1, 13) if config.is_due(step)]
+
+    assert due(4, 6) == [4, 6, 8, 12]
+    assert due(4, 0) == [4, 8, 12]
+    assert due(0, 6) == [6, 12]
+    assert due(0, 0) == []
+
+
+def test_a_file_that_is_no_text_or_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(UserError, match=r"config\.json: not UTF-8 text .*: restore"):
+        settings.load(Config, tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"config\.json/more: no such file: name the"):
+        settings.load(Config, tmp_path / "config.json" / "more")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\): name"):
+        settings.load(Config, tmp_path)
 
 
 def test_a_file_that_is_no_json_is_refused():

@@ -18,7 +18,7 @@ PAPER = configs.load("qwen3_8b_paper")
 
 def test_every_quirk_has_its_row_once():
     page = method_page.page(DATA, FAMILIES, PAPER)
-    assert re.findall(r"^\| Q(\d+) ", page, re.M) == [str(n) for n in range(1, 51)]
+    assert re.findall(r"^\| Q(\d+) ", page, re.M) == [str(n) for n in range(1, 53)]
 
 
 def test_a_changed_constant_needs_a_reason():
@@ -36,6 +36,15 @@ def test_a_reason_needs_a_difference():
 def test_the_paper_s_values_are_the_variant_s():
     with pytest.raises(UserError, match=r"format_weight: qwen3_8b has 0\.5"):
         method_page.page(DATA, FAMILIES, FAMILIES["qwen3_8b"])
+
+
+def test_a_value_that_is_part_of_the_code_names_no_setting():
+    page = method_page.page(DATA, FAMILIES, PAPER)
+    assert "| weight of an entropy term |  | 0 | 0 |  |" in page
+    assert not any("entropy" in name for name in vars(PAPER.solver_train.loss))
+    other = DATA.replace("ours = 0, reference = 0", "ours = 0, reference = 0.1", 1)
+    with pytest.raises(UserError, match=r"entropy term: ours is 0, .* 0\.1: give"):
+        method_page.page(other, FAMILIES, PAPER)
 
 
 def test_a_switch_without_a_row_is_found():

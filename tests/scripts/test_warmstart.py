@@ -1,10 +1,13 @@
 import dataclasses
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from models import hf
+from models.errors import UserError
 from pretraining import examples, transcripts, warmstart
 from pretraining import tokenizer as small_tokenizer
 from scope_jax.small_world import assets, world
@@ -130,3 +133,20 @@ def test_shipped_model_grades(small_world, tokenizer):
     ]
     assert count > 100
     assert share / count > 0.9
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "cpu"), ("cuda", "cuda")])
+def test_the_script_uses_the_cpu_unless_the_environment_says_otherwise(
+    given, used, monkeypatch
+):
+    """A run may hold the accelerator, but on a free one this is much faster."""
+    if given is None:
+        monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    else:
+        monkeypatch.setenv("JAX_PLATFORMS", given)
+    calls = []
+    monkeypatch.setattr(jax.config, "update", lambda *call: calls.append(call))
+    script = Path(__file__).parents[2] / "scripts/warmstart.py"
+    with pytest.raises(UserError, match="--steps 0"):
+        runpy.run_path(str(script))["main"](["--steps", "0"])
+    assert calls == [("jax_platforms", used)]

@@ -144,15 +144,37 @@ def gate(text):
     return int(score[1]) if score else None
 
 
-def queries(arguments):
-    """3.1: the queries of a JSON call's arguments, or None."""
+def queries(arguments, place):
+    """3.9.4: the queries of a JSON call's arguments, or None."""
     items = arguments.get("query_list") if isinstance(arguments, dict) else None
-    good = isinstance(items, list) and items and all(isinstance(i, str) for i in items)
-    return tuple(items) if good else None
+    if place == "task" and isinstance(items, str) and items.strip():
+        items = [items]
+    if not isinstance(items, list) or not items:
+        return None
+    held = [query(item, place) for item in items]
+    if place == "difficulty" and None in held:
+        return None
+    held = tuple(q for q in held if q is not None)
+    return held if held or place == "score" else None
 
 
-def searches(text, tool_format, literal=False):
-    """3.1: the queries of every valid call; ``literal`` as in 3.8."""
+def query(item, place):
+    """2.5, 3.9.4: the query that one item holds, or None."""
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict) or place in ("score", "difficulty"):
+        return None
+    keys = ["query"]
+    if place == "policy":
+        keys += ["text", "content", "q", *item]
+    for key in keys:
+        if isinstance(item.get(key), str):
+            return item[key]
+    return None
+
+
+def searches(text, tool_format, place="score"):
+    """3.1, 3.9.4: the queries of every valid call; difficulty as in 3.8."""
     if tool_format == "search_r1":
         return [(q.strip(),) for q in pairs(text, "search") if q.strip()]
     if tool_format == "function_calls_xml":
@@ -161,13 +183,13 @@ def searches(text, tool_format, literal=False):
     found = []
     for block in pairs(text, "tool_call"):
         valid = [
-            queries(arguments)
+            queries(arguments, place)
             for _, name, arguments in calls(f"<tool_call>{block}</tool_call>")
             if name == "search"
         ]
-        if literal and not any(valid):
+        if place == "difficulty" and not any(valid):
             valid = [written(block)]
-        found += [q for q in valid if q]
+        found += [q for q in valid if q is not None]
     return found
 
 
@@ -177,7 +199,8 @@ def written(block):
         r"\s*search\s*\(\s*query_list\s*=\s*(\[.*\])\s*\)\s*", block, re.DOTALL
     )
     try:
-        return queries({"query_list": ast.literal_eval(call[1])}) if call else None
+        items = ast.literal_eval(call[1]) if call else None
+        return queries({"query_list": items}, "difficulty")
     except (ValueError, SyntaxError):
         return None
 

@@ -12,14 +12,14 @@ import pytest
 
 import configs
 from scope_jax.method import compat as compat_module
-from scope_jax.method import conversation, formats, prompts
+from scope_jax.method import conversation, prompts, stop_tags
 from scope_jax.method.compat import OFF, Compat
-from scope_jax.method.types import Document, Rubric, Task
+from scope_jax.method.types import TOOL_FORMATS, Document, Rubric, Task
 from scope_jax.selfplay import stages, trainer
 from scope_jax.selfplay.judging import Judging
 from tests.scope_jax.selfplay.scripted import SCORE, ScriptedPlayers, rubrics, settings
 
-SWITCHES = {3, 4, 10, 13, 14, 20, 39, 48}
+SWITCHES = {3, 4, 10, 13, 14, 20, 39, 48, 51, 52}
 """Rows of the list of quirks that recommend a switch (spec 15)."""
 CALL = '<tool_call>{"name": "search", "arguments": {"query_list": ["q"]}}</tool_call>'
 both = pytest.mark.parametrize("on", [False, True])
@@ -130,12 +130,14 @@ def test_one_schema_is_shown_wherever_a_tool_is():
         assert prompts.load("few_shot", tool_format).tools() == [tool]
 
 
+@pytest.mark.parametrize("tool_format", TOOL_FORMATS)
 @pytest.mark.quirk(15)
-def test_only_an_answer_that_was_stopped_is_closed():
-    assert formats.close_answer("<answer>x") == "<answer>x</answer>"
-    for text in ("<task>x", "<search>x", "no <answer> in <think><answer>", "plain"):
-        assert formats.close_answer(text) in (text, text + "</answer>")
-    assert formats.close_answer("<think><answer>x") == "<think><answer>x"
+def test_task_creation_puts_no_tag_back(tool_format):
+    for text in ("<task>x", "<search>x", "a <task> is", "<function_calls>x"):
+        closed = stop_tags.close_tags(
+            text, "task", tool_format, compat=Compat.released()
+        )
+        assert closed == text
 
 
 @pytest.mark.quirk(19, 22, 29, 30, 40, 41)

@@ -287,6 +287,39 @@ def test_a_json_turn_becomes_structured_and_each_call_gets_its_result():
     assert results == [f"{D} a\n---\n{D} b", f"{D} c"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "tool_format", "call"),
+    [
+        *((kind, "tool_call", t) for kind in ("solver", "challenger", "task")),
+        *(("difficulty", name, call) for name, call in (("tool_call", t),)),
+        ("difficulty", "function_calls_xml", lambda *queries: "".join(map(x, queries))),
+    ],
+)
+def test_of_several_results_the_writer_of_rubrics_sees_those_that_are_passages(
+    kind, tool_format, call
+):
+    """The conversation shows what went wrong, in whatever place of a call it is."""
+    none, loaded = "Search error: no results", prompts.load("default", tool_format)
+    spec = c.ConversationSpec(
+        kind=kind, tool_format=tool_format, prompts=loaded, num_searches=1
+    )
+    for results, passages in (
+        ([none, D], (D,)),
+        ([D, none], (D,)),
+        ([D, none, D], (f"{D}\n---\n{D}",)),
+        ([none, none], ()),
+        ([D, D], (f"{D}\n---\n{D}",)),
+    ):
+        state, _ = c.start(spec, [{"role": "user", "content": "prompt"}])
+        state, action = c.step(state, call(*"abc"[: len(results)]))
+        assert len(action.queries) == len(results)
+        state, _ = c.observe(state, results)
+        assert state.passages == passages
+        content = state.messages[2]["content"]
+        assert content.count(none) == results.count(none)
+        assert content.count(D) == results.count(D)
+
+
 def test_bad_arguments_are_told_without_a_search():
     bad = '<tool_call>{"name": "search", "arguments": {"query": "a"}}</tool_call>'
     state, action, run = play("solver", "tool_call", [bad])

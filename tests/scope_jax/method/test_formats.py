@@ -30,15 +30,37 @@ def test_searches_of_a_turn_in_each_format():
 def test_difficulty_rollouts_take_calls_written_as_text():
     text = "<tool_call>search(query_list=['a', \"b\"])</tool_call>"
     assert formats.searches(text, "tool_call") == []
-    assert formats.searches(text, "tool_call", literal=True) == [("a", "b")]
+    assert formats.searches(text, "tool_call", "difficulty") == [("a", "b")]
 
 
-def test_policy_rollouts_take_objects_as_queries():
-    mixed = formats.Call(
-        "search", {"query_list": [{"q": "a"}, "b", {"x": 1, "y": "c"}]}
-    )
-    assert formats.query_list(mixed) is None
-    assert formats.query_list(mixed, coerce=True) == ("a", "b", "c")
+@pytest.mark.parametrize(
+    ("items", "score", "policy", "task", "difficulty"),
+    [
+        (["a", "b"], ("a", "b"), ("a", "b"), ("a", "b"), ("a", "b")),
+        ([1], (), None, None, None),
+        ([{"query": "a"}], (), ("a",), ("a",), None),
+        (["a", 1], ("a",), ("a",), ("a",), None),
+        ([{"q": "a"}, "b"], ("b",), ("a", "b"), ("b",), None),
+        ([{"x": 1, "y": "a"}], (), ("a",), None, None),
+        ([{"query": 1, "text": "a"}], (), ("a",), None, None),
+        ([{}, None, ["a"]], (), None, None, None),
+        ("a", None, None, ("a",), None),
+        (" ", None, None, None, None),
+        ([], None, None, None, None),
+        (None, None, None, None, None),
+        ({"query": "a"}, None, None, None, None),
+    ],
+)
+def test_what_a_query_list_may_be_depends_on_the_place(
+    items, score, policy, task, difficulty
+):
+    """Spec 3.9.4; objects by key in policy rollouts: 2.5."""
+    call = formats.Call("search", {"query_list": items})
+    places = ("score", "policy", "task", "difficulty")
+    found = [formats.query_list(call, place) for place in places]
+    assert found == [score, policy, task, difficulty]
+    for other in (call._replace(name="find"), call._replace(arguments=["a"])):
+        assert not any(formats.query_list(other, place) for place in places)
 
 
 def test_structured_calls_read_like_written_ones():
@@ -80,7 +102,7 @@ def test_a_call_that_spells_half_a_character_is_no_call():
         ("tool_call", call(query="q"), "missing query_list"),
         ("tool_call", call(query_list="q"), "query_list is no list"),
         ("tool_call", call(query_list=[]), "empty query_list"),
-        ("tool_call", call(query_list=[1]), "query is no string"),
+        ("tool_call", call(query_list=[1]), None),
         (
             "function_calls_xml",
             '<function_calls>search(query="q")',

@@ -14,6 +14,7 @@ from scope_jax.method import (
     formats,
     judge,
     solver_output,
+    stop_tags,
 )
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.prompts import templates
@@ -51,7 +52,7 @@ CALLS = (
     *('<tool_call>{"name": "search", "arguments": {"query_list": ["a"]}}</tool_call>',),
     *('<tool_call>{"name": "search", "arguments": {"query_list": []}}</tool_call>',),
     *("<tool_call>search(query_list=['a', \"b\"])</tool_call>", "\\ud800"),
-    *("<tool_call>search(query_list=[", "])</tool_call>", "null", "1"),
+    *("<tool_call>search(query_list=[", "])</tool_call>", "null", "1", '{"query":'),
 )
 XML = (
     *("<function_calls>", "</function_calls>", "search", "(", "query", "=", ")", "')"),
@@ -182,11 +183,11 @@ def test_searches_are_those_of_the_expressions(tool_format, pieces):
     def check(text):
         found = formats.searches(text, tool_format)
         assert found == oracles.searches(text, tool_format)
-        assert formats.searches(text, tool_format, literal=True) == oracles.searches(
-            text, tool_format, literal=True
-        )
+        for place in ("difficulty", "task"):
+            expected = oracles.searches(text, tool_format, place)
+            assert formats.searches(text, tool_format, place) == expected
         first = formats.first_search(text, tool_format)
-        assert (search_error(text, tool_format) is None) == bool(first)
+        assert (search_error(text, tool_format) is None) == (first is not None)
         return found
 
     whole = ("<function_calls>search(query='a')",) * 2
@@ -222,7 +223,8 @@ def test_thinking_is_that_of_the_expressions():
         assert formats.after_thinking(text) == oracles.verdict(text)
         spoken = oracles.without_thinking(text)
         swallowed = "<answer>" in spoken and "</answer>" not in spoken
-        assert formats.close_answer(text) == text + "</answer>" * swallowed
+        closed = stop_tags.close_tags(text, "difficulty", "search_r1")
+        assert closed == text + "</answer>" * swallowed
         return opens
 
     holds(texts(THINK * 3, TASK), check, least=0.05)
@@ -276,7 +278,7 @@ def test_escaped_text_holds_no_guarded_tag_and_comes_back():
 
 # 1 MB of hostile text --------------------------------------------------------------
 
-SIZE, LIMIT = 1_000_000, 0.1
+SIZE, LIMIT = 1_000_000, 0.5  # seconds, also where others use the machine
 
 REPEATED = {
     "angles": "<",
@@ -357,7 +359,7 @@ PARSERS = {
     "gate, released": lambda text: judge.parse_gate(text, compat=RELEASED),
     **{
         f"searches, {name}": lambda text, name=name: formats.searches(
-            text, name, literal=True
+            text, name, "difficulty"
         )
         for name in TOOL_FORMATS
     },
@@ -367,7 +369,9 @@ PARSERS = {
     },
     "thinking stripped": formats.strip_thinking,
     "thinking first": formats.opens_with_thinking,
-    "swallowed tag": formats.close_answer,
+    "swallowed tag": lambda text: stop_tags.close_tags(
+        text, "difficulty", "function_calls_xml"
+    ),
     "escaping": lambda text: templates.neutralise(text, ("score", "response")),
 }
 

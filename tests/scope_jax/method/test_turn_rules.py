@@ -6,7 +6,7 @@ import random
 import pytest
 
 from scope_jax.method import conversation as c
-from scope_jax.method import formats, prompts, turn_rules
+from scope_jax.method import prompts, stop_tags, turn_rules
 from scope_jax.method.compat import Compat
 from scope_jax.method.types import TOOL_FORMATS
 from tests.scope_jax.method.test_conversation import (
@@ -101,7 +101,7 @@ def test_nothing_is_generated_only_to_be_thrown_away(kind, tool_format):
         prompts=prompts.load("default", tool_format),
         num_searches=2 if kind in ("challenger", "task") else None,
     )
-    stops = formats.stop_strings(kind, tool_format)
+    stops = stop_tags.stop_strings(kind, tool_format)
     checked = 0
     for text, turn in itertools.product(sayings(tool_format, 1), (1, 2, 3, 5)):
         turn_text = stopped(text, stops)
@@ -170,11 +170,14 @@ def test_a_forced_answer_that_is_too_long_is_not_forced_again():
     assert action == c.Finish("length")
 
 
-def test_a_difficulty_rollout_forces_another_answer_after_a_long_one():
+def test_a_difficulty_rollout_takes_a_forced_answer_that_was_too_long():
+    """Spec 3.9.3; without any answer, another is forced."""
     state, _, _ = play("difficulty", "search_r1", ["plain"])
+    again, action = c.step(state, "on and on", "length")
+    assert isinstance(action, c.Generate) and again.forced == 2
     state, action = c.step(state, "<answer>on and on", "length")
-    assert isinstance(action, c.Generate)
-    assert state.forced == 2
+    assert action == c.Finish("done")
+    assert state.last_text == "<answer>on and on</answer>"
 
 
 def test_an_open_search_in_the_last_turn_ends():

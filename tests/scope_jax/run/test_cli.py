@@ -64,7 +64,10 @@ def test_switches_may_be_spelled_in_any_usual_way(spelling, expected):
 
 
 def test_tuples_and_optional_values():
-    config, _ = parse("--config tiny --judge.gates entity --model.template None")
+    config, _ = parse(
+        "--config tiny --judge.gates entity --judge.required_gates 1 "
+        "--model.template None"
+    )
     assert config.judge.gates == ("entity",)
     assert config.model.template is None
     config, _ = parse("--config tiny --placement.trainer.memory_fraction 0.5")
@@ -77,6 +80,7 @@ def test_tuples_and_optional_values():
         ("", "--config: missing"),
         ("--config", "--config: expected one argument"),
         ("--config --fresh", "--config: expected one argument"),
+        ("--config=", "--config: missing"),
         ("--config tinny", "did you mean tiny?"),
         ("--config tiny --tasks.lwo 1", "--tasks.lwo: no such field: did you mean"),
         ("--config tiny --clip_high 1", "clip_high?"),
@@ -110,11 +114,21 @@ def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
         ("--solver-train.optimizer.beta1 2", "must be at least 0 and less than 1"),
         ("--placement.trainer.mesh.fsdp 0", "must be at least 1"),
         ("--engine.slots 0", "must be at least 1"),
+        ("--iterations 0", "must be at least 1"),
+        ("--profile -3", "must be at least 0"),
+        ("--tasks.sub_batch 0", "must be at least 1"),
+        ("--judge.grade_temperature.tasks -1", "must be at least 0"),
+        ("--inference.search_timeout 0", "must be positive"),
         ("--retrieval.top_k 0", "must be at least 1"),
+        ("--judge.bias.hedging 1.5", "must be from 0 to 1"),
+        ("--judge.bias.length_scale 0", "must be at least 1"),
+        ("--tracking.alarm.window 0", "must be at least 1"),
         ("--placement.hosts.address host", "placement.hosts: address and index"),
         ("--solver_train.sampling.temperature 0.5", "is not update.temperature 1.0"),
         # the one that was not given is at odds with it
         ("--solver_train.update.temperature 0.5", "sampling.temperature 1.0: is not"),
+        ("--judge.gates entity", "required_gates=2: exceeds the number of gates"),
+        ("--judge.required_gates 3", "exceeds the number of gates, 2, so no task"),
     ],
 )
 def test_what_a_section_refuses_is_said_with_the_option_as_it_was_given(given, why):
@@ -124,6 +138,28 @@ def test_what_a_section_refuses_is_said_with_the_option_as_it_was_given(given, w
     assert str(caught.value).startswith(expected)
 
 
+def test_what_a_section_says_without_naming_a_field_is_said_whole():
+    """No text is lost, whatever the reason looks like and whoever was given."""
+    for argv, expected in (
+        (["--tasks.low", "1"], "--tasks.low 1: too low"),
+        ([], "tasks: too low"),
+        (["stray", "--seed", "3"], "tasks: too low"),
+    ):
+        assert cli._refused("tasks", "too low", argv) == expected
+    assert cli._refused("", "too low", []) == "too low"
+    assert cli._refused("tasks", "low", ["--tasks.low", "1"]) == "--tasks.low 1: low"
+
+
+@pytest.mark.parametrize("given", ["--a-b.c 3", "--a_b.c=3"])
+def test_a_value_that_was_given_is_said_as_it_was_given(given):
+    said = "a_b.c=3.0: exceeds d=2: lower it"
+    as_given = cli._as_given(said, ["--seed", "1", *given.split()])
+    assert as_given == "--a_b.c 3: exceeds d=2: lower it"
+    for other in (["--d", "2"], ["stray"], []):  # as the configuration has it
+        assert cli._as_given(said, other) == said
+    assert cli._as_given("a file: missing", given.split()) == "a file: missing"
+
+
 def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
@@ -131,6 +167,7 @@ def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert configs.describe("tiny") in text
+    assert "Every field of the configuration can be set" in text
     for name, _, _ in leaves(configs.load("tiny")):
         assert f"--{name.replace('_', '-')} " in text
     undocumented = [
@@ -170,6 +207,10 @@ def fields_without_text(cls):
         (
             "--solver_train.optimizer.beta1 2",
             "--solver_train.optimizer.beta1 2: must be at least 0 and less than 1",
+        ),
+        (
+            "--solver-train.sampling.top-p=3",
+            "--solver_train.sampling.top_p 3: must be above 0 and at most 1",
         ),
     ],
 )

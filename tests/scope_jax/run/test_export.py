@@ -99,6 +99,7 @@ def test_dtype_is_what_was_asked_for(run, tmp_path):
             dict(run="nowhere"),
             r"nowhere/config.json: no such file: name the folder of a run",
         ),
+        (dict(run=__file__), r"test_export.py/config.json: no such file: name the"),
         (dict(out="."), "already exists"),
     ],
 )

@@ -35,7 +35,7 @@ def test_the_update_takes_what_was_worked_out(mesh):
         CONFIG, LossConfig(), OptimizerConfig(), SHAPE, sharding.make_mesh(*mesh)
     )
     updater.compile()
-    found = updater.programs["step", 1].memory_analysis()
+    found = updater.programs["update", 1].memory_analysis()
     kinds = memory.update(CONFIG, SHAPE, memory.mesh_of(*mesh), compute_bytes=4)
     held = ("weights", "optimizer", "reference", "batch")
     arguments = sum(kinds.pop(name) for name in held)

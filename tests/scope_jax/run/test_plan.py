@@ -10,6 +10,7 @@ import pytest
 import configs
 from models.errors import UserError
 from models.hf.published import shape_of
+from scope_jax.config import check_sizes
 from scope_jax.run.plan import plan
 from scope_jax.system.placement import (
     HostsConfig,
@@ -48,6 +49,28 @@ def test_large_configurations_fit_on_four_gpus_of_80_gb(name, billions, tokens):
     assert by_name["trainer: rollouts"].cache_tokens >= tokens
     text = found.text()
     assert "as published" in text and "tokens of cache on each device" in text
+
+
+@pytest.mark.parametrize("name", ["qwen3_8b", "qwen25_7b", "olmo3_7b"])
+def test_a_difficulty_rollout_of_the_method_fits_the_inference_process(name):
+    config = configs.load(name)
+    engine, replicas = config.inference.engine, config.placement.inference.replicas
+    assert config.challenger.rollout_context_tokens == engine.max_length == 32_768
+    assert engine.pages(replicas) * engine.page_size >= engine.max_length
+    [served] = [p for p in plan(config).programs if p.name.startswith("inference")]
+    assert served.total <= served.limit
+
+
+def test_a_difficulty_rollout_longer_than_our_server_takes_is_refused():
+    config = configs.load("qwen3_8b")
+    engine = dataclasses.replace(config.inference.engine, max_length=24_576)
+    inference = dataclasses.replace(config.inference, engine=engine)
+    config = dataclasses.replace(config, inference=inference)
+    said = r"challenger.rollout_context_tokens=32768: exceeds inference.engine.max_len"
+    with pytest.raises(UserError, match=said):
+        check_sizes(config)
+    other = dataclasses.replace(inference, url="http://elsewhere:1")
+    check_sizes(dataclasses.replace(config, inference=other))  # it knows its own
 
 
 def test_a_damaged_configuration_of_a_model_is_one_line(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import configs
 from models.errors import UserError
 from scope_jax.run.folder import RunFolder
-from scope_jax.system.files import write_json_lines, write_text
+from scope_jax.system.files import replacing, write_json_lines, write_text
 
 
 @pytest.fixture
@@ -82,4 +82,44 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path):
 
     with pytest.raises(RuntimeError):
         write_json_lines(tmp_path / "x.jsonl", records())
-    assert not (tmp_path / "x.jsonl").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
+    write_text(tmp_path / "x", "before")
+    with pytest.raises(RuntimeError), replacing(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stopped")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["before"]
+
+
+def test_two_processes_never_write_to_one_temporary_file(tmp_path, monkeypatch):
+    with replacing(tmp_path / "x") as mine:
+        mine.write_text("mine")
+        with monkeypatch.context() as other:
+            other.setattr("os.getpid", lambda: -1)
+            write_text(tmp_path / "x", "theirs")
+        assert (tmp_path / "x").read_text() == "theirs"
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_what_a_killed_start_was_writing_is_no_obstacle_and_goes(tmp_path, config):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json.tmp", "config.json.17.tmp"):  # the first of old versions
+        (run / name).write_text('{"half')
+    RunFolder(run, config).close()
+    (run / "tasks").mkdir()
+    (run / "tasks/iter_1.parquet.17.tmp").write_text("half")
+    RunFolder(run, config).close()
+    assert not list(run.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff"])
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+def test_a_damaged_file_of_a_run_is_one_line(tmp_path, config, name, damage):
+    RunFolder(tmp_path / "run", config).close()
+    (tmp_path / "run" / name).write_bytes(damage)
+    with pytest.raises(UserError, match=f"{name}: not .*restore the file") as caught:
+        RunFolder(tmp_path / "run", config)
+    assert "\n" not in str(caught.value)

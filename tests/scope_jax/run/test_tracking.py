@@ -10,7 +10,7 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 from scope_jax.config import TrackingConfig
-from scope_jax.report.tables import stage_table
+from scope_jax.report.tables import stage_table, table_rows
 from scope_jax.run import tracking
 from scope_jax.run.tracking import Tracker, read
 from tests.records import comparable
@@ -110,6 +110,24 @@ def test_a_stage_table_shows_first_last_and_mean():
     row = next(line for line in text.splitlines() if "reward/mean" in line)
     assert [x.strip() for x in row.split("│")[2:5]] == ["0.25", "1.5", "0.75"]
     assert "loss/max" not in text
+
+
+def test_a_step_without_an_error_counts_as_none_in_the_stage_table():
+    """An error that did not occur has no metric; a score that is missing has no value.
+
+    Seen in the table: an error of two steps in four is no error per step in two.
+    """
+    counts, scores = (None, 3.0, 1.0, None), (None, 0.5, None, 1.0)
+    records = [
+        {"step": i}
+        | ({} if count is None else {"errors/empty_task": count})
+        | ({} if score is None else {"reward/rubric_score": score})
+        for i, (count, score) in enumerate(zip(counts, scores, strict=True), 1)
+    ]
+    assert list(table_rows(records)) == [
+        ("reward/rubric_score", 0.5, 1.0, 0.75),
+        ("errors/empty_task", 0.0, 0.0, 1.0),
+    ]
 
 
 def test_without_a_terminal_each_step_is_one_log_line_with_rewards(tmp_path, caplog):

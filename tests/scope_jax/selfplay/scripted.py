@@ -84,6 +84,7 @@ class ScriptedPlayers:
             solver=self.previous_solver,
             judge=self.ask_judge,
             search=self.search,
+            solver_context=self.config.challenger.rollout_context_tokens,
         )
 
     async def policy(self, request) -> Completion:
@@ -144,7 +145,6 @@ def empty_rollout(seed: Seed) -> Rollout:
         searches=0,
         passages=(),
         turn_log=(),
-        response_tokens=0,
         sampled_tokens=0,
     )
 

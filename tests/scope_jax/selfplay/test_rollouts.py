@@ -92,6 +92,13 @@ GUIDED = ("<search>q1</search>", "<search>q2</search>", "<task>T</task>")
 CLOSING = 2  # tokens that close a turn
 
 
+def response_tokens(renderer, rollout):
+    """Tokens after the opening prompt: the turns, and what the world says."""
+    said = [[m] for m in rollout.messages[1:] if m["role"] != "assistant"]
+    turns = sum(sum(datum.loss_mask) for datum in rollout.datums)
+    return turns + sum(len(renderer.environment_ids(message)) for message in said)
+
+
 def test_loss_segments_of_example_77(running):
     """Assistant content and its closing count; user turns and role lines do not."""
     rollout, _ = play(running, GUIDED)
@@ -176,7 +183,7 @@ def test_a_task_s_conversation_ends_where_a_whole_turn_no_longer_fits(running):
 def test_what_lies_behind_the_limit_of_a_response_is_not_scored(running):
     whole, _ = play(running, GUIDED)
     assert whole.scored == whole.messages
-    tokens = whole.response_tokens
+    tokens = response_tokens(running, whole)
     assert play(running, GUIDED, response=tokens)[0].scored == whole.scored
     cut = play(running, GUIDED, response=tokens - 1)[0]
     assert cut.messages == whole.messages
@@ -189,7 +196,7 @@ def test_what_lies_behind_the_limit_of_a_response_is_not_scored(running):
 def test_the_limit_of_a_response_holds_where_every_turn_is_a_row(rerendering):
     """Rows are not cut (spec 12.4), but the reward reads no more than elsewhere."""
     whole, _ = play(rerendering, GUIDED)
-    tokens = whole.response_tokens
+    tokens = response_tokens(rerendering, whole)
     cut = play(rerendering, GUIDED, response=tokens - 1)[0]
     assert cut.datums == whole.datums
     assert cut.scored == whole.scored[:-1]

@@ -113,6 +113,26 @@ def test_killed_in_any_batch_it_goes_on_and_writes_nothing_twice(tmp_path, batch
     assert set(players.written + again.written) >= set(through.written)
 
 
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [("batch_0001.written.json", "{"), ("batch_0001.written.jsonl", '{"old": 1}\n')],
+)
+def test_drafts_that_cannot_be_read_are_written_again(tmp_path, name, damaged, caplog):
+    """Cut off by a full disk, or of a version that wrote them otherwise."""
+    config = small(target=2, max_batches=1)
+    whole, _ = create(tmp_path / "whole", config)
+    players = TaskPlayers(tmp_path / "run", config)
+    file = players.folder.path / "tasks/iter_1" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(damaged)
+    stage.create_tasks(players.parts(), 1)
+    players.folder.close()
+    assert result(players) == whole
+    assert not file.exists()
+    [said] = [r.getMessage() for r in caplog.records if name in r.getMessage()]
+    assert said == f"{file}: cannot be read: this batch is written again"
+
+
 def test_an_interruption_leaves_nothing_running(tmp_path):
     """Ctrl-C cancels the stage; what it had under way ends with it."""
     players, seen = TaskPlayers(tmp_path / "run", small()), []

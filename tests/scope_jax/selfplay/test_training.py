@@ -1,15 +1,23 @@
 """From rewarded rollouts to what is trained on, and a step's numbers."""
 
+import asyncio
 import dataclasses
 import json
+import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 
+from models.errors import UserError
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
-from scope_jax.selfplay.metering import step_metrics
-from scope_jax.selfplay.training import stopped, with_advantages
+from scope_jax.run import alarm
+from scope_jax.run.tracking import Tracker, TrackingConfig
+from scope_jax.selfplay import metering, training
+from scope_jax.selfplay.metering import StepMeter, step_metrics
+from scope_jax.selfplay.training import TrainingStage, stopped, train, with_advantages
+from scope_jax.system.hosts import ONE_HOST
 from tests.scope_jax.selfplay.scripted import empty_rollout
 
 
@@ -90,3 +98,98 @@ def test_the_batch_of_a_stop_is_saved_beside_its_rollouts(tmp_path):
     assert [line["uid"] for line in lines] == [d.uid for d in datums]
     assert lines[0]["advantage"] == datums[0].advantage
     assert lines[0]["logprobs"] == [None, -1.0]
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(metering.time, "monotonic", lambda: self.now)
+
+    def player(self, seconds):
+        """An engine that takes so long to say what it has done."""
+
+        async def work():
+            self.now += seconds
+            return {}
+
+        return SimpleNamespace(work=work)
+
+
+def test_asking_engines_for_their_work_is_no_part_of_a_step_s_times(monkeypatch):
+    clock = Clock(monkeypatch)
+    meter = StepMeter(clock.player(5.0), clock.player(7.0), ONE_HOST)
+    meter.start()
+    clock.now += 2
+    assert meter.lap("rollout") == 2
+    asyncio.run(meter.engine_work())
+    clock.now += 3
+    assert meter.lap("update") == 3
+
+
+def test_a_server_that_is_gone_ends_a_step_before_its_update_not_after(tmp_path):
+    """An update that is done is kept: whatever needs the server comes before it."""
+    events = []
+
+    def run(work):
+        if events == ["played"]:
+            work.close()
+            raise UserError("inference server: died 11 times")
+        return asyncio.run(work)
+
+    async def rollout(prompt, seed):
+        events.append("played")
+        return scored(0, 1.0)
+
+    async def work():
+        return {}
+
+    config = SimpleNamespace(steps=1, group_size=1)
+    serving = SimpleNamespace(run=run, work=work)
+    parts = SimpleNamespace(
+        trainer=SimpleNamespace(
+            stage_config=lambda role: config,
+            begin=lambda iteration, role: (None, 0),
+            update=lambda *_: events.append("updated"),
+        ),
+        hosts=ONE_HOST,
+        meter=StepMeter(SimpleNamespace(work=work), serving, ONE_HOST),
+        serving=serving,
+        world=SimpleNamespace(config=SimpleNamespace(seed=1)),
+        tracker=Tracker(tmp_path, TrackingConfig(tensorboard=False)),
+        folder=SimpleNamespace(
+            record=lambda *_, **__: None,
+            rollouts=lambda *_: tmp_path / "rollouts.jsonl",
+        ),
+        profile=0,
+    )
+    with pytest.raises(UserError, match="died 11 times"):
+        train(parts, 1, TrainingStage("solver", lambda step: [None], rollout))
+    parts.tracker.close()
+    assert events == ["played"]
+    assert (tmp_path / "rollouts.jsonl").is_file()
+
+
+def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
+    """One warning when it goes on; the same numbers where every step is a resume."""
+    caplog.set_level(logging.WARNING, logger="scope_jax")
+    parts = SimpleNamespace(
+        hosts=SimpleNamespace(is_leader=True),
+        world=SimpleNamespace(config=SimpleNamespace(tracking=TrackingConfig())),
+    )
+    found = []
+    for step, score in enumerate([0.4, 0.4, 0.4, 0.4, 0.6, 0.7, 0.7, 0.4, 0.3], 1):
+        record = {"step": step, alarm.PROXY: score, "truth/score": 0.3}
+        with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as parts.tracker:
+            assert training._watched(parts, "challenger", {"step": step}) == {}
+            metrics = training._watched(parts, "solver", record)
+            parts.tracker.log(record | metrics, iteration=1, stage="solver", step=step)
+        found.append(metrics[alarm.METRIC])
+    assert found == [0, 0, 0, 0, 0, 0, 1, 1, 0]
+    assert [record.message for record in caplog.records] == [
+        "step 7: the judge's score rose by 0.27 and the true score rose by 0.00 since "
+        "step 1: the policy may be exploiting the judge"
+    ]
+    parts.hosts.is_leader = False  # it may not have the earlier records
+    assert training._watched(parts, "solver", record) == {}
