@@ -193,10 +193,11 @@ def token_weights(
 def _clip(x: Array, low: float, high: float) -> Array:
     """``jnp.clip`` whose derivative at a bound is 1, as torch's is, and not 1/2.
 
-    With a clip range of 0, every token of a first update is at both bounds.
+    With a clip range of 0, every token of a first update is at both bounds. NaN is
+    beyond no bound, so its derivative is NaN: the update that it would ruin is skipped.
     """
-    inside = (x >= low) & (x <= high)
-    return jnp.where(inside, x, jax.lax.stop_gradient(jnp.clip(x, low, high)))
+    beyond = (x < low) | (x > high)
+    return jnp.where(beyond, jax.lax.stop_gradient(jnp.clip(x, low, high)), x)
 
 
 def _surrogates(

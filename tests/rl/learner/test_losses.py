@@ -150,6 +150,18 @@ def test_the_policy_losss_gradient_is_torchs_at_every_tie(low, high):
     np.testing.assert_allclose(ours, x.grad, rtol=1e-5)
 
 
+def test_a_log_prob_of_nan_makes_a_gradient_of_nan():
+    """It is looked at to find out whether an update can be done."""
+    old = jnp.array([[-1.0, jnp.nan]])
+    one = jnp.ones((1, 2))
+
+    def loss(x):
+        return losses.policy_loss(x, old, one, one, LossConfig()).sum()
+
+    gradient = jax.grad(loss)(-one)
+    assert np.isfinite(gradient[0, 0]) and np.isnan(gradient[0, 1])
+
+
 @pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
 def test_the_penaltys_gradient_is_torchs_at_every_tie(kind):
     d = np.float32([0.0, 20.0, -20.0, 21.0, -21.0, 1.0, -10.0, -11.0, -12.0])
