@@ -10,7 +10,6 @@ from models.chat import ChatRenderer
 from retrieval.passages import Passages
 from scope_jax.selfplay.documents import (
     challenger_prompts,
-    cut_tokens,
     document_text,
     truncator,
 )
@@ -39,8 +38,8 @@ def rows(passages, renderer, **options):
 @pytest.mark.quirk(50)
 def test_documents_are_the_first_two_lines_cut_by_tokens(passages, renderer):
     assert document_text("T", "one\ntwo") == "(Title: T)\none\n"
-    assert cut_tokens("abcdef", 4, renderer) == "abcd"
-    assert cut_tokens("abc", 4, renderer) == "abc"
+    assert renderer.cut_text("abcdef", 4) == "abcd"
+    assert renderer.cut_text("abc", 4) == "abc"
     [row] = rows(passages, renderer, count=1, seed=1)
     assert len(row.document.text) == 12
 
@@ -49,6 +48,19 @@ def test_tool_text_says_that_it_was_cut(renderer):
     cut = truncator(3, "tokens", renderer)
     assert cut("abcd") == "abc...(truncated)"
     assert cut("abc") == "abc"
+
+
+@pytest.mark.parametrize("limit", range(12))
+def test_text_is_cut_at_a_character(renderer, limit):
+    """Each letter but the ASCII ones is two, three or four tokens here."""
+    text = "Straße漢🙂"
+    short = renderer.cut_text(text, limit)
+    assert text.startswith(short)
+    bytes_of = [len(text[:n].encode()) for n in range(len(text) + 1)]
+    assert len(short) == max(n for n, size in enumerate(bytes_of) if size <= limit)
+    if limit < 14:
+        shown = truncator(limit, "tokens", renderer)(text)
+        assert shown == short + "...(truncated)"
 
 
 @pytest.mark.quirk(26)
