@@ -6,9 +6,11 @@ field is its documentation: ``--help`` prints it. The defaults are the reference
 implementation's values for Qwen2.5-7B; files of ``configs/`` set only what differs.
 """
 
+import datetime
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from models.chat import DATE
 from models.errors import UserError
 from models.ranges import at_least
 from retrieval.config import RetrievalConfig
@@ -37,6 +39,17 @@ class ModelConfig:
     template: str | None = None
     """Chat template to use instead of the tokenizer's own: a file, or the name of one
     in `models/templates`. None: the tokenizer's."""
+    date: str = DATE
+    """What a chat template that prints today's date is told, YYYY-MM-DD: the clock
+    never enters a prompt, so that a resumed run has the same ones."""
+
+    def __post_init__(self):
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError as error:
+            raise UserError(
+                f"date={self.date!r}: not a day ({error}): write it as YYYY-MM-DD"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,8 @@ class Serving:
     ) -> str:
         """What the judge says; the empty string if the prompt does not fit it.
 
+        What its chat template wrote of it is in the text (an opened thinking block).
+
         Raises:
           UserError: its weights are broken, see ``broken_models``.
         """
@@ -143,7 +145,8 @@ class Serving:
                 seed64=seed64,
             ),
         )
-        return completion.text
+        text = completion.text
+        return self._renderer.opening + text if text else ""
 
     async def _complete(self, model: str, request: Request) -> Completion:
         completion = await self._client.complete(model, request)
