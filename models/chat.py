@@ -1,37 +1,33 @@
 """Conversations to token ids, through any Hugging Face chat template.
 
-Text from a person, a document or a model must never become a control token. But a
-template may inspect that text (Qwen3's splits it at ``</think>``), trim it or print it
-as JSON. So the template gets the real content, in which only the strings of control
-tokens are masked. Any control string in the rendered text then comes from the template,
-and the text is split there. The pieces in between are encoded with control tokens
-treated as ordinary text. Where the content has no control string, the ids equal those
-of ``tokenizer.apply_chat_template``.
+The text between control tokens is encoded piece by piece (``control_tokens`` says why).
+Where the content has no control string, the ids equal those of
+``tokenizer.apply_chat_template``; a tokenizer for which that isn't so is refused.
 """
 
-import json
-import re
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
+from models.control_tokens import ControlTokens
 from models.errors import UserError, first_line
 
 Message = dict[str, Any]
 
 TEMPLATES = Path(__file__).parent / "templates"
-# A control string is masked as MASK index MASK. MASK is a Unicode noncharacter, which
-# text should not contain; where text does, it is masked too (index 0), so unmasking is
-# exact.
-MASK = "\ufdd0"
-# Added tokens of this form are control tokens even if the tokenizer doesn't mark them
-# as special (Qwen3's <|fim_prefix|>); <think> and <tool_call> don't have this form.
-CONTROL_FORM = re.compile(r"<\|.*\|>|<｜.*｜>", re.DOTALL)
 # Tokens other than a family's end of turn that end a text or a message.
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
 PROBE_REPLIES = ("plain words", "<think>\nsome thought\n</think>\n\nplain words")
+# With all that a tokenizer may treat in a way of its own at the ends of a piece: spaces
+# and line breaks at both ends of content, digits, letters of several bytes.
+PROBE_TURNS = (
+    " Wie weit,\u00fcber  12.5 km?\n\n  \u6f22\u5b57 ",
+    "Plain words.\n\n- one\n",
+    "\nmore ",
+)
+# The day that Llama-3.2's template prints where it can't ask for today's.
+DATE = "2024-07-26"
 
 
 class ChatRenderer:
@@ -47,11 +43,14 @@ class ChatRenderer:
         drops earlier thinking): then the conversation is rendered again for every turn.
       stop_ids: ids that end an assistant's turn: first the template's end of turn, then
         the tokenizer's end of sequence and end of text.
+      opening: the start of the assistant's turn if the template writes it into the
+        prompt (``<think>`` and a line break: Qwen3-Thinking, R1), else empty. A sampled
+        turn continues it, and only both together are the turn's text.
     """
 
     @classmethod
     def from_tokenizer(
-        cls, tokenizer: Any, *, template: str | None = None
+        cls, tokenizer: Any, *, template: str | None = None, date: str = DATE
     ) -> "ChatRenderer":
         """Builds the renderer of a ``PreTrainedTokenizerFast``.
 
@@ -59,36 +58,35 @@ class ChatRenderer:
           tokenizer: a fast tokenizer.
           template: the name of a packaged template (``qwen3_strip_thinking``), a path
             that ends in ``.jinja``, Jinja source, or None for the tokenizer's own.
+          date: what a template that prints today's date is told, as YYYY-MM-DD. The
+            clock never enters a prompt: the same conversation has the same ids.
 
         Raises:
-          UserError: if there is no template, or it can't be used.
+          UserError: if there is no template, or it can't be used with this tokenizer.
         """
-        return cls(tokenizer, load_template(tokenizer, template))
+        return cls(tokenizer, load_template(tokenizer, template), date)
 
-    def __init__(self, tokenizer: Any, template: str):
+    def __init__(self, tokenizer: Any, template: str, date: str = DATE):
         self.template = template
         self._tokenizer = tokenizer
-        self._content, self._control = _content_tokenizer(tokenizer)
-        longest_first = sorted(self._control, key=len, reverse=True)
-        self._masks = {text: str(i + 1) for i, text in enumerate(longest_first)}
-        self._masks[MASK] = "0"
-        self._unmask = {index: text for text, index in self._masks.items()}
-        alternatives = "|".join(map(re.escape, longest_first)) or "(?!)"
-        self._controls_of = re.compile(f"({alternatives})")
-        self._maskable = re.compile(f"{alternatives}|{MASK}")
+        self._dated = _dated(template, date)
+        self._text = ControlTokens(tokenizer)
         self._turn_end = self._find_turn_end()
-        ends = [self._control[c] for c in self._controls_of.findall(self._turn_end)[:1]]
+        first = self._text.find(self._turn_end)
+        ends = [self._text.ids[first[0]]] if first else []
         if tokenizer.eos_token_id is not None:
             ends.append(tokenizer.eos_token_id)
-        ends += [self._control[text] for text in ENDS if text in self._control]
+        ends += [self._text.ids[text] for text in ENDS if text in self._text.ids]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(ends))
+        self.opening: str = self._find_opening()
+        self._check_pieces()
         self.append_only: bool = self._probe_append_only()
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[dict] | None = None
     ) -> list[int]:
         """Returns the ids of a whole conversation with the generation prompt."""
-        return self._encode_masked(self._render_masked(messages, tools, True))
+        return self._text.encode_masked(self._render_masked(messages, tools, True))
 
     def turn_ids(
         self, messages: Sequence[Message], tools: Sequence[dict] | None = None
@@ -109,14 +107,14 @@ class ChatRenderer:
                 "chat template: it renders earlier messages differently once a turn is "
                 "added, so it is unknown where the turn starts: use another template"
             )
-        return self._encode_masked(whole[len(prompt) :])
+        return self._text.encode_masked(whole[len(prompt) :])
 
     def turn_end_ids(self) -> list[int]:
         """Returns the ids that close an assistant's turn, ``<|im_end|>\\n`` in ChatML.
 
         A caller whose sampler already produced the first id drops it.
         """
-        return self._encode_masked(self._turn_end)
+        return self._text.encode_masked(self._turn_end)
 
     def environment_ids(self, messages: Sequence[Message]) -> list[int]:
         """Returns the ids of user or tool messages after a closed assistant turn.
@@ -124,7 +122,7 @@ class ChatRenderer:
         They include the generation prompt that follows. With an append-only template
         these are exactly the ids that ``prompt_ids`` would add.
         """
-        return self._encode_masked(self._environment_text(messages))
+        return self._text.encode_masked(self._environment_text(messages))
 
     def render(
         self,
@@ -133,17 +131,31 @@ class ChatRenderer:
         add_generation_prompt: bool = False,
     ) -> str:
         """Returns the conversation as text, with what the template adds."""
-        return self._unmasked(
+        return self._text.unmasked(
             self._render_masked(messages, tools, add_generation_prompt)
         )
 
     def encode_text(self, text: str) -> list[int]:
         """Returns the ids of content; no control token is ever among them."""
-        return self._content.encode(_encodable(text), add_special_tokens=False).ids
+        return self._text.encode_text(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, control tokens included."""
-        return self._content.decode(list(ids), skip_special_tokens=False)
+        return self._text.decode(list(ids))
+
+    def cut_text(self, text: str, limit: int) -> str:
+        """The first ``limit`` tokens of content as text; all of it if it has no more.
+
+        A character whose tokens don't all fit is left out whole.
+        """
+        ids = self.encode_text(text)
+        if len(ids) <= limit:
+            return text
+        # No character has more than four tokens, a normalizer may join a few.
+        for count in range(limit, max(limit - 8, -1), -1):
+            if text.startswith(short := self.decode(ids[:count])):
+                return short
+        return self.decode(ids[:limit]).rstrip("\ufffd")  # decoding loses something
 
     def _render_masked(
         self,
@@ -155,8 +167,8 @@ class ChatRenderer:
         try:
             return self._tokenizer.apply_chat_template(
                 prepared,
-                tools=self._masked(list(tools)) if tools else None,
-                chat_template=self.template,
+                tools=self._text.masked(list(tools)) if tools else None,
+                chat_template=self._dated,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
             )
@@ -172,43 +184,18 @@ class ChatRenderer:
         """Returns a message for the template: masked, tool calls in OpenAI's form."""
         prepared = {
             "role": message["role"],
-            "content": self._masked(message.get("content") or ""),
+            "content": self._text.masked(message.get("content") or ""),
         }
         if message.get("reasoning_content"):
-            prepared["reasoning_content"] = self._masked(message["reasoning_content"])
+            prepared["reasoning_content"] = self._text.masked(
+                message["reasoning_content"]
+            )
         if message.get("tool_calls"):
             prepared["tool_calls"] = [
-                {"type": "function", "function": self._masked(dict(call))}
+                {"type": "function", "function": self._text.masked(dict(call))}
                 for call in message["tool_calls"]
             ]
         return prepared
-
-    def _masked(self, value: Any) -> Any:
-        """Returns ``value`` with control strings masked in all of its strings."""
-        if isinstance(value, str):
-            return self._maskable.sub(
-                lambda match: f"{MASK}{self._masks[match[0]]}{MASK}", _encodable(value)
-            )
-        if isinstance(value, dict):
-            return {self._masked(k): self._masked(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._masked(item) for item in value]
-        return value
-
-    def _unmasked(self, text: str) -> str:
-        if MASK not in text:
-            return text
-        return re.sub(f"{MASK}(\\d+){MASK}", lambda m: self._unmask[m[1]], text)
-
-    def _encode_masked(self, text: str) -> list[int]:
-        """Encodes rendered text, whose control strings all come from the template."""
-        ids: list[int] = []
-        for index, piece in enumerate(self._controls_of.split(text)):
-            if index % 2:
-                ids.append(self._control[piece])
-            elif piece:
-                ids.extend(self.encode_text(self._unmasked(piece)))
-        return ids
 
     def _tail(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """Renders question, reply, ``messages``; returns the text after the reply."""
@@ -228,7 +215,7 @@ class ChatRenderer:
     def _find_turn_end(self) -> str:
         """Returns the text that closes an assistant's turn before a user's turn."""
         tail = self._tail([{"role": "user", "content": "more"}], True)
-        control = self._controls_of.search(tail)
+        control = self._text.find(tail)
         if control is None:
             return ""
         behind = tail[control.end() :]
@@ -237,17 +224,74 @@ class ChatRenderer:
     def _environment_text(self, messages: Sequence[Message]) -> str:
         return self._tail(messages, True).removeprefix(self._turn_end)
 
+    def _find_opening(self) -> str:
+        """Returns what of a turn the prompt has already: thinking that it opens."""
+        prompt = self._render_masked([{"role": "user", "content": "q"}], None, True)
+        start = prompt.rfind("<think>")
+        opened = start >= 0 and not prompt[start:].removeprefix("<think>").strip()
+        return prompt[start:] if opened else ""
+
+    def _check_pieces(self) -> None:
+        """Checks on examples that text in pieces is the whole text, with its ids."""
+        user, reply, more = PROBE_TURNS
+        messages = [
+            {"role": "user", "content": user},
+            {"role": "assistant", "content": reply},
+            {"role": "user", "content": more},
+        ]
+        first, second = "some words", "more words"
+        pieces = [*self.encode_text(first), *self.encode_text(second)]
+        same = self.decode(pieces) == first + second
+        for some in (messages[:1], messages):
+            text = self.render(some, add_generation_prompt=True)
+            whole = self._tokenizer.encode(text, add_special_tokens=False)
+            same = same and self.prompt_ids(some) == whole
+        if not same:
+            raise UserError(
+                "tokenizer: a piece of text has other ids than the same text within a "
+                "conversation (it adds a space, as Llama-2's, or drops spaces beside "
+                "control tokens): use a byte-level tokenizer"
+            )
+
     def _probe_append_only(self) -> bool:
-        """Checks on examples that a longer conversation's text extends a shorter's."""
+        """Checks on examples that a longer conversation extends a shorter one.
+
+        Both its text and its ids: a tokenizer may join the start of a reply with what
+        is before it.
+        """
         start = [{"role": "user", "content": "question"}]
         more = [{"role": "user", "content": "more"}]
-        for reply in PROBE_REPLIES:
-            kept = self._render_masked(start, None, True) + reply + self._turn_end
+        replies = PROBE_REPLIES
+        if self.opening:
+            replies = (f"{self.opening}plain", f"{self.opening}some\n</think>\n\nwords")
+        for reply in replies:
+            said = reply.removeprefix(self.opening)
+            kept = self._render_masked(start, None, True) + said + self._turn_end
             grown = [*start, {"role": "assistant", "content": reply}, *more]
             rendered = self._render_masked(grown, None, True)
             if rendered != kept + self._environment_text(more):
                 return False
+            pieces = [*self.prompt_ids(start), *self.encode_text(said)]
+            pieces += [*self.turn_end_ids(), *self.environment_ids(more)]
+            if self._text.encode_masked(rendered) != pieces:
+                return False
         return True
+
+
+def _dated(template: str, date: str) -> str:
+    """``template`` with a ``strftime_now`` of its own, which always says ``date``.
+
+    That of transformers asks the clock, and functions can't be handed to a template:
+    transformers replaces them by a text.
+    """
+    if "strftime_now" not in template:
+        return template
+    day = datetime.date.fromisoformat(date)
+    fields = {f"%{field}": day.strftime(f"%{field}") for field in "aAbBdHIjmMpSyY"}
+    fields |= {"%-d": str(day.day), "%-m": str(day.month)}
+    filled = "".join(f"|replace('{name}','{value}')" for name, value in fields.items())
+    macro = f"{{% macro strftime_now(f) %}}{{{{ f{filled} }}}}{{% endmacro %}}"
+    return macro + "{{ '' }}" + template  # else a line break behind would be dropped
 
 
 def load_template(tokenizer: Any, template: str | None) -> str:
@@ -277,40 +321,3 @@ def load_template(tokenizer: Any, template: str | None) -> str:
 
 def _packaged() -> list[str]:
     return sorted(file.stem for file in TEMPLATES.glob("*.jinja"))
-
-
-def _content_tokenizer(tokenizer: Any) -> tuple[Tokenizer, dict[str, int]]:
-    """Returns a tokenizer that splits control strings, and the ids of control tokens.
-
-    It is a copy, because setting ``split_special_tokens`` changes the state of a
-    transformers tokenizer, which other threads share.
-    """
-    fields = json.loads(tokenizer.backend_tokenizer.to_str())
-    special = set(tokenizer.all_special_tokens)
-    for token in fields["added_tokens"]:
-        text = token["content"]
-        # The Rust tokenizer splits only tokens that are marked special.
-        token["special"] = bool(
-            token["special"] or text in special or CONTROL_FORM.fullmatch(text)
-        )
-    fields["truncation"] = fields["padding"] = None
-    copy = Tokenizer.from_str(json.dumps(fields))
-    copy.encode_special_tokens = True
-    control = {t["content"]: t["id"] for t in fields["added_tokens"] if t["special"]}
-    forbidden = set(control.values()) - {tokenizer.unk_token_id}
-    for text in control:
-        if forbidden.intersection(copy.encode(text, add_special_tokens=False).ids):
-            raise UserError(
-                f"tokenizer: it can't encode {text!r} as ordinary text, so documents "
-                "could forge control tokens: use a byte-level tokenizer"
-            )
-    return copy, control
-
-
-def _encodable(text: str) -> str:
-    """Returns text without lone surrogates, which JSON written by a model may hold."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text

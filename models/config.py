@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.errors import UserError
-from models.rope import Rope
+from models.rope import Rope, read_ropes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Family:
         ``max_window_layers`` on, if ``use_sliding_window``; ``pattern``: three of four.
         ``layer_types`` overrides both.
       default_eps: epsilon of the norms if ``config.json`` doesn't have it.
+      default_head_dim: the same for ``head_dim``; 0 divides the width by the heads.
     """
 
     architecture: str
@@ -33,10 +34,13 @@ class Family:
     mlp_bias: bool = False
     windows: Literal["none", "switch", "pattern"] = "none"
     default_eps: float = 1e-6
+    default_head_dim: int = 0
 
 
 FAMILIES: dict[str, Family] = {
-    "qwen3": Family(architecture="Qwen3", qk_norm="head", windows="switch"),
+    "qwen3": Family(
+        architecture="Qwen3", qk_norm="head", windows="switch", default_head_dim=128
+    ),
     "qwen2": Family(architecture="Qwen2", qkv_bias=True, windows="switch"),
     "olmo3": Family(
         architecture="Olmo3",
@@ -150,7 +154,9 @@ class DecoderConfig:
         try:
             heads = config["num_attention_heads"]
             window, window_layers = _windows(config, family)
-            rope, window_rope = _ropes(config, family)
+            rope, window_rope = read_ropes(
+                config, layered=LAYER_TYPES if family.windows == "pattern" else None
+            )
             return cls(
                 model_type=model_type,
                 vocab_size=config["vocab_size"],
@@ -159,7 +165,9 @@ class DecoderConfig:
                 intermediate_size=config["intermediate_size"],
                 num_heads=heads,
                 num_kv_heads=config.get("num_key_value_heads") or heads,
-                head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+                head_dim=config.get("head_dim")
+                or family.default_head_dim
+                or config["hidden_size"] // heads,
                 rope=rope,
                 window_rope=window_rope,
                 rms_norm_eps=float(config.get("rms_norm_eps") or family.default_eps),
@@ -284,31 +292,3 @@ def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, .
     if not any(slides):
         return 0, ()
     return window, tuple(slides)
-
-
-def _ropes(config: dict[str, Any], family: Family) -> tuple[Rope, Rope | None]:
-    """Rotary frequencies of the layers without a window, and of those with one."""
-    length = config.get("max_position_embeddings", 32_768)
-    default = 500_000.0 if family.windows == "pattern" else 10_000.0
-    theta = float(config.get("rope_theta") or default)
-
-    def read(found: dict[str, Any]) -> Rope:
-        return Rope.from_hf(found, theta=theta, length=length)
-
-    found = config.get("rope_parameters") or {}
-    if family.windows != "pattern":
-        return read(config.get("rope_scaling") or found), None
-    full, sliding = (found.get(name) or {} for name in LAYER_TYPES)
-    if not (isinstance(full, dict) and isinstance(sliding, dict)):
-        raise UserError(
-            f"rope_parameters={found!r}: must have an object for each kind of layer: "
-            "use the model's own config.json"
-        )
-    if found and not (full or sliding):
-        raise UserError(
-            f"rope_parameters: has neither {' nor '.join(LAYER_TYPES)}, which differ "
-            "in this family: use the model's own config.json"
-        )
-    # In older files the scaling applies to the layers without a window.
-    full = full | (config.get("rope_scaling") or {})
-    return read(full), read(sliding)

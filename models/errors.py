@@ -8,15 +8,6 @@ class UserError(ValueError):
     """
 
 
-def at_least(least: float, settings: object, *names: str) -> None:
-    """Raises ``UserError`` for the first of the named fields that is smaller."""
-    for name in names:
-        if not getattr(settings, name) >= least:
-            raise UserError(
-                f"{name}={getattr(settings, name)}: must be at least {least}"
-            )
-
-
 def first_line(error: BaseException) -> str:
     """Returns the first line of another library's error message."""
     lines = str(error).strip().splitlines()

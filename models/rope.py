@@ -154,6 +154,74 @@ class Rope:
         return scale(1.0)
 
 
+def read_ropes(
+    config: dict[str, Any], *, layered: tuple[str, str] | None
+) -> tuple[Rope, Rope | None]:
+    """Frequencies of layers without a window, and of those with one if they differ.
+
+    A ``config.json`` has ``rope_theta`` and ``rope_scaling`` (transformers 4), or
+    ``rope_parameters`` (5), or both. Ours have both, which then say the same. Where
+    they don't, transformers 5 takes one of them without a word, and may lose the base.
+
+    In the old spelling, ``rope_theta`` is for all layers, as transformers 4 reads it,
+    which wrote that spelling; transformers 5 gives OLMo-3's layers with a window its
+    own default instead. ``rope_scaling`` is for the layers without a window.
+
+    Args:
+      config: the whole ``config.json``.
+      layered: names of the two kinds of layers, if ``rope_parameters`` has an object
+        for each; None if there is one for all.
+
+    Raises:
+      UserError: for contradictions, and what ``Rope.from_hf`` refuses.
+    """
+    length = config.get("max_position_embeddings", 32_768)
+    theta = float(config.get("rope_theta") or (500_000.0 if layered else 10_000.0))
+    found = config.get("rope_parameters") or {}
+    full, sliding = found, None
+    if layered:
+        full, sliding = _by_kind(found, layered)
+    elif nested := [name for name, value in found.items() if isinstance(value, dict)]:
+        raise UserError(
+            f"rope_parameters.{nested[0]}: this model type has the same frequencies in "
+            "all layers: put its fields directly into rope_parameters"
+        )
+    given = config.get("rope_theta")
+    if given and full.get("rope_theta", given) != given:
+        raise UserError(
+            f"rope_theta={given} and rope_parameters.rope_theta={full['rope_theta']}: "
+            "contradict each other: remove the wrong one from config.json"
+        )
+    rope = Rope.from_hf(full, theta=theta, length=length)
+    if scaling := config.get("rope_scaling"):
+        scaled = Rope.from_hf(scaling, theta=rope.rope_theta, length=length)
+        if full and scaled != rope:
+            raise UserError(
+                f"rope_scaling={scaling} and rope_parameters={full}: contradict each "
+                "other: put the scaling into rope_parameters, beside rope_theta"
+            )
+        rope = scaled
+    if sliding is None:
+        return rope, None
+    return rope, Rope.from_hf(sliding, theta=theta, length=length)
+
+
+def _by_kind(found: dict[str, Any], layered: tuple[str, str]) -> tuple[dict, dict]:
+    """The objects of the two kinds of layers; empty where there is none."""
+    full, sliding = (found.get(name) or {} for name in layered)
+    if not (isinstance(full, dict) and isinstance(sliding, dict)):
+        raise UserError(
+            f"rope_parameters={found!r}: must have an object for each kind of layer: "
+            "use the model's own config.json"
+        )
+    if found and not (full or sliding):
+        raise UserError(
+            f"rope_parameters: has neither {' nor '.join(layered)}, which differ in "
+            "this family: use the model's own config.json"
+        )
+    return full, sliding
+
+
 def rope_table(
     positions: Int[Array, "B T"], head_dim: int, rope: Rope
 ) -> tuple[Float[Array, "B T 1 H2"], Float[Array, "B T 1 H2"]]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.errors import at_least
+from models.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,9 @@ class Index:
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns scores and passage numbers [n, k], best first, ties by number.
 
+        A number of -1 is FAISS's word for none: the vectors that are left have no
+        score with that query.
+
         Args:
           queries: unit vectors, float32 [n, dim].
           k: passages per query; fewer are returned if the corpus has fewer.
@@ -143,7 +146,9 @@ def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -
             for start in range(0, len(passages), BUILD_BATCH):
                 stop = min(start + BUILD_BATCH, len(passages))
                 texts = [passages[i].contents for i in range(start, stop)]
-                vectors.add(encoder.encode_passages(texts))
+                encoded = encoder.encode_passages(texts)
+                _check_finite(encoded, passages, start, encoder)
+                vectors.add(encoded)
                 bar.advance(task, stop - start)
         faiss.write_index(vectors, str(draft / "vectors.faiss"))
         write_npz(draft / "encoder.npz", **encoder.state())
@@ -157,6 +162,19 @@ def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_finite(
+    encoded: np.ndarray, passages: Passages, start: int, encoder: Encoder
+) -> None:
+    """Raises where a vector is not finite: no search would ever find its passage."""
+    bad = np.flatnonzero(~np.isfinite(encoded).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{passages.path}: the {encoder.name} encoder gives passage "
+            f"{passages[start + int(bad[0])].id} a vector that is not finite: check "
+            "the weights in retrieval.encoder_path"
+        )
 
 
 def _publish(draft: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,9 @@ class Passages:
     """A sequence of ``Passage``; safe to read from many threads.
 
     The title is the first line of ``contents``, unchanged: public dumps have it in
-    double quotes. A row without ``id`` gets its number as id.
+    double quotes. Where a row has a ``title`` of its own that isn't the first line of
+    its ``contents``, all of ``contents`` is the text. A row without ``id``, or with
+    null, gets its number as id.
     """
 
     def __init__(self, path: str | Path, *, cache_dir: str | Path | None = None):
@@ -83,19 +86,15 @@ class Passages:
         start, end = int(self._starts[index]), int(self._ends[index])
         try:
             row = json.loads(self._map[start:end])
-            contents = row["contents"]
-            title, _, text = contents.partition("\n")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
-            line = self._line_number(start)
+            return _passage(row, index)
+        except (ValueError, RecursionError) as why:  # no JSON, or no passage
             reason = (
-                'no string "contents"'
-                if isinstance(why, KeyError | TypeError | AttributeError)
-                else f"not valid JSON ({why})"
+                str(why) if isinstance(why, _NoPassage) else f"not valid JSON ({why})"
             )
             raise UserError(
-                f"{self.path}:{line}: invalid passage: {reason}: fix or remove the line"
+                f"{self.path}:{self._line_number(start)}: invalid passage: {reason}: "
+                "fix or remove the line"
             ) from why
-        return Passage(id=str(row.get("id", index)), title=title, text=text)
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[index] for index in range(len(self)))
@@ -136,6 +135,26 @@ class Passages:
                 cache, stamp=stamp, starts=starts, ends=ends, hash=digest.hexdigest()
             )
         return starts, ends, digest.hexdigest()
+
+
+class _NoPassage(ValueError):
+    """What is wrong with a row that is valid JSON."""
+
+
+def _passage(row: Any, index: int) -> Passage:
+    """The passage of a row, see ``Passages``."""
+    contents = row.get("contents") if isinstance(row, dict) else None
+    if not isinstance(contents, str):
+        raise _NoPassage('no string "contents"')
+    name, own = row.get("id"), row.get("title")
+    if isinstance(name, bool) or not isinstance(name, str | int | None):
+        raise _NoPassage(f"id {name!r} is neither text nor a whole number")
+    if not isinstance(own, str | None):
+        raise _NoPassage(f"title {own!r} is no text")
+    title, _, text = contents.partition("\n")
+    if own is not None and own.strip().strip('"') != title.strip().strip('"'):
+        title, text = own, contents
+    return Passage(id=str(index if name is None else name), title=title, text=text)
 
 
 def write_npz(file: Path, **arrays) -> None:

@@ -50,7 +50,8 @@ class Searcher:
         if not asked:
             return found
         vectors = self._encoder.encode_queries([queries[i] for i in asked])
-        known = np.flatnonzero(vectors.any(axis=1))  # zero vector: no known word
+        # A zero vector has no known word; one that is not finite is near nothing.
+        known = np.flatnonzero(vectors.any(axis=1) & np.isfinite(vectors).all(axis=1))
         if not len(known):
             return found
         scores, rows = self._index.search(vectors[known], topk or self.config.top_k)
@@ -58,6 +59,7 @@ class Searcher:
             found[asked[place]] = [
                 (self.passages[int(i)], float(s))
                 for i, s in zip(row, score, strict=True)
+                if i >= 0
             ]
         return found
 

@@ -4,10 +4,18 @@ Fields may be added; none is ever reused for another meaning. Masks and log-prob
 made with the tokens and carried along: nothing derives them again from text or order.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from models.ranges import NOT_NEGATIVE, Range
+
+# Token counts are int32 on the device.
+SAMPLING_RANGES = {
+    "temperature": NOT_NEGATIVE,
+    "top_p": Range(above=0, most=1),
+    "top_k": Range(least=0, below=2**31),
+    "min_p": Range(least=0, most=1),
+}
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -30,15 +38,10 @@ class SamplingParams:
 
     def problem(self) -> str:
         """What is wrong with a field, and what it may be; empty if all are valid."""
-        checks = (
-            ("temperature", 0 <= self.temperature < math.inf, "at least 0"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "at least 0"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-        )
-        for name, holds, allowed in checks:
-            if not holds:
-                return f"{name}={getattr(self, name)}: must be {allowed}"
+        for name, allowed in SAMPLING_RANGES.items():
+            value = getattr(self, name)
+            if problem := allowed.problem(value):
+                return f"{name}={value}: {problem}"
         return ""
 
 
@@ -72,6 +75,8 @@ class Completion:
     Attributes:
       ids: sampled token ids, up to and including the one that completed a stop string
         or the stop id.
+      finish_reason: "error" where the request is malformed, or a log-prob was not
+        finite: ``ids`` are those before it.
       logprobs: float32 log-probability of each id under the untruncated,
         temperature-scaled policy; same length as ``ids``.
       text: decoded ``ids``, cut just after the first completed stop string, without

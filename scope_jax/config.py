@@ -6,12 +6,16 @@ field is its documentation: ``--help`` prints it. The defaults are the reference
 implementation's values for Qwen2.5-7B; files of ``configs/`` set only what differs.
 """
 
+import datetime
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from models.errors import UserError, at_least
+from models.chat import DATE
+from models.errors import UserError
+from models.ranges import at_least
 from retrieval.config import RetrievalConfig
+from rl import seeds
 from rl.engine.config import EngineConfig
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -36,6 +40,17 @@ class ModelConfig:
     template: str | None = None
     """Chat template to use instead of the tokenizer's own: a file, or the name of one
     in `models/templates`. None: the tokenizer's."""
+    date: str = DATE
+    """What a chat template that prints today's date is told, YYYY-MM-DD: the clock
+    never enters a prompt, so that a resumed run has the same ones."""
+
+    def __post_init__(self):
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError as error:
+            raise UserError(
+                f"date={self.date!r}: not a day ({error}): write it as YYYY-MM-DD"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +227,7 @@ class Config:
     name: str
     """Name of the configuration; the run folder defaults to `runs/NAME`."""
     seed: int = 42
-    """Seed of everything random: prompts, data order and sampling."""
+    """Seed of everything random: prompts, data order and sampling; 0 to 2**64 - 1."""
     iterations: int = 3
     """Self-play iterations: Challenger, tasks, Solver."""
     tool_format: ToolFormat = "search_r1"
@@ -254,7 +269,7 @@ class Config:
     """Switches that turn on the reference's behaviour where ours differs."""
 
     def __post_init__(self):
-        at_least(0, self, "seed")
+        seeds.check("seed", self.seed)
         at_least(1, self, "iterations")
 
 

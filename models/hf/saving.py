@@ -79,13 +79,21 @@ def save(
 
 
 def _config_fields(config: DecoderConfig, dtype: str) -> dict[str, Any]:
-    fields = config.to_hf()
-    # Under the name that the original file has; older transformers wrote torch_dtype.
-    fields["torch_dtype" if "torch_dtype" in fields else "dtype"] = dtype
+    """The original file's fields, and what readers of either generation look for.
+
+    Transformers 5 reads ``rope_parameters`` and ``dtype``; transformers 4, and servers
+    that were written for it, read ``rope_theta``, ``rope_scaling`` and ``torch_dtype``,
+    and take a default for what they don't find.
+    """
+    fields, made = config.to_hf(), replace(config, hf="").to_hf()
+    for name in ("rope_parameters", "rope_theta", "rope_scaling"):
+        if name in made and not fields.get(name):
+            fields[name] = made[name]
+    fields["dtype"] = fields["torch_dtype"] = dtype
     architectures = fields.get("architectures") or []
     if not any(name.endswith("ForCausalLM") for name in architectures):
         # The original was saved without a head, but this one has it.
-        fields["architectures"] = replace(config, hf="").to_hf()["architectures"]
+        fields["architectures"] = made["architectures"]
     return fields
 
 

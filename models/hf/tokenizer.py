@@ -75,14 +75,10 @@ def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
                 shutil.copyfile(source / name, folder / name)
     else:
         tokenizer.save_pretrained(folder)
-    # Transformers 5 writes this class name, which version 4 and servers that use it
-    # reject.
-    _edit(folder, "tokenizer_class", "PreTrainedTokenizerFast", was="TokenizersBackend")
     template = tokenizer.chat_template if template is None else template
     if isinstance(template, str):
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
-        # For programs that don't read the separate file yet.
-        _edit(folder, "chat_template", template)
+    _speak_to_both(folder, template if isinstance(template, str) else None)
 
 
 def _unchanged(tokenizer: Any, source: Path) -> bool:
@@ -97,12 +93,30 @@ def _unchanged(tokenizer: Any, source: Path) -> bool:
     return same and tokenizer.special_tokens_map == again.special_tokens_map
 
 
-def _edit(folder: Path, name: str, value: str, *, was: str | None = None) -> None:
-    """Sets an existing field of tokenizer_config.json, only if its value is ``was``."""
+def _speak_to_both(folder: Path, template: str | None) -> None:
+    """Changes what transformers 5 writes into tokenizer_config.json and 4 can't read.
+
+    Both read the result the same way, and so do servers that use version 4.
+
+    Args:
+      folder: with the files of a tokenizer.
+      template: replaces one that the file has, for programs that don't read the
+        separate file yet.
+    """
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return
     config = json.loads(file.read_text(encoding="utf-8"))
-    if name in config and config[name] != value and was in (None, config[name]):
-        text = json.dumps(config | {name: value}, indent=2, ensure_ascii=False)
+    edited = dict(config)
+    if edited.get("tokenizer_class") == "TokenizersBackend":
+        edited["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(edited.get("extra_special_tokens"), list):  # a dictionary in 4
+        extra = edited.pop("extra_special_tokens")
+        edited["additional_special_tokens"] = (
+            edited.get("additional_special_tokens") or extra
+        )
+    if template is not None and "chat_template" in edited:
+        edited["chat_template"] = template
+    if edited != config:
+        text = json.dumps(edited, indent=2, ensure_ascii=False)
         file.write_text(text + "\n", encoding="utf-8")

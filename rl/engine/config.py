@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from models.errors import UserError
+from models.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,8 @@ class EngineConfig:
     max_stop_ids: int = 8
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            least = 0 if name == "cache_tokens" else 1
-            if value < least:
-                raise UserError(f"{name}={value}: must be at least {least}")
+        at_least(0, self, "cache_tokens")
+        at_least(1, self, *(name for name in vars(self) if name != "cache_tokens"))
 
     @property
     def table(self) -> int:

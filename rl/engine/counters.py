@@ -13,11 +13,12 @@ Totals = dict[str, float]
 
 COUNTERS = (
     *("prefill_tokens", "cached_tokens", "decode_tokens"),
-    *("prefill_seconds", "decode_seconds", "slot_steps", "restarts"),
+    *("prefill_seconds", "decode_seconds", "slot_steps", "restarts", "non_finite"),
 )
 """Prompt tokens computed, prompt tokens found in the cache, tokens sampled; seconds of
 prefill and decode; how many tokens all slots together could have sampled in the decode
-steps; how often a sequence had to start again because the cache was full."""
+steps; how often a sequence had to start again because the cache was full; requests that
+ended because the model's logits were not finite."""
 
 
 def totals(engine: Engine) -> Totals:
@@ -82,6 +83,7 @@ def _metrics(name: str, work: Sequence[Totals]) -> dict[str, float]:
     if sums["slot_steps"]:
         found["busy_share"] = sums["decode_tokens"] / sums["slot_steps"]
         found["restarts"] = sums["restarts"]
+        found["non_finite"] = sums["non_finite"]
     for kind in ("prefill", "decode"):
         rates = [
             one[f"{kind}_tokens"] / one[f"{kind}_seconds"]

@@ -29,6 +29,7 @@ from rl.engine.programs import ProgramMemory, Programs
 from rl.engine.sampler import Sampler
 from rl.engine.sequence import SequenceState, refusal
 from rl.records import Completion, FinishReason, Request
+from rl.seeds import halves
 
 
 class Engine:
@@ -76,7 +77,8 @@ class Engine:
         self._live: dict[int, SequenceState] = {}  # without a completion, by id
         self._cancelled: set[int] = set()
         self._finished: list[tuple[int, Completion]] = []
-        self._decode_tokens = self._decode_steps = self._restarts = 0
+        self._decode_tokens = self._decode_steps = 0
+        self._restarts = self._non_finite = 0
         self._seconds = {"prefill": 0.0, "decode": 0.0}
 
     # -- what a caller does ------------------------------------------------------------
@@ -158,6 +160,7 @@ class Engine:
             "cached_tokens": self._prefiller.cached_tokens,
             "decode_steps": self._decode_steps,
             "restarts": self._restarts,
+            "non_finite": self._non_finite,
             "waiting": len(self._admission.waiting),
             "running": len(self._running),
             "prefill_tokens": self._prefiller.prefill_tokens,
@@ -205,10 +208,10 @@ class Engine:
     def _set_controls(self, sequence: SequenceState) -> None:
         """Tell the decode loop about a sequence that is new in its slot."""
         request, slot, length = sequence.request, sequence.slot, len(sequence.prompt)
-        c, s, seed = self._controls, request.sampling, request.seed64
+        c, s = self._controls, request.sampling
         c.positions[slot] = length
         c.remaining[slot] = min(s.max_new_tokens, self.config.max_length - length)
-        c.seeds[slot] = (seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF
+        c.seeds[slot] = halves(request.seed64)
         c.temperature[slot], c.min_p[slot] = s.temperature, s.min_p
         c.top_p[slot], c.top_k[slot] = s.top_p, s.top_k
         c.tables[slot, : len(sequence.pages)] = sequence.pages
@@ -279,6 +282,7 @@ class Engine:
             end = sequence.finish_reason(self.tokenizer, before, room=room)
             self._decode_tokens += len(sequence.ids) - before
             if end:
+                self._non_finite += end[0] == "error"
                 self._finish(sequence, *end)
         self._seconds["decode"] += time.perf_counter() - started
 

@@ -238,6 +238,7 @@ class Sampler:
                 counts=sampled.counts + active,
             )
             stopped = jnp.any(tokens[:, None] == c.stop_ids, axis=1)
+            stopped |= ~jnp.isfinite(logprobs)
             active = active & ~stopped & (sampled.counts < c.remaining)
             cache, hidden = forward.decode_step(
                 params, config, state.cache, tokens, c.tables, positions, active

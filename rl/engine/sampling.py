@@ -60,7 +60,8 @@ def sample(
 
     Returns:
       tokens, and their log-probabilities, float32, under the whole (untruncated)
-      distribution at that temperature (at temperature 1 where it is 0).
+      distribution at that temperature (at temperature 1 where it is 0). Where a row has
+      a NaN or an infinity, or no finite logit at all, its log-probability is NaN.
     """
     with jax.named_scope("sample"):
         greedy = temperature <= 0
@@ -78,6 +79,8 @@ def sample(
         allowed = jnp.where(mass >= limit[:, None], mass, 0.0)
         uniform = jax.vmap(jax.random.uniform)(keys)
         tokens = _invert(allowed, jnp.where(greedy, 0.0, uniform))
+        # Without any mass, as beside a NaN, the search ends behind the vocabulary.
+        tokens = jnp.minimum(tokens, valid_vocab - 1)
         chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=1)
         return tokens, (chosen - highest)[:, 0] - log_total
 

@@ -1,5 +1,6 @@
 """A request on its way through the engine, from its arrival to its Completion."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from rl.engine.stopping import decode, find_stop, first_stop
 from rl.records import Completion, FinishReason, Request
+from rl.seeds import is_seed
 
 
 @dataclass(eq=False)
@@ -52,19 +54,25 @@ class SequenceState:
     ) -> tuple[FinishReason, str | None] | None:
         """How the tokens from ``before`` on end it: (reason, stop string), or None.
 
-        Tokens after the one that completes a stop string are dropped.
+        Tokens after the one that completes a stop string are dropped, and so is a last
+        token whose log-prob is not finite: it was drawn from no distribution.
 
         Args:
           room: whether its limits allow more tokens.
         """
         request = self.request
-        by_id = self.ids[-1] in request.stop_ids
+        broken = not math.isfinite(self.logprobs[-1])
+        if broken:
+            del self.ids[-1], self.logprobs[-1]
+        by_id = not broken and self.ids[-1] in request.stop_ids
         text_ids = self.ids[:-1] if by_id else self.ids
         found = find_stop(tokenizer, text_ids, before, request.stop)
         if found:
             count, stop = found
             del self.ids[count:], self.logprobs[count:]
             return "stop", stop
+        if broken:
+            return "error", None
         if by_id:
             return "stop", None
         return None if room else ("length", None)
@@ -102,6 +110,7 @@ def refusal(
         or not 0 <= min(request.ids) <= max(request.ids) < vocab
         or len(request.stop_ids) > max_stop_ids
         or request.sampling.problem()
+        or not is_seed(request.seed64)
     ):
         reason = "error"
     elif len(request.ids) >= max_length or request.sampling.max_new_tokens < 1:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+# For tokens that hold no text of their own, and what a decoder strips at the start.
+SPARE_TOKENS = 8
+
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     """Text of ``ids``, special tokens included: nothing that was sampled is hidden."""
@@ -20,16 +23,17 @@ def find_stop(
 ) -> tuple[int, str] | None:
     """The first token of ``ids[start:]`` that completes a stop string.
 
-    Of what came before ``start`` only the end is decoded again: a stop string of n
-    characters spans at most n tokens of text, and a few more may hold parts of one
-    character.
+    Of what came before ``start`` only the end is decoded again: where every token holds
+    at least a byte, a stop string of n bytes spans at most n. (Characters won't do: one
+    of Thai or Georgian may be three tokens.)
 
     Returns:
       (tokens up to and including it, the stop string), or None.
     """
     if not stops:
         return None
-    begin = max(0, start - max(map(len, stops)) - 8)
+    longest = max(len(stop.encode("utf-8", "surrogatepass")) for stop in stops)
+    begin = max(0, start - longest - SPARE_TOKENS)
     if first_stop(decode(tokenizer, ids[begin:]), stops) is None:
         return None
     for end in range(start + 1, len(ids) + 1):

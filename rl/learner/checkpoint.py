@@ -167,10 +167,29 @@ def _one_copy() -> ocp.Context:
 
 def _check_shapes(path: Path, saved: Any, wanted: Any) -> None:
     """Raises where Orbax would pad or cut an array of another shape."""
-    shapes = [tuple(x.shape) for x in jax.tree.leaves(saved) if hasattr(x, "shape")]
-    expected = [tuple(x.shape) for x in jax.tree.leaves(wanted)]
-    if sorted(shapes) != sorted(expected):
-        raise UserError(
-            f"{path}: holds {len(shapes)} arrays of other shapes than this model's "
-            f"{len(expected)}: use the configuration it was saved with"
+    found, expected = _shapes(saved), _shapes(wanted)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            held = f"has shape {found[name]}" if name in found else "is missing"
+            want = f"{expected[name]}" if name in expected else "none"
+            raise UserError(
+                f"{path}: array {name} {held}, this model has {want}: use the "
+                "configuration it was saved with"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of each array by its name, which is the same on disk and in memory."""
+
+    def name(key: Any) -> str:
+        # Orbax's metadata has dictionaries where a state has fields.
+        return str(
+            next(getattr(key, k) for k in ("key", "name", "idx") if hasattr(key, k))
         )
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        "/".join(map(name, keys)): tuple(leaf.shape)
+        for keys, leaf in leaves
+        if hasattr(leaf, "shape")
+    }

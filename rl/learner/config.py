@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.attention import Backend
-from models.errors import UserError, at_least
+from models.ranges import POSITIVE, at_least, check
 from models.remat import Remat
 
 
@@ -45,8 +45,5 @@ class UpdateConfig:
     def __post_init__(self):
         at_least(1, self, "length", "rows", "capacity", "logit_chunk", "max_skipped")
         at_least(0, self, "mini_batch_rows")
-        if not self.temperature > 0:
-            raise UserError(
-                f"temperature={self.temperature}: must be positive for a policy that "
-                "is trained"
-            )
+        why = "for a policy that is trained"
+        check(self, ("temperature",), POSITIVE, why=why)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from models.errors import UserError, at_least
+from models.ranges import Range, at_least, check
 
 # Bounds of a log-ratio before exp, and of the k3 estimate, as in the method: beyond
 # them the term is constant and gives no gradient.
@@ -55,11 +55,8 @@ class LossConfig:
 
     def __post_init__(self):
         at_least(0, self, "clip_low", "clip_high", "kl_coefficient", "importance_cap")
-        if not self.dual_clip > 1:
-            raise UserError(
-                f"dual_clip={self.dual_clip}: must be greater than 1, or it bounds the "
-                "loss of unchanged tokens too"
-            )
+        why = "(or it bounds the loss of unchanged tokens too)"
+        check(self, ("dual_clip",), Range(above=1), why=why)
         at_least(1, self, "group_rows", "constant_length")
 
 
@@ -130,12 +127,12 @@ def kl_penalty(
     References:
       Schulman, Approximating KL divergence (2020).
     """
-    d = jnp.clip(reference_logprobs - logprobs, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    d = _clip(reference_logprobs - logprobs, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
     if kind == "k1":
         return -d
     if kind == "k2":
         return 0.5 * jnp.square(d)
-    return jnp.clip(jnp.exp(d) - d - 1.0, -K3_BOUND, K3_BOUND)
+    return _clip(jnp.exp(d) - d - 1.0, -K3_BOUND, K3_BOUND)
 
 
 def importance_weights(
@@ -193,12 +190,22 @@ def token_weights(
     return 1.0 / (np.maximum(in_chunk, 1.0) * chunks)
 
 
+def _clip(x: Array, low: float, high: float) -> Array:
+    """``jnp.clip`` whose derivative at a bound is 1, as torch's is, and not 1/2.
+
+    With a clip range of 0, every token of a first update is at both bounds. NaN is
+    beyond no bound, so its derivative is NaN: the update that it would ruin is skipped.
+    """
+    beyond = (x < low) | (x > high)
+    return jnp.where(beyond, jax.lax.stop_gradient(jnp.clip(x, low, high)), x)
+
+
 def _surrogates(
     logprobs: Array, old_logprobs: Array, advantages: Array, mask: Array, c: LossConfig
 ) -> tuple[Array, Array, Array]:
     """The unclipped and clipped losses, and the dual clip's bound."""
     # Inside where, so that NaN at masked positions reaches neither value nor gradient.
     log_ratio = jnp.where(mask != 0, logprobs - old_logprobs, 0.0)
-    ratio = jnp.exp(jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND))
-    clipped = jnp.clip(ratio, 1.0 - c.clip_low, 1.0 + c.clip_high)
+    ratio = jnp.exp(_clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND))
+    clipped = _clip(ratio, 1.0 - c.clip_low, 1.0 + c.clip_high)
     return -advantages * ratio, -advantages * clipped, -advantages * c.dual_clip

@@ -13,8 +13,8 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float
 
-from models.errors import UserError, at_least
 from models.forward import Params
+from models.ranges import POSITIVE, Range, at_least, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,9 @@ class OptimizerConfig:
     """Updates over which the learning rate rises linearly to its value."""
 
     def __post_init__(self):
-        for name in ("clip_norm", "epsilon"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)}: must be positive")
+        check(self, ("clip_norm", "epsilon"), POSITIVE)
         at_least(0, self, "learning_rate", "weight_decay", "warmup_updates")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"{name}={getattr(self, name)}: must be at least 0 and less than 1"
-                )
+        check(self, ("beta1", "beta2"), Range(least=0, below=1))
 
 
 def init(params: Params) -> optax.ScaleByAdamState:

@@ -28,15 +28,15 @@ from rl.learner.train_state import States, TrainState
 from rl.records import Datum
 
 
-class NonFiniteGradientError(ArithmeticError):
-    """Too many updates in a row were skipped for training to go on.
+class NonFiniteUpdateError(ArithmeticError):
+    """Training can't go on: gradients, or the parameters themselves, are not finite.
 
     Attributes:
-      datums: the batch of the last one.
+      datums: the batch of the last update.
     """
 
-    def __init__(self, updates: int, datums: Sequence[Datum]):
-        super().__init__(f"{updates} gradients in a row were not finite")
+    def __init__(self, why: str, datums: Sequence[Datum]):
+        super().__init__(why)
         self.datums = tuple(datums)
 
 
@@ -145,7 +145,8 @@ class Updater:
         donated: use the one returned.
 
         Raises:
-          NonFiniteGradientError: the last ``max_skipped`` updates were all skipped.
+          NonFiniteUpdateError: the last ``max_skipped`` updates were all skipped, or
+            the parameters are no longer finite.
         """
         ordered = sorted(datums, key=packing.datum_order)
         size = self.update_config.mini_batch_rows or max(len(ordered), 1)
@@ -169,7 +170,11 @@ class Updater:
             skipped = self._skipped_in_a_row + 1 if metrics["loss/skipped"] else 0
             self._skipped_in_a_row = skipped
             if skipped >= self.update_config.max_skipped:
-                raise NonFiniteGradientError(skipped, datums)
+                why = f"{skipped} gradients in a row were not finite"
+                raise NonFiniteUpdateError(why, datums)
+            if metrics.get("loss/broken"):
+                why = "an update made parameters that are not finite"
+                raise NonFiniteUpdateError(why, datums)
         metrics = {k: float(np.mean([m[k] for m in every])) for k in every[0]}
         for total in ("loss/skipped", "loss/tokens", "perf/update_micro_batches"):
             metrics[total] = sum(m[total] for m in every)
@@ -186,6 +191,8 @@ class Updater:
     ) -> tuple[TrainState, dict[str, float]]:
         """Does one optimizer update; returns the new state and its metrics.
 
+        Only where parameters came out that are not finite, there is ``loss/broken``.
+
         Args:
           state: donated.
           reference_params: the frozen reference, in the compute dtype, on the mesh.
@@ -195,7 +202,10 @@ class Updater:
         state, sums = self._run(
             "update", state, reference_params, self._to_device(batch, old_logprobs)
         )
-        metrics = objective.metrics(jax.device_get(sums), self.loss)
+        sums = jax.device_get(sums)
+        metrics = objective.metrics(sums, self.loss)
+        if sums["broken"]:
+            metrics["loss/broken"] = 1.0
         metrics["perf/update_micro_batches"] = float(batch.num_micro)
         metrics["perf/update_fill"] = batch.fill
         return state, metrics
@@ -279,7 +289,11 @@ class Updater:
             step=state.step + 1,
             skipped=state.skipped + skipped,
         )
-        return new_state, sums | {"grad_norm": norm, "skipped": skipped}
+        # Behind a barrier, so that looking changes nothing of what is looked at.
+        made = jax.lax.optimization_barrier(params)
+        whole = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(made)]).all()
+        sums |= {"grad_norm": norm, "skipped": skipped, "broken": finite & ~whole}
+        return new_state, sums
 
     def _logprobs_fn(self, params: Params, batch: dict[str, Array]) -> Array:
         batch = dict(batch)

@@ -24,6 +24,7 @@ from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.models import ModelTable, Served
 from scope_jax.inference.protocol import completion_json, search_json
 from scope_jax.inference.validation import (
+    NON_FINITE,
     TOO_LONG,
     ApiError,
     Call,
@@ -243,6 +244,9 @@ class App:
             # What is wrong with a request ends that request; this ended the engine.
             self.on_fatal(error)
             raise
+        if completion.finish_reason == "error":
+            why = f"model {call.model}: its logits are not finite: check its weights"
+            raise ApiError(500, why, code=NON_FINITE)
         if completion.finish_reason not in ("stop", "length"):
             why = f"model {call.model}: completion ended: {completion.finish_reason}"
             raise ApiError(500, why, code="generation_failed")

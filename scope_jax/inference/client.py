@@ -20,7 +20,7 @@ from scope_jax.inference.protocol import (
     read_stats,
     request_json,
 )
-from scope_jax.inference.validation import TOO_LONG
+from scope_jax.inference.validation import NON_FINITE, TOO_LONG
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class Client:
 
         A request whose deadline passes gives an empty completion, "cancelled", and the
         server stops working on it. A prompt that leaves no room gives an empty one as
-        well, "length". A server that is not ours may return no ids: the text is what
-        counts.
+        well, "length", and so do logits that are not finite, "error". A server that is
+        not ours may return no ids: the text is what counts.
 
         Raises:
           RequestRefused: unknown model, bad field.
@@ -96,6 +96,8 @@ class Client:
             # A conversation that outgrew the model is data, as it is for our engine.
             if refused.code == TOO_LONG:
                 return _nothing(request, "length")
+            if refused.code == NON_FINITE:
+                return _nothing(request, "error")
             raise
 
     async def search(
@@ -163,7 +165,9 @@ class Client:
                 if response.is_success:
                     return response.json()
                 message, code = _error(response)
-                if response.status_code not in RETRIED_STATUS:
+                # The same request would give the same logits.
+                retried = response.status_code in RETRIED_STATUS and code != NON_FINITE
+                if not retried:
                     raise RequestRefused(url, response.status_code, message, code)
                 why = f"{response.status_code}: {message}"
             except (httpx.TransportError, ValueError) as error:

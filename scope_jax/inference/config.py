@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from models.errors import UserError, at_least
+from models.errors import UserError
+from models.ranges import at_least
 from retrieval.config import RetrievalConfig
 from rl.engine.config import EngineConfig
 

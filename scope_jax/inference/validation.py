@@ -15,6 +15,8 @@ from rl.records import SamplingParams
 
 # OpenAI's code for a prompt that leaves no room; the client looks for it.
 TOO_LONG = "context_length_exceeded"
+# Ours, for a model whose logits are not finite; the client looks for it.
+NON_FINITE = "non_finite_logits"
 MOST = 2**31 - 1
 """Largest number of tokens that may be asked for."""
 
@@ -184,6 +186,9 @@ def _call(body: Mapping, prompt: Any, max_tokens: int | None, logprobs: bool) ->
         min_p=_number(body, "min_p", 0.0, 0.0, 1.0),
         max_new_tokens=max_tokens or 1,
     )
+    if problem := sampling.problem():  # such as a temperature that is 0 in float32
+        name, _, rest = problem.partition("=")
+        raise bad_field(name, getattr(sampling, name), rest.partition(": ")[2])
     return Call(
         model=model,
         prompt=prompt,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from models.errors import at_least
+from models.ranges import at_least
 from rl.records import SamplingParams
 from scope_jax.method import formats
 from scope_jax.method.challenger_output import (

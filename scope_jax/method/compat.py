@@ -35,6 +35,9 @@ class Compat:
     ends_in_thinking: bool = False
     """Q52: a policy turn in the tool_call format without a call ends at a `<task>` or
     `<answer>` that thinking only names. Off: thinking is not read."""
+    cut_thinking_trained: bool = False
+    """Q53: a turn that was cut inside its thinking is trained on as the template writes
+    it, behind an empty thinking block. Off: it is left out of the loss."""
     micro_batch_mean: bool = False
     """Q20: the loss is a token mean of each micro-batch, so that its size matters."""
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from models.mixed_text import mixed, outside
 from rl.records import Completion
 from scope_jax.method import formats, turn_rules
 from scope_jax.method.formats import Message
@@ -168,9 +169,10 @@ def observe(
         if spec.tool_format == "tool_call":
             content = json.dumps({"result": text})
             content = cut(content) if cut_json else content
-            messages.append({"role": "tool", "content": content})
+            messages.append({"role": "tool", "content": outside(content)})
         else:
-            messages.append(_user(f"<information>{text}</information>"))
+            block = mixed("<information>", outside(text), "</information>")
+            messages.append(_user(block))
         found = [text for text in texts if not text.startswith("Search error")]
         if found:
             shown.append(text if len(found) == len(texts) else joined(found))
@@ -179,7 +181,7 @@ def observe(
         if spec.tool_format == "tool_call":
             messages.append(_user(guidance))
         else:
-            messages[-1] = _user(f"{messages[-1]['content']}\n\n{guidance}")
+            messages[-1] = _user(mixed(messages[-1]["content"], "\n\n", guidance))
     state = replace(
         state,
         pending=(),

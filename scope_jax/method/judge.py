@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.errors import UserError, at_least
+from models.errors import UserError
+from models.ranges import at_least
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import at_least
+from models.ranges import at_least
 from scope_jax.method import formats
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
@@ -128,7 +128,7 @@ def assess(
     tool_format: ToolFormat,
     *,
     encode: Callable[[str], Sequence[Any]],
-    decode: Callable[[Sequence[Any]], str],
+    cut: Callable[[str, int], str],
     writes_thinking: bool = False,
 ) -> Assessment:
     """Parses and scores a Solver's conversation, and says what the judge must grade.
@@ -138,7 +138,7 @@ def assess(
       messages: of the conversation, without example turns.
       tool_format: how searches are written.
       encode: text to ids of the policy's tokenizer, without special tokens.
-      decode: ids to text.
+      cut: the first tokens of a text, as text.
       writes_thinking: of the chat template, see ``format_score``.
     """
     score = format_score(messages, tool_format, writes_thinking=writes_thinking)
@@ -151,7 +151,7 @@ def assess(
     if answer.valid and score.value > 0 and not over:
         graded = answer.answer
         if len(ids) > limits.hard:
-            graded = decode(ids[: limits.hard])
+            graded = cut(answer.answer, limits.hard)
     return Assessment(
         format=score,
         answer=answer,

@@ -6,7 +6,9 @@ once and appended. Masks grow with the tokens. There are two kinds, by chat temp
 - ``RunningTranscript``: templates that only append (Qwen2.5, the small world). One list
   of ids, one datum.
 - ``RerenderedTranscript``: templates that rewrite history (Qwen3 drops earlier
-  thinking). Every turn is rendered anew and is a datum of its own (spec 12.4).
+  thinking). Every turn is rendered anew and is a datum of its own (spec 12.4). A turn
+  that was cut inside its thinking is none: the template puts an empty thinking block
+  before it, and what is trained on then is not what was sampled (spec Q53).
 """
 
 import math
@@ -16,13 +18,21 @@ from typing import Any, Protocol
 
 from models.chat import ChatRenderer
 from rl.records import Completion, Datum
-from scope_jax.method.formats import Message, opens_with_thinking
+from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.formats import (
+    Message,
+    after_thinking,
+    message_text,
+    opens_with_thinking,
+)
 
 
 class Transcript(Protocol):
     """The tokens of a conversation, as its driver uses them."""
 
     response_tokens: int
+    left_out: int
+    """Turns that are no part of any datum."""
 
     def prompt(self) -> tuple[int, ...]:
         """Token ids that the next completion continues."""
@@ -44,11 +54,18 @@ class Transcript(Protocol):
 
 
 def start(
-    renderer: ChatRenderer, messages: Sequence[Message], tools: Sequence[Any] | None
+    renderer: ChatRenderer,
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    *,
+    compat: Compat = OFF,
 ) -> Transcript:
     """An empty transcript of the kind that ``renderer``'s template needs."""
-    kind = RunningTranscript if renderer.append_only else RerenderedTranscript
-    return kind(renderer, messages, tools)
+    if renderer.append_only:
+        return RunningTranscript(renderer, messages, tools)
+    return RerenderedTranscript(
+        renderer, messages, tools, train_cut=compat.cut_thinking_trained
+    )
 
 
 def writes_thinking(renderer: ChatRenderer) -> bool:
@@ -111,7 +128,7 @@ class RunningTranscript:
         self._loss = [0] * self._prompt_tokens
         self._sampled = [0] * self._prompt_tokens
         self._logprobs = [math.nan] * self._prompt_tokens
-        self.response_tokens = 0
+        self.response_tokens = self.left_out = 0
 
     def prompt(self) -> tuple[int, ...]:
         """Token ids that the next completion continues."""
@@ -169,13 +186,14 @@ class RunningTranscript:
 class RerenderedTranscript:
     """Every turn rendered from the whole conversation so far; one datum per turn."""
 
-    def __init__(self, renderer, messages, tools):
+    def __init__(self, renderer, messages, tools, *, train_cut=False):
         self._renderer = renderer
         self._messages = list(messages)
         self._tools = tools
+        self._train_cut = train_cut
         self._datums: list[Datum] = []
         self._prompt = tuple(renderer.prompt_ids(self._messages, tools))
-        self.response_tokens = 0
+        self._turns = self.response_tokens = self.left_out = 0
 
     def prompt(self) -> tuple[int, ...]:
         """Token ids that the next completion continues."""
@@ -187,16 +205,22 @@ class RerenderedTranscript:
         self._messages.append(message)
         written = self._renderer.turn_ids(self._messages, self._tools)
         end = self._renderer.decode(self._renderer.turn_end_ids())
-        sampled = [1] * len(ids)
+        sampled, cut = [1] * len(ids), False
         if self._renderer.decode(written) != text + end:
             # The template writes the turn differently: trained on, but not as sampled.
             ids, closing = list(written), []
             logprobs, sampled = [math.nan] * len(ids), [0] * len(ids)
+            cut = after_thinking(message_text(message)) is None
         prompt, response = self._prompt, (*ids, *closing)
+        self.response_tokens += len(response)
+        self._turns += 1
+        if cut and not self._train_cut:
+            self.left_out += 1
+            return
         self._datums.append(
             Datum(
                 uid="",  # set by ``datums``
-                turn=len(self._datums),
+                turn=self._turns - 1,
                 ids=(*prompt, *response),
                 loss_mask=(0,) * len(prompt) + (1,) * len(response),
                 sampled_mask=(*[0] * len(prompt), *sampled, *[0] * len(closing)),
@@ -207,7 +231,6 @@ class RerenderedTranscript:
                 ),
             )
         )
-        self.response_tokens += len(response)
 
     def add_environment(self, messages: Sequence[Message]) -> None:
         """Append user or tool messages and render the prompt of the next turn."""
@@ -217,5 +240,5 @@ class RerenderedTranscript:
         self.response_tokens += len(ids)
 
     def datums(self, uid: str) -> tuple[Datum, ...]:
-        """One datum per turn; none is cut to a limit (spec 12.4)."""
+        """One datum per turn that counts; none is cut to a limit (spec 12.4)."""
         return tuple(replace(datum, uid=uid) for datum in self._datums)

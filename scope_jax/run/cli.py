@@ -18,7 +18,8 @@ from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
 import tyro
 
-from models.errors import UserError, at_least
+from models.errors import UserError
+from models.ranges import at_least
 from scope_jax.config import Config, check_sizes
 from scope_jax.system.settings import closest, leaves
 

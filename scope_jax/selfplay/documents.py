@@ -34,12 +34,6 @@ def document_text(title: str, text: str) -> str:
     return f"(Title: {title})\n{first_line}\n"
 
 
-def cut_tokens(text: str, limit: int, renderer: ChatRenderer) -> str:
-    """The first ``limit`` tokens of ``text``, decoded; unchanged if it has no more."""
-    ids = renderer.encode_text(text)
-    return text if len(ids) <= limit else renderer.decode(ids[:limit])
-
-
 def truncator(
     limit: int, unit: Literal["tokens", "characters"], renderer: ChatRenderer
 ) -> Callable[[str], str]:
@@ -48,7 +42,7 @@ def truncator(
     def cut(text: str) -> str:
         short = text[:limit]
         if unit == "tokens":
-            short = cut_tokens(text, limit, renderer)
+            short = renderer.cut_text(text, limit)
         return text if short == text else short + "...(truncated)"
 
     return cut
@@ -100,10 +94,8 @@ def challenger_prompts(
     made = []
     for index in map(int, range(count) if only is None else only):
         passage = passages[int(permutation[(offset + index) % len(permutation)])]
-        text = cut_tokens(
-            document_text(passage.title, passage.text),
-            config.documents.max_tokens,
-            renderer,
+        text = renderer.cut_text(
+            document_text(passage.title, passage.text), config.documents.max_tokens
         )
         made.append(
             ChallengerPrompt(

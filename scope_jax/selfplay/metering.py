@@ -71,6 +71,7 @@ def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "reward/groups_that_differ": float(np.mean(spread)),
         "rollout/tokens": float(sum(one.sampled_tokens for one in rollouts)),
         "rollout/turns": _mean(one.turns for one in rollouts),
+        "rollout/left_out": float(sum(one.left_out for one in rollouts)),
     }
     for reason in ("done", "turns", "length", "error"):
         metrics[f"rollout/finished_{reason}"] = _mean(

@@ -75,7 +75,9 @@ def open_parts(
     config = resolve(config)
     prompt_set = prompts.load(config.prompts, config.tool_format)
     tokenizer = hf.load_tokenizer(config.model.path)
-    renderer = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
+    renderer = ChatRenderer.from_tokenizer(
+        tokenizer, template=config.model.template, date=config.model.date
+    )
     keep_programs()
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))

@@ -11,6 +11,7 @@ from rl.engine.thread import EngineThread
 from rl.learner.optimizer import Params
 from rl.records import Completion, Request
 from scope_jax.selfplay.base_model import BaseModel
+from scope_jax.selfplay.broken_models import ErrorGuard
 
 log = logging.getLogger("scope_jax")
 
@@ -20,6 +21,7 @@ class PolicyEngine:
 
     def __init__(self, base: BaseModel, params: Params, config: EngineConfig):
         self._base, self._meter = base, Meter()
+        self._guard = ErrorGuard("policy")
         engine = Engine(
             base.hosts.local_copy(params, base.mesh),
             base.decoder,
@@ -31,8 +33,13 @@ class PolicyEngine:
         self._thread = EngineThread(engine)
 
     async def complete(self, request: Request) -> Completion:
-        """A completion of the policy."""
-        return await asyncio.wrap_future(self._thread.complete(request))
+        """A completion of the policy.
+
+        Raises:
+          UserError: its weights are broken, see ``broken_models``.
+        """
+        future = self._thread.complete(request)
+        return self._guard.checked(await asyncio.wrap_future(future))
 
     def use(self, params: Params | None) -> None:
         """Gives the engine new weights (in the compute dtype).

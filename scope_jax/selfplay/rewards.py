@@ -128,7 +128,7 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         rollout.scored,
         config.tool_format,
         encode=world.renderer.encode_text,
-        decode=world.renderer.decode,
+        cut=world.renderer.cut_text,
         writes_thinking=world.writes_thinking,
     )
     grades: tuple[Grade, ...] = ()

@@ -66,6 +66,7 @@ class Rollout:
       passages: text of every search result that was shown.
       turn_log: one line per turn: what was read in it and what followed.
       sampled_tokens: over all turns.
+      left_out: turns that no datum has, because the template writes them differently.
       group: index of the prompt within the step; the rollouts of a group share it.
       role: "challenger" or "solver".
       reward: what GRPO sees; NaN before it is rewarded.
@@ -85,6 +86,7 @@ class Rollout:
     passages: tuple[str, ...]
     turn_log: tuple[dict[str, Any], ...]
     sampled_tokens: int
+    left_out: int = 0
     group: int = 0
     role: str = ""
     reward: float = math.nan
@@ -150,7 +152,9 @@ async def converse(
     action: conversation.Action
     state, action = conversation.start(spec, messages)
     renderer = world.renderer
-    tokens = transcript.start(renderer, messages, spec.prompts.tools())
+    tokens = transcript.start(
+        renderer, messages, spec.prompts.tools(), compat=spec.compat
+    )
     limit = min(limits.response, limits.context - len(tokens.prompt()))
     trained = len(state.messages)
     sampled = dropped = 0
@@ -175,10 +179,13 @@ async def converse(
             turn_seed = seed64(*seed, state.turns)
             completion = await complete(replace(request, seed64=turn_seed))
             sampled += len(completion.ids)
-            state, action = conversation.step(state, completion)
+            # Where the template opens the thinking, the rules must see it opened.
+            said = replace(completion, text=renderer.opening + completion.text)
+            state, action = conversation.step(state, said)
             if len(state.messages) > seen:
                 spoken = state.messages[seen]
-                tokens.add_sampled(completion, spoken, state.last_text)
+                kept = state.last_text.removeprefix(renderer.opening)
+                tokens.add_sampled(completion, spoken, kept)
                 seen += 1
                 trained = seen if fits() else trained
         if len(state.messages) > seen and not isinstance(action, Finish):
@@ -199,6 +206,7 @@ async def converse(
         passages=state.passages,
         turn_log=state.turn_log,
         sampled_tokens=sampled,
+        left_out=tokens.left_out,
     )
 
 

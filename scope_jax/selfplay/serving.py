@@ -24,6 +24,7 @@ from scope_jax.inference.client import (
 )
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
+from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.selfplay.world import AskJudge
 from scope_jax.system.hosts import Hosts
 
@@ -48,8 +49,11 @@ class Serving:
         inference, placement = config.inference, config.placement.inference
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
         paths = dict.fromkeys(names, config.model.path) | inference.judges()
+        self._guards = {name: ErrorGuard(name) for name in ("judge", *paths)}
         self._renderers = {
-            name: ChatRenderer.from_tokenizer(hf.load_tokenizer(path))
+            name: ChatRenderer.from_tokenizer(
+                hf.load_tokenizer(path), date=config.model.date
+            )
             for name, path in inference.judges().items()
         }
         self.supervisor = Supervisor(
@@ -117,8 +121,12 @@ class Serving:
         self._hosts.from_leader(load)
 
     async def solver(self, request: Request) -> Completion:
-        """A completion of the previous Solver."""
-        return await self._client.complete("solver", request)
+        """A completion of the previous Solver.
+
+        Raises:
+          UserError: its weights are broken, see ``broken_models``.
+        """
+        return await self._complete("solver", request)
 
     async def judge(
         self,
@@ -131,11 +139,16 @@ class Serving:
     ) -> str:
         """What the judge says; the empty string if the prompt does not fit it.
 
+        What its chat template wrote of it is in the text (an opened thinking block).
+
         Args:
           name: under which the model is served.
+
+        Raises:
+          UserError: its weights are broken, see ``broken_models``.
         """
         renderer = self._renderers.get(name, self._renderer)
-        completion = await self._client.complete(
+        completion = await self._complete(
             name,
             Request(
                 ids=tuple(renderer.prompt_ids(messages)),
@@ -146,7 +159,12 @@ class Serving:
                 seed64=seed64,
             ),
         )
-        return completion.text
+        text = completion.text
+        return renderer.opening + text if text else ""
+
+    async def _complete(self, model: str, request: Request) -> Completion:
+        completion = await self._client.complete(model, request)
+        return self._guards[model].checked(completion)
 
     def judge_of(self, name: str) -> AskJudge | None:
         """The model that does one of the judge's jobs in its place, if there is one."""

@@ -79,7 +79,7 @@ class Trainer:
         """One update of ``state``, which is donated; the engine gets the new policy.
 
         Raises:
-          NonFiniteGradientError: training can't go on.
+          NonFiniteUpdateError: training can't go on.
         """
         self.engine.use(None)
         return_memory()

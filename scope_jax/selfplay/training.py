@@ -19,7 +19,7 @@ from models.errors import UserError
 from rl.learner import agreement
 from rl.learner.advantages import group_advantages
 from rl.learner.packing import uid_order
-from rl.learner.update import NonFiniteGradientError
+from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.selfplay.metering import step_metrics
@@ -86,7 +86,7 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 # Update the policy and load it into the engine.
                 try:
                     state, metrics = trainer.update(role, state, datums)
-                except NonFiniteGradientError as error:
+                except NonFiniteUpdateError as error:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
             metrics |= step_metrics(rollouts) | true
@@ -170,7 +170,7 @@ def with_advantages(rollouts: Sequence[Rollout]) -> list[Datum]:
 
 
 def stopped(
-    rollouts: Path, error: NonFiniteGradientError, *, write: bool = True
+    rollouts: Path, error: NonFiniteUpdateError, *, write: bool = True
 ) -> UserError:
     """What a user is told when training stops; the batch is next to its rollouts.
 

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from models.errors import UserError, at_least
+from models.errors import UserError
+from models.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)

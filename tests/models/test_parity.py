@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 
 from models import forward
 from models.config import FAMILIES, DecoderConfig
+from models.errors import UserError
 from models.hf.layout import flatten, unflatten
 from models.layers import rms_norm
 from models.rope import Rope
@@ -246,6 +248,71 @@ def test_files_of_before_transformers_5_are_read():
     assert (config.rope.factor, config.rope.rope_theta) == (4.0, 1e6)
     assert config.rope.original_max_position_embeddings == 32_768
     assert config.window == 0 and config.qkv_bias
+
+
+PLAIN_FILE = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "sliding_window": 4096,
+}
+
+
+def test_the_older_base_of_olmo3_is_for_all_layers_as_in_transformers_4():
+    """Transformers 5.24 gives the layers with a window 500,000 instead."""
+    old = PLAIN_FILE | {"model_type": "olmo3", "rope_theta": 1e6}
+    config = DecoderConfig.from_hf(old)
+    assert config.rope == config.window_rope == Rope(rope_theta=1e6)
+
+
+def test_qwen3_without_head_dim_has_the_128_of_transformers():
+    config = DecoderConfig.from_hf(PLAIN_FILE | {"model_type": "qwen3"})
+    assert config.head_dim == transformers.Qwen3Config(**PLAIN_FILE).head_dim == 128
+    for family in ("qwen2", "llama", "olmo3"):
+        config = DecoderConfig.from_hf(PLAIN_FILE | {"model_type": family})
+        assert config.head_dim == 12
+
+
+BASE = {"rope_type": "default", "rope_theta": 1e6}
+RECIPE = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "names"),
+    [
+        ("qwen3", {"rope_scaling": RECIPE, "rope_parameters": BASE}, "rope_scaling"),
+        (
+            "olmo3",
+            {"rope_scaling": RECIPE, "rope_parameters": both(BASE, BASE)},
+            "rope_scaling",
+        ),
+        ("qwen2", {"rope_theta": 1e5, "rope_parameters": BASE}, "rope_theta=100000.0"),
+        (
+            "olmo3",
+            {"rope_theta": 1e5, "rope_parameters": both(BASE, BASE)},
+            "rope_theta=100000.0",
+        ),
+        ("qwen3", {"rope_parameters": both(BASE, BASE)}, "same frequencies in all"),
+    ],
+)
+def test_frequencies_that_contradict_each_other_are_refused(family, fields, names):
+    with pytest.raises(UserError, match="rope_parameters") as caught:
+        DecoderConfig.from_hf(PLAIN_FILE | {"model_type": family} | fields)
+    assert names in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+def test_both_spellings_that_agree_are_one(family):
+    scaled = BASE | RECIPE
+    new = {"rope_parameters": scaled if family == "qwen3" else both(scaled, BASE)}
+    old = {"rope_scaling": RECIPE, "rope_theta": 1e6}
+    read = [
+        dataclasses.replace(DecoderConfig.from_hf(PLAIN_FILE | fields), hf="")
+        for fields in ({"model_type": family} | s for s in (new, old, new | old))
+    ]
+    assert read[0] == read[1] == read[2] and read[0].rope.rope_theta == 1e6
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -37,6 +37,29 @@ def test_rows_come_out_as_they_are_in_the_file(tmp_path, end):
         passages[3]
 
 
+@pytest.mark.parametrize(
+    ("row", "passage"),
+    [
+        ({"id": None, "contents": "T\nx"}, Passage("0", "T", "x")),
+        (
+            {"title": "Bern", "contents": "A capital."},
+            Passage("0", "Bern", "A capital."),
+        ),
+        (
+            {"title": "Bern", "contents": "One.\nTwo."},
+            Passage("0", "Bern", "One.\nTwo."),
+        ),
+        ({"title": "Bern", "contents": '"Bern"\nText'}, Passage("0", '"Bern"', "Text")),
+        ({"title": "Bern", "contents": "Bern"}, Passage("0", "Bern", "")),
+        ({"title": None, "contents": "T\nx"}, Passage("0", "T", "x")),
+    ],
+)
+def test_an_id_of_null_and_a_title_of_its_own_are_read_for_what_they_are(
+    tmp_path, row, passage
+):
+    assert list(Passages(write(tmp_path / "p.jsonl", [row]))) == [passage]
+
+
 def test_scanning_in_blocks_changes_nothing(tmp_path, monkeypatch):
     file = write(tmp_path / "p.jsonl", ROWS)
     whole = Passages(file)
@@ -64,6 +87,9 @@ def test_the_offset_table_is_kept_and_renewed(tmp_path):
         ('{"text": "x"}', 'no string "contents"'),
         ('{"contents": 5}', 'no string "contents"'),
         ("[1]", 'no string "contents"'),
+        ('{"contents": "x", "id": true}', "id True is neither text nor a whole number"),
+        ('{"contents": "x", "id": [1]}', r"id \[1\] is neither"),
+        ('{"contents": "x", "title": 5}', "title 5 is no text"),
         ("\udc80", "not valid JSON"),
     ],
 )

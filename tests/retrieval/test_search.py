@@ -6,11 +6,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import faiss
 import jax.monitoring
 import numpy as np
 import pytest
 
 from models.errors import UserError
+from retrieval.index import Index
 from retrieval.lexical import LexicalEncoder, words
 from retrieval.search import Passage, RetrievalConfig, Searcher, format_passages
 from scripts import build_index
@@ -183,6 +185,43 @@ def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
         Searcher(config, progress=False)
     left = [entry.name for entry in (tmp_path / "c.jsonl.index").iterdir()]
     assert left == ["passages.npz"]
+
+
+def test_a_passage_whose_vector_is_not_finite_is_refused_at_the_build(
+    tmp_path, monkeypatch
+):
+    encode = LexicalEncoder.encode_passages
+
+    def broken(self, contents):
+        vectors = encode(self, contents)
+        vectors[3, 5] = np.nan
+        return vectors
+
+    monkeypatch.setattr(LexicalEncoder, "encode_passages", broken)
+    config = RetrievalConfig(passages=write_corpus(tmp_path / "c"), lexical_dim=512)
+    with pytest.raises(UserError, match="encoder gives passage 3 a vector that is not"):
+        Searcher(config, progress=False)
+    assert not list(tmp_path.glob("c.index/*/index.json"))
+
+
+def test_what_is_not_finite_finds_nothing_and_is_never_found(config, monkeypatch):
+    searcher = Searcher(config, progress=False)
+    stored = searcher._index.vectors.reconstruct_n(0, len(CORPUS))
+    stored[2:] = np.nan  # an index that an older version built
+    vectors = faiss.IndexFlatIP(stored.shape[1])
+    vectors.add(stored)
+    searcher._index = Index(vectors)
+    assert titles(searcher.search(["Aare Bern"], topk=3)[0]) == ["Aare", "Bern"]
+    encode = LexicalEncoder.encode_queries
+
+    def broken(self, queries):
+        known = encode(self, queries)
+        known[1] = np.nan
+        return known
+
+    monkeypatch.setattr(LexicalEncoder, "encode_queries", broken)
+    first, second = searcher.search(["Aare", "Bern"], topk=1)
+    assert titles(first) == ["Aare"] and second == []
 
 
 @pytest.fixture(scope="module")

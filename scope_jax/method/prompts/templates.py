@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import UserError
+from models.mixed_text import Mixed, mixed, outside
 
+# Slots for the program's own words and numbers; what fills the others comes from
+# outside: documents, passages, and what models wrote.
+_OWN_SLOTS = frozenset(
+    {
+        *("task_type", "task_description", "num_search_turns", "max_search_turns"),
+        *("budget_instructions", "remaining", "target"),
+    }
+)
 # Tags that the judge's parsers look for; text quoted from a slot must not hold them.
 _VERDICT_TAGS = ("think", "score", "scores", "rubrics", "rubric")
 _SLOT = re.compile(r"\{([a-z_]+)\}")
@@ -55,13 +64,20 @@ class Template:
     guarded: tuple[str, ...]
     fences: tuple[str, ...] = ()
 
-    def fill(self, **slots: object) -> str:
-        """The prompt with every slot replaced, once, by its (escaped) value."""
+    def fill(self, **slots: object) -> Mixed:
+        """The prompt with every slot replaced, once, by its (escaped) value.
 
-        def replace(match: re.Match[str]) -> str:
-            return _unfence(neutralise(str(slots[match[1]]), self.guarded), self.fences)
-
-        return _SLOT.sub(replace, self.text)
+        It knows which parts come from outside, see ``models.mixed_text``.
+        """
+        parts: list[str] = []
+        # The names of the slots are at the odd places.
+        for index, part in enumerate(_SLOT.split(self.text)):
+            if index % 2:
+                value = neutralise(str(slots[part]), self.guarded)
+                value = _unfence(value, self.fences)
+                part = value if part in _OWN_SLOTS else outside(value)
+            parts.append(part)
+        return mixed(*parts)
 
 
 def read_template(

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -60,10 +61,16 @@ def test_out_comes_what_went_in(name, dtype, tmp_path):
     assert config.tie_embeddings == name.endswith("-tied")
     hf.save(tmp_path / "out", config, params)
     assert raw_bytes(tmp_path / "out") == raw_bytes(tmp_path / "in")
-    read = [
+    given, written = (
         json.loads((tmp_path / x / "config.json").read_text()) for x in ("in", "out")
-    ]
-    assert read[0] == read[1]
+    )
+    assert given.items() <= written.items()
+    assert written.keys() - given.keys() <= {
+        "rope_theta",
+        "rope_scaling",
+        "torch_dtype",
+    }
+    assert written["dtype"] == written["torch_dtype"] == dtype
     assert (tmp_path / "out/generation_config.json").is_file()
     tokens = np.random.default_rng(0).integers(0, 97, (2, 9))
     both = [
@@ -199,15 +206,50 @@ def test_other_ways_to_write_the_same_model(name, change, tmp_path):
     assert made[0].endswith("ForCausalLM")
 
 
-def test_an_older_config_keeps_its_own_spelling(tmp_path):
-    saved("qwen2", tmp_path / "in")
+YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
+YARN |= {"original_max_position_embeddings": 64, "attention_factor": 1.1}
+
+
+def rope_fields(name):
+    """The two spellings of one family's frequencies, scaled for some."""
+    plain = {"rope_type": "default", "rope_theta": 1e6}
+    if name == "olmo3":
+        parameters = {"full_attention": YARN, "sliding_attention": plain}
+    else:
+        parameters = YARN if name == "qwen3" else plain
+    older = {"rope_theta": 1e6}
+    if name in ("olmo3", "qwen3"):
+        older["rope_scaling"] = {k: v for k, v in YARN.items() if k != "rope_theta"}
+    return {"rope_parameters": parameters}, older
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "olmo3", "llama"])
+def test_an_export_has_both_spellings_of_the_frequencies_and_the_dtype(name, tmp_path):
+    saved(name, tmp_path / "in")
     file = tmp_path / "in/config.json"
     fields = json.loads(file.read_text())
-    fields["torch_dtype"] = fields.pop("dtype")
-    fields["rope_theta"] = fields.pop("rope_parameters")["rope_theta"]
-    file.write_text(json.dumps(fields))
-    hf.save(tmp_path / "out", *hf.load(tmp_path / "in"))
-    assert json.loads((tmp_path / "out/config.json").read_text()) == fields
+    del fields["rope_parameters"], fields["dtype"]
+    newer, older = rope_fields(name)
+    written = []
+    for spelling in (newer | {"dtype": "float32"}, older | {"torch_dtype": "float32"}):
+        file.write_text(json.dumps(fields | spelling))
+        hf.save(tmp_path / "out", *hf.load(tmp_path / "in"), dtype="bfloat16")
+        written.append(json.loads((tmp_path / "out/config.json").read_text()))
+        again = hf.load_config(tmp_path / "out")
+        assert replace(again, hf="") == replace(hf.load_config(tmp_path / "in"), hf="")
+    for out in written:
+        assert out["dtype"] == out["torch_dtype"] == "bfloat16"
+        assert out["rope_theta"] == 1e6
+        scaling = out.get("rope_scaling") or {}
+        assert scaling.items() >= older.get("rope_scaling", {}).items()
+        # As transformers 5 reads it, whichever it was made from.
+        read = transformers.AutoConfig.from_pretrained(tmp_path / "out").rope_parameters
+        for kind, wanted in newer["rope_parameters"].items():
+            if isinstance(wanted, dict):
+                assert out["rope_parameters"][kind].items() >= wanted.items()
+                assert read[kind].items() >= wanted.items()
+            else:
+                assert out["rope_parameters"][kind] == read[kind] == wanted
 
 
 def test_a_model_made_here_is_read_by_transformers(tiny_config, tiny_params, tmp_path):

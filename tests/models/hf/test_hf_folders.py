@@ -294,6 +294,24 @@ def test_a_tokenizer_made_in_memory_loads_in_older_programs_too(
     assert generation == {"_from_model_config": True, "eos_token_id": 2}
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_list_of_special_tokens_has_the_name_that_both_generations_read(
+    source, changed, tiny_config, tiny_params, tmp_path
+):
+    file = source / "tokenizer_config.json"
+    fields = json.loads(file.read_text()) | {"extra_special_tokens": ["a"]}
+    file.write_text(json.dumps(fields))
+    tokenizer = hf.load_tokenizer(source)
+    if changed:
+        tokenizer.add_tokens(["new"])
+    hf.save(tmp_path / "out", tiny_config, tiny_params, tokenizer=tokenizer)
+    written = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in written  # 4.57 wants a dictionary there
+    assert written["additional_special_tokens"] == ["a"]
+    again = hf.load_tokenizer(tmp_path / "out")
+    assert again.extra_special_tokens == ["a"] and "a" in again.all_special_tokens
+
+
 @pytest.mark.parametrize(
     ("given", "ends"), [("[2, 1]", [2, 1, 7]), ("2", [2, 7]), ("null", [7, 2])]
 )

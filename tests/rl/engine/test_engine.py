@@ -133,11 +133,15 @@ def test_what_does_not_fit_or_makes_no_sense_is_a_typed_completion(engine):
         Request(ids=(-1,)),
         request(11, sampling={"temperature": float("nan")}),
         request(11, sampling={"top_p": 0.0}),
+        request(11, sampling={"temperature": 1e-50}),  # greedy in float32
+        request(11, sampling={"top_k": 2**31}),
+        request(11, seed64=-1),
+        request(11, seed64=2**64),
         request(11, stop_ids=tuple(range(9))),
     ]
     done = engine.generate(asked)
-    assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 6
-    assert [len(c.ids) for c in done] == [8] + [0] * 8
+    assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 10
+    assert [len(c.ids) for c in done] == [8] + [0] * 12
 
 
 def test_cancelled_and_late_requests_return_what_they_have(engine):
@@ -227,6 +231,36 @@ def test_four_devices_sample_what_one_does(engine, tiny_config, params):
         np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
     assert split.stats()["perf/cached_tokens"] > 0
     assert len(split._programs.state.hidden.sharding.device_set) == 4
+
+
+def test_logits_that_are_not_finite_end_a_request_and_touch_no_other(engine, params):
+    alone = engine.generate(crowd())
+    # Id 63 is in prompts only, and what it does to a model is in its prompts only.
+    engine.set_params(params | {"embed": params["embed"].at[63].set(np.nan)})
+    before = engine.stats()["perf/non_finite"]
+    bad = [replace(request(200 + i), ids=(63, 1, 2, 3 + i)) for i in range(4)]
+    mixed = [one for pair in zip(crowd()[:4], bad, strict=True) for one in pair]
+    found = engine.generate(mixed + crowd()[4:])
+    assert sampled(found[0:8:2] + found[8:]) == sampled(alone)
+    for done in found[1:8:2]:
+        assert (done.finish_reason, done.ids, done.text) == ("error", (), "")
+    assert engine.stats()["perf/non_finite"] - before == 4
+
+
+def test_what_was_sampled_before_a_logit_broke_is_kept(engine, params):
+    asked = request(0, 37, 40, sampling={"temperature": 0.0})
+    (whole,) = engine.generate([asked])
+    # The first id that is new where it comes: what follows it is NaN.
+    at = next(i for i in range(5, 40) if whole.ids[i] not in asked.ids + whole.ids[:i])
+    broken = params["embed"].at[whole.ids[at]].set(np.nan)
+    engine.set_params(params | {"embed": broken})
+    (done,) = engine.generate([asked])
+    assert (done.finish_reason, done.ids) == ("error", whole.ids[: at + 1])
+    assert done.logprobs == whole.logprobs[: at + 1]
+    # A stop string that was complete before it is still a stop.
+    stop = done.text[-2:]
+    (stopped,) = engine.generate([replace(asked, stop=(stop,))])
+    assert (stopped.finish_reason, stopped.stop_string) == ("stop", stop)
 
 
 def test_a_full_cache_costs_time_and_changes_nothing(engine, tiny_config, params):

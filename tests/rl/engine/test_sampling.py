@@ -132,3 +132,16 @@ def test_the_ends_of_the_unit_interval_never_pick_a_token_without_mass():
     tokens = np.asarray(jax.jit(_invert)(mass, uniform))
     assert set(tokens) <= {130, 131, 132}
     assert tokens[0] == 130 and tokens[3] == 132
+
+
+@pytest.mark.parametrize("limits", [{}, {"t": 0.0}, {"top_k": 5, "top_p": 0.9}])
+@pytest.mark.parametrize("broken", ["a NaN", "an infinity", "all NaN", "all -inf"])
+def test_logits_that_are_not_finite_give_a_known_id_and_no_logprob(broken, limits):
+    logits = np.random.default_rng(3).normal(size=(2, VOCAB))
+    places = slice(None) if broken.startswith("all") else 7
+    logits[0, places] = {"NaN": np.nan, "infinity": np.inf, "-inf": -np.inf}[
+        broken.split()[1]
+    ]
+    tokens, logprobs = draw_rows(logits, valid=250, **limits)
+    assert tokens.min() >= 0 and tokens.max() < 250
+    assert not np.isfinite(logprobs[0]) and np.isfinite(logprobs[1])

@@ -92,5 +92,25 @@ def test_no_checkpoint_is_one_clear_line(tmp_path):
 
 def test_another_shape_is_refused(tmp_path):
     checkpoint.save(tmp_path, 1, {"x": np.arange(3.0)})
-    with pytest.raises(UserError, match="other shapes"):
+    message = r"array x has shape \(3,\), this model has \(4,\)"
+    with pytest.raises(UserError, match=message):
         checkpoint.restore(tmp_path, {"x": np.arange(4.0)})
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"a": (3, 2), "b": (2, 3)}, r"a has shape \(2, 3\), this model has \(3, 2\)"),
+        ({"a": (2, 3), "c": (3, 2)}, r"b has shape \(3, 2\), this model has none"),
+        ({"a": (2, 3), "b": (3, 2), "c": (1,)}, r"c is missing, this model has \(1,\)"),
+    ],
+)
+def test_shapes_are_compared_by_name(tmp_path, other, message):
+    checkpoint.save(
+        tmp_path, 1, {"params": {"a": np.ones((2, 3)), "b": np.ones((3, 2))}}
+    )
+    wanted = {name: np.zeros(shape) for name, shape in other.items()}
+    with pytest.raises(UserError, match=message):
+        checkpoint.restore(tmp_path, {"params": wanted})
+    with pytest.raises(UserError, match=message):
+        checkpoint.restore_params(tmp_path, wanted)

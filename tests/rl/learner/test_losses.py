@@ -1,10 +1,14 @@
 """Losses against the spec's worked examples and float64 NumPy formulas."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
+from models.errors import UserError
 from rl.learner import losses
 from rl.learner.losses import LossConfig
 
@@ -21,6 +25,23 @@ def numpy_policy_loss(logp, old, advantages, low, high, dual):
     a = advantages[:, None]
     p = np.maximum(-a * ratio, -a * np.clip(ratio, 1 - low, 1 + high))
     return np.where(a < 0, np.minimum(-a * dual, p), p)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("clip_low", [-0.1, 1e-50, np.nan, np.inf]),
+        ("clip_high", [-0.1, 1e39, np.nan, np.inf]),
+        ("kl_coefficient", [-0.1, 1e-50, np.inf]),
+        ("importance_cap", [-1.0, np.inf]),
+        ("dual_clip", [1.0, 1.00000001, np.inf]),  # 1 in float32
+        ("group_rows", [0]),
+    ],
+)
+def test_settings_out_of_their_range_in_float32_are_refused(name, values):
+    for value in values:
+        with pytest.raises(UserError, match=re.escape(f"{name}={value}: must be")):
+            LossConfig(**{name: value})
 
 
 @pytest.mark.example(95)
@@ -106,6 +127,52 @@ def test_kl_matches_float64_numpy_and_is_bounded(kind):
     }[kind]
     got = losses.kl_penalty(jnp.float32(logp), jnp.float32(ref), kind=kind)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+# Log-ratios at which something ties: ratio 1, the clip range's ends, the dual clip, the
+# bounds of the log-ratio; and one to each side of all of them.
+TIES = [0.0, *np.log([0.8, 1.28, 3.0]), 20.0, -20.0, 0.1, -0.1, 0.5, -0.5, 2.0, 25.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.28), (0.0, 0.0), (0.0, 0.28)])
+def test_the_policy_losss_gradient_is_torchs_at_every_tie(low, high):
+    advantage, new = np.meshgrid(np.float32([1.5, -1.5, 0.0]), np.float32(TIES))
+    old = np.zeros_like(new)
+    config = LossConfig(clip_low=low, clip_high=high)
+    ours = jax.grad(
+        lambda x: losses.policy_loss(x, old, advantage, jnp.ones(x.shape), config).sum()
+    )(jnp.asarray(new))
+    x, a = torch.tensor(new, requires_grad=True), torch.tensor(advantage)
+    ratio = torch.exp(torch.clamp(x - torch.tensor(old), -20.0, 20.0))
+    loss = torch.maximum(-a * ratio, -a * torch.clamp(ratio, 1 - low, 1 + high))
+    loss = torch.where(a < 0, torch.minimum(-a * 3.0, loss), loss)
+    loss.sum().backward()
+    np.testing.assert_allclose(ours, x.grad, rtol=1e-5)
+
+
+def test_a_log_prob_of_nan_makes_a_gradient_of_nan():
+    """It is looked at to find out whether an update can be done."""
+    old = jnp.array([[-1.0, jnp.nan]])
+    one = jnp.ones((1, 2))
+
+    def loss(x):
+        return losses.policy_loss(x, old, one, one, LossConfig()).sum()
+
+    gradient = jax.grad(loss)(-one)
+    assert np.isfinite(gradient[0, 0]) and np.isnan(gradient[0, 1])
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_the_penaltys_gradient_is_torchs_at_every_tie(kind):
+    d = np.float32([0.0, 20.0, -20.0, 21.0, -21.0, 1.0, -10.0, -11.0, -12.0])
+    ours = jax.grad(lambda x: losses.kl_penalty(x, jnp.asarray(d), kind=kind).sum())(
+        jnp.zeros(d.shape)
+    )
+    x = torch.zeros(d.shape, requires_grad=True)
+    e = torch.clamp(torch.tensor(d) - x, -20.0, 20.0)
+    k3 = torch.clamp(torch.exp(e) - e - 1, -10.0, 10.0)
+    {"k1": -e, "k2": e**2 / 2, "k3": k3}[kind].sum().backward()
+    np.testing.assert_allclose(ours, x.grad, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """AdamW equals optax's, step by step, and leaves everything alone where it must."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,34 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.parametrize("value", [1.0, 0.99999999])  # the latter is 1 in float32
 @pytest.mark.parametrize("name", ["beta1", "beta2"])
-def test_a_moment_that_never_moves_is_refused(name):
-    with pytest.raises(UserError, match=f"{name}=1.0: .* less than 1"):
-        OptimizerConfig(**{name: 1.0})
+def test_a_moment_that_never_moves_is_refused(name, value):
+    with pytest.raises(UserError, match=f"{name}={value}: .* less than 1"):
+        OptimizerConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("epsilon", [0.0, 1e-50, 1e-40, -1.0, np.nan, np.inf]),
+        ("learning_rate", [-1.0, 1e-50, 1e39, np.nan, np.inf]),
+        ("weight_decay", [-1.0, 1e-50, np.nan, np.inf]),
+        ("clip_norm", [0.0, 1e-50, np.nan, np.inf]),
+        ("beta1", [-0.1, 1e-50, np.nan]),
+    ],
+)
+def test_numbers_that_are_not_finite_or_vanish_in_float32_are_refused(name, values):
+    for value in values:
+        with pytest.raises(UserError, match=re.escape(f"{name}={value}: must be")):
+            OptimizerConfig(**{name: value})
+
+
+def test_parameters_without_a_gradient_stay_finite_at_the_smallest_epsilon():
+    config = OptimizerConfig(epsilon=2e-38, learning_rate=1e-2)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(3):
+        params, state, *_ = optimizer.apply(
+            config, jax.tree.map(jnp.zeros_like, PARAMS), state, params
+        )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

@@ -16,7 +16,7 @@ from rl.learner import objective
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
-from rl.learner.update import NonFiniteGradientError, Updater
+from rl.learner.update import NonFiniteUpdateError, Updater
 from rl.records import Datum
 
 VALID = 60  # ids of the tokenizer; the model has 64
@@ -35,6 +35,8 @@ SHAPE = UpdateConfig(length=48, rows=4, capacity=2, logit_chunk=16, mini_batch_r
         ("max_skipped", 0),  # would stop at the first finite gradient
         ("mini_batch_rows", -1),  # would train on nothing
         ("temperature", 0.0),
+        ("temperature", 1e-50),  # 0 in float32
+        ("temperature", float("inf")),
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(name, value):
@@ -73,9 +75,9 @@ def reference(tiny_config):
 @pytest.fixture(scope="module")
 def updater_of(tiny_config):
     @functools.cache
-    def make(data=1, fsdp=1, tensor=1, update=SHAPE):
+    def make(data=1, fsdp=1, tensor=1, update=SHAPE, optimizer=OPTIMIZER):
         mesh = sharding.make_mesh(data, fsdp, tensor)
-        return Updater(tiny_config, LOSS, OPTIMIZER, update, mesh, valid_vocab=VALID)
+        return Updater(tiny_config, LOSS, optimizer, update, mesh, valid_vocab=VALID)
 
     return make
 
@@ -222,10 +224,22 @@ def test_training_stops_after_so_many_gradients_that_are_not_finite(
     whole, _ = updater.update(updater.states.init(tiny_params), placed, make_datums(6))
     state, _ = updater.update(state, placed, make_datums(12))
     last = make_datums(12, seed=4)
-    with pytest.raises(NonFiniteGradientError, match="3 gradients in a row") as caught:
+    with pytest.raises(NonFiniteUpdateError, match="3 gradients in a row") as caught:
         updater.update(state, placed, last)
     assert caught.value.datums == tuple(last)
     updater.update(whole, placed, make_datums(6))  # and another starts from none
+
+
+def test_parameters_that_come_out_not_finite_stop_training_at_once(
+    updater_of, tiny_params, reference
+):
+    config = OptimizerConfig(learning_rate=3e38, weight_decay=3.0)
+    updater = updater_of(optimizer=config)
+    placed = updater.states.reference_params(reference)
+    datums = make_datums(12)
+    with pytest.raises(NonFiniteUpdateError, match="made parameters that") as caught:
+        updater.update(updater.states.init(tiny_params), placed, datums)
+    assert caught.value.datums == tuple(datums)
 
 
 def test_a_batch_with_nothing_that_fits_leaves_the_state_alone(

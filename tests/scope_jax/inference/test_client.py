@@ -33,7 +33,8 @@ FOUND = {"result": [[{"document": {"id": "7", "contents": "T\nx\ny"}, "score": 0
 def scripted(*answers):
     """A server that gives these answers in turn, the last one for ever.
 
-    An answer is a status, a body for 200, or an exception class to hang up with.
+    An answer is a status, a status with the error's code, a body for 200, or seconds
+    to say nothing.
     Yields its URL and the list of (path, body) that it was sent.
     """
     seen, left = [], list(answers)
@@ -42,8 +43,9 @@ def scripted(*answers):
         body = await request.body()
         seen.append((request.url.path, json.loads(body) if body else None))
         now = left.pop(0) if len(left) > 1 else left[0]
+        now, code = now if isinstance(now, tuple) else (now, "c")
         if isinstance(now, int):
-            error = {"message": "as scripted", "code": "c"}
+            error = {"message": "as scripted", "code": code}
             return JSONResponse({"error": error}, status_code=now)
         if isinstance(now, float):
             await asyncio.sleep(now)
@@ -215,6 +217,13 @@ def test_a_passed_deadline_gives_a_cancelled_completion():
         request = Request(ids=(1,), deadline=time.monotonic() + 0.2)
         completion = ask(lambda c: c.complete("judge", request), url)
     assert (completion.finish_reason, completion.ids) == ("cancelled", ())
+
+
+def test_logits_that_are_not_finite_are_an_error_and_not_asked_for_again(waits):
+    with scripted((500, "non_finite_logits")) as (url, seen):
+        completion = ask(lambda c: c.complete("judge", REQUEST), url)
+    assert (completion.finish_reason, completion.text) == ("error", "")
+    assert len(seen) == 1 and waits == []
 
 
 def test_concurrency_is_bounded():

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import httpx
 import inference_world as world
+import numpy as np
 import pytest
 
+from models import hf
 from rl.engine.counters import Meter
 from rl.records import Request, SamplingParams
 from scope_jax.inference import ModelSource, ServerSettings
@@ -63,6 +65,21 @@ def test_health_ready_and_models(http):
     models = http.get("/v1/models").json()["data"]
     assert [m["id"] for m in models] == ["judge", "solver"]
     assert models[0]["hash"] == models[1]["hash"]
+
+
+def test_a_model_of_nan_is_an_error_of_its_own(folder, http):
+    broken = folder / "broken"
+    config, params = hf.load(folder / "base")
+    params["embed"] = params["embed"] * np.nan
+    hf.save(broken, config, params, tokenizer=world.byte_tokenizer())
+    asked = {"model": "broken", "prompt": "a"}
+    http.post("/v1/models/broken", json={"path": str(broken), "hash": ""}, timeout=600)
+    answer = http.post("/v1/completions", json=asked)
+    http.delete("/v1/models/broken")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (
+        500,
+        "non_finite_logits",
+    )
 
 
 def test_retrieve_speaks_search_r1(http):

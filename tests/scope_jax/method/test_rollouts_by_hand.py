@@ -39,12 +39,13 @@ def told(spec, line):
 
 
 def call(line):
-    """The message of a structured call, from its queries as JSON or as bare words."""
-    words = line.split(", ")
-    items = [json.loads(w) if w[0] in '"{1' else w for w in words]
-    arguments = {"query_list": items}
-    calls = [{"name": "search", "arguments": arguments}]
-    return {"role": "assistant", "content": "", "tool_calls": calls}
+    """A message with calls, from their queries as JSON or as bare words."""
+    line, _, content = line.partition(" | ")
+    calls = []
+    for words in line.split(" C "):
+        items = [json.loads(w) if w[0] in '"{1' else w for w in words.split(", ")]
+        calls.append({"name": "search", "arguments": {"query_list": items}})
+    return {"role": "assistant", "content": content, "tool_calls": calls}
 
 
 def written_out(spec, said, lines):
@@ -80,7 +81,7 @@ def written_out(spec, said, lines):
 def test_every_format_has_its_cases():
     names = [param.values[0] for param in CASES]
     assert {name: names.count(name) for name in TOOL_FORMATS} == dict.fromkeys(
-        TOOL_FORMATS, 12
+        TOOL_FORMATS, 30
     )
 
 

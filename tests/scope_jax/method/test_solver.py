@@ -103,7 +103,11 @@ def words(count):
 
 def rewarded(messages, grades, targets=()):
     assessment = solver.assess(
-        SolverConfig(), messages, "search_r1", encode=str.split, decode=" ".join
+        SolverConfig(),
+        messages,
+        "search_r1",
+        encode=str.split,
+        cut=lambda text, n: " ".join(text.split()[:n]),
     )
     return assessment, solver.reward(
         SolverConfig(), assessment, grades, 4, targets=targets

@@ -156,7 +156,7 @@ def test_rollouts_and_their_format_scores_are_those_of_the_specification(
                 state.played,
                 tool_format,
                 encode=str.split,
-                decode=" ".join,
+                cut=lambda text, n: " ".join(text.split()[:n]),
                 writes_thinking=writes,
             )
             form = scored.format

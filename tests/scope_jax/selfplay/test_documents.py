@@ -12,7 +12,6 @@ from retrieval.passages import Passages
 from scope_jax.selfplay.documents import (
     challenger_prompts,
     check_heldout,
-    cut_tokens,
     document_text,
     truncator,
 )
@@ -42,8 +41,8 @@ def rows(passages, renderer, heldout=0, **options):
 @pytest.mark.quirk(50)
 def test_documents_are_the_first_two_lines_cut_by_tokens(passages, renderer):
     assert document_text("T", "one\ntwo") == "(Title: T)\none\n"
-    assert cut_tokens("abcdef", 4, renderer) == "abcd"
-    assert cut_tokens("abc", 4, renderer) == "abc"
+    assert renderer.cut_text("abcdef", 4) == "abcd"
+    assert renderer.cut_text("abc", 4) == "abc"
     [row] = rows(passages, renderer, count=1, seed=1)
     assert len(row.document.text) == 12
 
@@ -52,6 +51,19 @@ def test_tool_text_says_that_it_was_cut(renderer):
     cut = truncator(3, "tokens", renderer)
     assert cut("abcd") == "abc...(truncated)"
     assert cut("abc") == "abc"
+
+
+@pytest.mark.parametrize("limit", range(12))
+def test_text_is_cut_at_a_character(renderer, limit):
+    """Each letter but the ASCII ones is two, three or four tokens here."""
+    text = "Straße漢🙂"
+    short = renderer.cut_text(text, limit)
+    assert text.startswith(short)
+    bytes_of = [len(text[:n].encode()) for n in range(len(text) + 1)]
+    assert len(short) == max(n for n, size in enumerate(bytes_of) if size <= limit)
+    if limit < 14:
+        shown = truncator(limit, "tokens", renderer)(text)
+        assert shown == short + "...(truncated)"
 
 
 @pytest.mark.quirk(26)

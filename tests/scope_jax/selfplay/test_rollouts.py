@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from models.chat import ChatRenderer
 from rl.engine.sampling import seed64
 from rl.records import Completion, SamplingParams
-from scope_jax.method import prompts
+from scope_jax.method import prompts, solver_output
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.conversation import ConversationSpec
+from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.rollouts import Limits, converse
 from tests.scope_jax.inference.inference_world import byte_tokenizer
 
@@ -276,3 +278,58 @@ def test_an_engine_that_refuses_ends_in_error_and_trains_nothing(running):
     )
     assert rollout.finish_reason == "error"
     assert not any(rollout.datums[0].loss_mask)
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n"
+    "{% endif %}"
+)
+CALL = '<tool_call>{"name": "search", "arguments": {"query_list": ["q"]}}</tool_call>'
+
+
+def test_thinking_that_the_template_opens_is_thinking_to_every_rule():
+    """A call in it is none, and the turn scores as one that thinks."""
+    renderer = ChatRenderer.from_tokenizer(byte_tokenizer(), template=THINKING)
+    assert renderer.append_only
+    texts = (
+        f"maybe {CALL}</think>\n\n{CALL}",
+        "so</think><answer>k</answer>",
+    )
+    rollout, _ = play(renderer, texts, kind="solver", tool_format="tool_call", n=None)
+    assert rollout.finish_reason == "done" and rollout.searches == 1
+    assert [m["role"] for m in rollout.messages[1:]] == [
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert rollout.messages[-1]["content"] == f"<think>\n{texts[1]}"
+    parsed = solver_output.parse_answer(rollout.messages)
+    assert parsed.answer == "k"
+    score = solver_output.format_score(rollout.messages, "tool_call")
+    assert (score.think, score.structure) == (1, 1)
+    [datum] = rollout.datums
+    sampled = [i for i, s in zip(datum.ids, datum.sampled_mask, strict=True) if s]
+    assert renderer.decode(sampled) == "".join(texts)
+    assert renderer.decode(datum.ids).count("<think>") == 2
+
+
+@pytest.mark.quirk(53)
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_turn_cut_inside_thinking_is_left_out_of_the_loss(rerendering, trained):
+    """The template puts an empty block before it, which nobody sampled."""
+    texts = (
+        "<think>t</think><search>q1</search>",
+        "<think>I was cut",
+        "<task>T</task>",
+    )
+    compat = Compat(cut_thinking_trained=trained)
+    rollout, _ = play(rerendering, texts, compat=compat)
+    assert rollout.left_out == (not trained)
+    assert [datum.turn for datum in rollout.datums] == [0, 1, 2] if trained else [0, 2]
+    shown = [rerendering.decode(datum.ids) for datum in rollout.datums]
+    before = "<think>\n\n</think>\n\n<think>I was cut<|im_end|>\n"
+    assert any(text.endswith(before) for text in shown) == trained
+    assert step_metrics([replace(rollout, reward=0.0)])["rollout/left_out"] == (
+        not trained
+    )

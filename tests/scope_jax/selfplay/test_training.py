@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.errors import UserError
-from rl.learner.update import NonFiniteGradientError
+from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import Tracker, TrackingConfig
@@ -90,7 +90,7 @@ def test_errors_are_counted_by_class():
 
 def test_the_batch_of_a_stop_is_saved_beside_its_rollouts(tmp_path):
     datums = with_advantages([scored(0, 1.0), scored(0, 0.0)])
-    error = NonFiniteGradientError(3, datums)
+    error = NonFiniteUpdateError("3 gradients in a row were not finite", datums)
     told = str(stopped(tmp_path / "step_0007.jsonl", error))
     batch = tmp_path / "step_0007.batch.jsonl"
     assert told.startswith(str(batch)) and "3 gradients in a row" in told

@@ -1,0 +1,98 @@
+"""Ranges of settings: finite numbers that are in their range as float32, too.
+
+A setting is read in double precision, and most are used in single: 1e-50 is then 0,
+0.99999999 is 1, and 1e39 is infinite. What a range excludes must stay excluded, or a
+division by 0 and a moment that never moves come back through rounding.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.errors import UserError
+
+SINGLE = np.finfo(np.float32)
+SMALLEST, LARGEST = float(SINGLE.tiny), float(SINGLE.max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What a number may be; always finite.
+
+    Attributes:
+      above, least: exclusive and inclusive lower bound.
+      below, most: exclusive and inclusive upper bound.
+    """
+
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+
+    def problem(self, value: float) -> str:
+        """What ``value`` must be instead, and empty if it is.
+
+        A whole number is compared as it is. Any other number must be in the range as
+        it is written and as float32, where it must not become 0 or infinite.
+        """
+        if isinstance(value, int) and not isinstance(value, bool):
+            return "" if self._holds(value) else f"must be {self.words()}"
+        if not (math.isfinite(value) and self._holds(value)):
+            return f"must be {self.words()}"
+        # Smaller ones are flushed to 0 on nearly every device.
+        if value and not SMALLEST <= abs(value) <= LARGEST:
+            return f"must be 0 or between {SMALLEST:.3g} and {LARGEST:.3g} in size"
+        if not self._holds(rounded := float(np.float32(value))):
+            return f"must be {self.words()}, but is {rounded:g} in single precision"
+        return ""
+
+    def words(self) -> str:
+        """The range, for a person."""
+        if self.least is not None and self.most is not None:
+            return f"between {self.least} and {self.most}"
+        bounds = {
+            "above": self.above,
+            "at least": self.least,
+            "less than": self.below,
+            "at most": self.most,
+        }
+        said = [f"{word} {at}" for word, at in bounds.items() if at is not None]
+        return " and ".join(said or ["finite"])
+
+    def _holds(self, value: float) -> bool:
+        return (
+            (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.below is None or value < self.below)
+            and (self.most is None or value <= self.most)
+        )
+
+
+NOT_NEGATIVE = Range(least=0)
+POSITIVE = Range(above=0)
+
+
+def check(
+    settings: Any, names: Iterable[str], allowed: Range, *, why: str = ""
+) -> None:
+    """Raises where a field of ``settings`` is out of its range.
+
+    Args:
+      names: of the fields.
+      why: added to the message.
+
+    Raises:
+      UserError: the first such field, its value and what it may be.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if problem := allowed.problem(value):
+            raise UserError(f"{name}={value}: {problem}{why and f' {why}'}")
+
+
+def at_least(least: float, settings: Any, *names: str) -> None:
+    """``check`` of fields with a lower bound only."""
+    check(settings, names, Range(least=least))

@@ -1,0 +1,127 @@
+"""Every command that README and docs print does what it says, or starts to.
+
+A command runs up to its work: its options are read and checked by the script itself,
+and the plan of a training must fit the devices that the command names.
+"""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import configs
+from retrieval.config import RetrievalConfig
+from scope_jax.report import page as report
+from scope_jax.run import cli, export
+from scope_jax.run.plan import plan
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+# A command ends with its line, its quotation, a remark or the next command.
+COMMAND = re.compile(r"python scripts/(\w+)\.py((?:[^`\n#&]|(?<!\s)#)*)")
+
+
+def commands():
+    """(page, script, arguments) of every command."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        whole = []
+        for script, rest in COMMAND.findall(text):
+            said = re.split(r" {3,}(?![ -])", rest.strip())[0]  # then a remark
+            arguments = shlex.split(said.replace("[", "").replace("]", ""))
+            if arguments[:1] == ["..."]:  # as the command before, but for its hosts
+                kept = whole[: whole.index("--placement.hosts.count")]
+                arguments = [*kept, *arguments[1:]]
+            whole = arguments
+            yield page.name, script, arguments
+
+
+def option_lists():
+    """(page, arguments) of quoted options of a training, two at least."""
+    for page in PAGES:
+        for quoted in re.findall(r"`(--[^`]+)`", page.read_text(encoding="utf-8")):
+            arguments = quoted.split()
+            if sum(word.startswith("--") for word in arguments) > 1:
+                yield page.name, arguments
+
+
+COMMANDS, OPTIONS = list(commands()), list(option_lists())
+
+
+def named(cases):
+    return [pytest.param(*c, id=" ".join([c[0], *map(str, c[1:])])[:90]) for c in cases]
+
+
+def trains(arguments):
+    """A training that its own plan does not refuse."""
+    config, _ = cli.parse(arguments, configs)
+    plan(config).check()
+
+
+@pytest.mark.parametrize(("page", "script", "arguments"), named(COMMANDS))
+def test_every_command_is_understood_and_fits(
+    page, script, arguments, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"scripts.{script}")
+    ran = []
+
+    def work(*args, **options):
+        ran.append(args)
+        return "", ""
+
+    if "--help" in arguments:
+        with pytest.raises(SystemExit) as ended:
+            module.main(arguments)
+        assert ended.value.code in (0, None)
+        return
+    if script == "train":
+        trains(arguments)
+        return
+    if script == "eval":
+        assert cli.parse(arguments, configs, options=module.EvalOptions)
+        return
+    if script == "build_index":
+        assert cli.parse_alone(RetrievalConfig, arguments, prog="", about="")
+        return
+    if script == "bench":
+        monkeypatch.setattr(module.BENCHMARKS[arguments[0]], "run", work)
+        monkeypatch.setattr(module.harness, "report", lambda *_: None)
+    elif script == "docs":  # another test runs it
+        assert arguments == []
+        return
+    elif script == "check_exports":
+        monkeypatch.setattr(module, "exports", work)
+        monkeypatch.setattr(module, "read", lambda *_: [])
+    else:
+        monkeypatch.setattr(report, "write", work)
+        monkeypatch.setattr(export, "export", work)
+    module.main(arguments)
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize(("page", "arguments"), named(OPTIONS))
+def test_every_list_of_options_is_of_a_training(page, arguments):
+    if "--help" in arguments:
+        arguments = [name.replace("NAME", "tiny") for name in arguments]
+        with pytest.raises(SystemExit):
+            cli.parse(arguments, configs)
+    else:
+        cli.parse(["--config", "qwen3_8b", *arguments], configs)
+
+
+def test_the_five_gpus_of_the_readme_are_enough():
+    [arguments] = [
+        a for page, a in OPTIONS if page == "README.md" and "--placement" in a[0]
+    ]
+    trains(["--config", "qwen3_8b", *arguments])
+
+
+def test_the_commands_are_found():
+    assert len(COMMANDS) > 20 and len(OPTIONS) >= 5
+    scripts = {script for _, script, _ in COMMANDS}
+    assert scripts >= {"train", "eval", "export_hf", "report", "bench", "build_index"}
+    every = [word for _, _, arguments in COMMANDS for word in arguments]
+    assert "--peer-micro" in every and "--chart" in every and "#" not in every
