@@ -13,11 +13,15 @@ from scope_jax.config import Config, StageConfig
 
 
 def config() -> Config:
-    """Fewer steps, prompts and tasks than `tiny`; nothing else."""
+    """Fewer steps, prompts, tasks and slots than `tiny`; nothing else."""
     base = tiny.config()
+    # Every decode step pays for all slots, and few conversations are played at once.
+    engine = replace(base.engine, slots=8, prefill_rows=4)
     return replace(
         base,
         name="ci",
+        engine=engine,
+        inference=replace(base.inference, engine=engine),
         documents=replace(base.documents, rows=16),
         challenger=replace(base.challenger, rollouts=2),
         tasks=replace(

@@ -139,7 +139,9 @@ def test_prefill_and_decode_are_the_whole_row(family):
         np.testing.assert_array_equal(alone[:shared], cached[slot][:shared])
 
 
-def test_remat_policies_keep_less_and_less_and_leave_the_gradient_alone():
+def test_remat_policies_keep_less_and_less_and_leave_the_gradient_alone(
+    compiled_here,
+):
     _, config, params = oracle("llama", tie=True)
     tokens = jnp.arange(512)[None] % 97
 

@@ -30,7 +30,7 @@ SHAPE = UpdateConfig(length=64, rows=4, capacity=1, logit_chunk=16)
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 4, 1)], ids=["one", "fsdp4"])
-def test_the_update_takes_what_was_worked_out(mesh):
+def test_the_update_takes_what_was_worked_out(mesh, compiled_here):
     updater = Updater(
         CONFIG, LossConfig(), OptimizerConfig(), SHAPE, sharding.make_mesh(*mesh)
     )
