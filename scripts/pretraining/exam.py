@@ -43,8 +43,8 @@ class Bar:
 REQUIRED: dict[str, Bar] = {
     **{f"challenger/{form}/format": Bar(0.97) for form in TOOL_FORMATS},
     **{f"solver/{form}/format": Bar(0.97) for form in TOOL_FORMATS},
-    "rubrics/true": Bar(0.85),
-    "tasks/answerable": Bar(0.8),
+    "challenger/rubrics_true": Bar(0.85),
+    "challenger/answerable": Bar(0.8),
     "gate_entity/balanced": Bar(0.9),
     "gate_source/balanced": Bar(0.9),
     **{
@@ -54,6 +54,19 @@ REQUIRED: dict[str, Bar] = {
     "grader/long": Bar(0.75, 0.9),
     "solver/true score": Bar(0.40, 0.50),
 }
+
+OF_TASKS = (
+    "answerable",
+    "impossible",
+    "repeated",
+    "vague",
+    "off_document",
+    "blanks",
+    "hops",
+    "rubrics_true",
+    "rubrics_generic",
+)
+"""What is measured of a Challenger's tasks and of the rubrics for them."""
 
 
 def examine(player: Player, *, count: int = 150) -> dict[str, float]:
@@ -67,11 +80,11 @@ def examine(player: Player, *, count: int = 150) -> dict[str, float]:
     for form in TOOL_FORMATS:
         found |= _challenger(player, form, count)
         found |= _solver(player, form, count)
-    means = {
-        name: float(np.mean([found[f"solver/{f}/{name}"] for f in TOOL_FORMATS]))
-        for name in ("true score", "greedy true score")
-    }
-    found |= {f"solver/{name}": value for name, value in means.items()}
+    solver = ("true score", "greedy true score")
+    for job, names in (("solver", solver), ("challenger", OF_TASKS)):
+        for name in names:
+            values = [found[f"{job}/{form}/{name}"] for form in TOOL_FORMATS]
+            found[f"{job}/{name}"] = float(np.mean(values))
     for job in ("gate_entity", "gate_source"):
         found |= _gate(player, job, 2 * count)
     return found | _grader(player, 16 * count)
@@ -141,13 +154,9 @@ def _challenger(player: Player, form: ToolFormat, count: int) -> dict[str, float
         )
         for i, text in zip(good, written, strict=True)
     ]
-    found = {f"challenger/{form}/format": float(np.mean(scores))}
     metrics = task_metrics(truths)
-    shown = ("answerable", "impossible", "vague", "off_document", "blanks", "hops")
-    found |= {f"tasks/{name}": metrics[f"truth/{name}"] for name in shown}
-    return found | {
-        "rubrics/true": metrics["truth/rubrics_true"],
-        "rubrics/generic": metrics["truth/rubrics_generic"],
+    return {f"challenger/{form}/format": float(np.mean(scores))} | {
+        f"challenger/{form}/{name}": metrics[f"truth/{name}"] for name in OF_TASKS
     }
 
 
