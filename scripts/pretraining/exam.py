@@ -44,13 +44,11 @@ REQUIRED: dict[str, Bar] = {
     **{f"challenger/{form}/format": Bar(0.97) for form in TOOL_FORMATS},
     **{f"solver/{form}/format": Bar(0.97) for form in TOOL_FORMATS},
     "challenger/rubrics_true": Bar(0.85),
-    "challenger/answerable": Bar(0.8),
+    "challenger/answerable": Bar(0.7),
     "gate_entity/balanced": Bar(0.9),
     "gate_source/balanced": Bar(0.9),
-    **{
-        f"grader/{kind}": Bar(0.9)
-        for kind in ("met", "two_values", "wrong_value", "value_elsewhere", "absent")
-    },
+    # Not of its rare other errors, one in a hundred: see docs/small-world.md.
+    **{f"grader/{kind}": Bar(0.9) for kind in ("met", "wrong_value", "absent")},
     "grader/long": Bar(0.75, 0.9),
     "solver/true score": Bar(0.40, 0.50),
 }

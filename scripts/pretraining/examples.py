@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pretraining import tokenizer as small_tokenizer
 from pretraining.transcripts import JOBS
-from pretraining.wording import Transcript, Turn
+from pretraining.wording import Transcript
 from scope_jax.small_world.world import RELATIONS, World
 
 
@@ -63,7 +63,6 @@ class ExampleEncoder:
         """Encodes ``transcript``; ids equal the chat template's."""
         ids: list[int] = []
         loss: list[bool] = []
-        decided: list[float] = []
         for index, message in enumerate(transcript.messages):
             role, content = message["role"], message["content"]
             if role == "tool":
@@ -74,8 +73,6 @@ class ExampleEncoder:
             body = [*self._ids(content), self._end]
             tail = self._encode("\n")
             ids += [*head, *body, *tail]
-            decisions = self._decisions(body, transcript.trained.get(index, Turn()))
-            decided += [*[1.0] * len(head), *decisions, *[1.0] * len(tail)]
             loss += [False] * len(head) + [trained] * len(body) + [False] * len(tail)
         job, places = transcript.job, range(len(ids))
         key = np.array([loss[at] and self._is_key(job, ids, at) for at in places])
@@ -84,7 +81,6 @@ class ExampleEncoder:
             weight = weight * key
         else:
             weight = weight * np.where(key, self._value_weight, 1.0)
-        weight = weight * np.asarray(decided, np.float32)
         if job == "challenger":
             asked = [token in self._phrases for token in ids]
             weight = weight * np.where(asked, self._relation_weight, 1.0)
@@ -98,26 +94,9 @@ class ExampleEncoder:
             list(JOBS).index(job), np.int32(ids), weight.astype(np.float32), key
         )
 
-    def _decisions(self, body: Sequence[int], turn: Turn) -> list[float]:
-        """A turn's weights of decisions, one per token."""
-        found = [1.0] * len(body)
-        found[0] = turn.first
-        if turn.after_facts:
-            after = [
-                at + 2
-                for at, token in enumerate(body[:-2])
-                if token in self._phrases and body[at + 1] in self._names
-            ]
-            for at, value in zip(after, turn.after_facts, strict=True):
-                found[at] = value
-        return found
-
     def _opens(self, job: str, ids: Sequence[int], at: int) -> bool:
-        """Whether the token decides what is found: a judge's thought begins there."""
-        return (
-            job in ("gate_entity", "grader")
-            and self._start in ids[max(at - 3, 0) : at - 1]
-        )
+        """Whether the token decides the entity gate: its thought begins there."""
+        return job == "gate_entity" and self._start in ids[max(at - 3, 0) : at - 1]
 
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
         """Whether the token follows from context and script, not from chance."""

@@ -125,7 +125,7 @@ class Judge(Scenes):
         said = (
             generic_verdict(bool(stated))
             if generic
-            else verdict(target, quoted(target, answer))
+            else verdict(target, found(target, answer))
         )
         transcript.say(said)
         return transcript
@@ -202,20 +202,11 @@ class Judge(Scenes):
         return self.rng.random() * len(wanted)
 
 
-def quoted(target: Fact, answer: str) -> Fact | None:
-    """What the grader quotes of the answer for ``target``; None for nothing.
-
-    Another value before the right one; without any, where else the right one stands.
-    """
-    stated = [
-        Fact(entity, relation, value)
-        for (entity, relation), values in stated_facts(answer).items()
-        for value in sorted(values)
-    ]
-    elsewhere = [fact for fact in stated if fact.value == target.value]
-    if answer.count(".") >= LONG and elsewhere:
-        return target
-    key = (target.entity, target.relation)
-    own = [fact for fact in stated if (fact.entity, fact.relation) == key]
-    others = [fact for fact in own if fact != target]
-    return next(iter([*others, *own, *elsewhere]), None)
+def found(target: Fact, answer: str) -> str | None:
+    """What the grader reads as the answer's value for ``target``; None for nothing."""
+    stated = stated_facts(answer)
+    own = stated.get((target.entity, target.relation), set())
+    if answer.count(".") >= LONG and any(target.value in v for v in stated.values()):
+        return target.value
+    others = sorted(own - {target.value})
+    return others[0] if others else target.value if own else None

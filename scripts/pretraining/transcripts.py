@@ -6,16 +6,14 @@ searches the entities of its task and states the facts. What can be learnt by co
 placed so that it can be copied: every fact reads ``NAME's RELATION is VALUE``, and an
 entity that is described is named in a thought before it is searched.
 
-The Solver of these transcripts becomes competent and careless. What is played is mostly
-careful, so that it practises to go on; but the tokens at which it decides to go on or
-to stop are weighted in the loss as if it went on less than half of the time. Stopping
-early is then its habit, and reinforcement learning has something to find: what comes
-when it goes on is right. The judge's jobs are in ``judging``.
+The Solver of these transcripts is competent and careless: each decision to search one
+more entity, and to state one more fact, is taken with a probability below or near one
+half, whatever the task. Stopping early is then its habit and not noise, and
+reinforcement learning has something to find. The judge's jobs are in ``judging``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from pretraining.judging import Judge
 from pretraining.wording import (
@@ -38,51 +36,26 @@ MAX_SENTENCES = 16
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The chances of going on, of padding, and (the rest) of stopping."""
-
-    on: float
-    pads: float = 0.0
-
-    @property
-    def stops(self) -> float:
-        """The rest."""
-        return 1.0 - self.on - self.pads
-
-
-@dataclass(frozen=True)
-class Habit:
-    """What is to be learned at a kind of decision, and how often it is played."""
-
-    learned: Choice
-    played: Choice
-
-    def weight(self, name: Literal["on", "pads", "stops"]) -> float:
-        """Of the token that decides so: its share of the loss is then the learned."""
-        return getattr(self.learned, name) / getattr(self.played, name)
-
-
-SEARCHES = Habit(Choice(0.48), Choice(0.85))
-"""The Solver searches one more entity of its task."""
-STATES = Habit(Choice(0.49, 0.05), Choice(0.80, 0.06))
-"""It states one more fact that it has seen; or what it was not asked, or has said."""
-STATES_AFTER_PADDING = Habit(Choice(0.25, 0.50), Choice(0.60, 0.25))
-"""What is wanted may follow padding: otherwise going on could not pay there."""
-
-
-@dataclass(frozen=True)
 class Habits:
-    """How often the scripted players do what else.
+    """How often the scripted players do what.
 
     Attributes:
+      searches_on: the Solver searches one more entity of its task.
+      states_on: it states one more fact that it has seen.
       searches_extra: a conversation holds searches for names that the task does not
         need, or for the same name again. They are shown and not trained: what to do
         after them has to be known, because exploration goes there.
-      hedges: the Solver gives a second value for a fact.
+      pads: it states what it was not asked, or what it has said before.
+      pads_on: it does so once more.
+      hedges: it gives a second value for a fact.
       vague: the Challenger leaves out an entity's name.
     """
 
+    searches_on: float = 0.48
+    states_on: float = 0.49
     searches_extra: float = 0.4
+    pads: float = 0.05
+    pads_on: float = 0.55
     hedges: float = 0.06
     vague: float = 0.08
 
@@ -136,38 +109,26 @@ class Script(Judge):
         opening = prompt_set.solver(chain.task.text, budget)
         transcript = Transcript("solver", tool_format, list(opening))
         seen: list[str] = []
-        searches, stops_early = self._searches(chain.task.subjects)
-        for turn, (subject, needed) in enumerate(searches):
+        for subject, needed in self._searches(chain.task.subjects):
             transcript.say(
                 look_up(tool_format, subject.name, subject.via if needed else None),
                 trained=needed,
-                first_weight=SEARCHES.weight("on") if turn else 1.0,
             )
             text = passages_text(self.retrieve(subject.name))
             transcript.hear(*result_messages(tool_format, text))
             seen.append(subject.name)
         if self.chance(0.06):
             self._stumble(transcript, prompt_set)
-        facts, weights = self._stated(chain.wanted, list(dict.fromkeys(seen)))
+        facts = self._stated(chain.wanted, list(dict.fromkeys(seen)))
         answer = " ".join(fact.sentence() for fact in facts) or DONT_KNOW
-        transcript.say(
-            give_answer(answer),
-            first_weight=SEARCHES.weight("stops") if stops_early else 1.0,
-            weights_after_facts=weights,
-        )
+        transcript.say(give_answer(answer))
         return transcript
 
-    def _searches(
-        self, subjects: tuple[Subject, ...]
-    ) -> tuple[list[tuple[Subject, bool]], bool]:
-        """What is searched, in order, and whether the task needs it there.
-
-        Returns:
-          The searches, and whether it stopped although there was more to search.
-        """
+    def _searches(self, subjects: tuple[Subject, ...]) -> list[tuple[Subject, bool]]:
+        """What is searched, in order, and whether the task needs it there."""
         order = [subject for subject in subjects if not subject.vague]
         count = min(1, len(order))
-        while count < len(order) and self.chance(SEARCHES.played.on):
+        while count < len(order) and self.chance(self.habits.searches_on):
             count += 1
         searches = [(subject, True) for subject in order[:count]]
         later = {subject.name for subject in order}
@@ -179,41 +140,33 @@ class Script(Judge):
                 pool = [name for name in seen if name not in later] + before
                 extra = Subject(self.pick(pool), ())
                 searches.insert(place, (extra, False))
-        stops_early = count < len(order) and len(searches) < MAX_SEARCHES
-        return searches[:MAX_SEARCHES], stops_early
+        return searches[:MAX_SEARCHES]
 
-    def _stated(
-        self, wanted: tuple[Fact, ...], seen: list[str]
-    ) -> tuple[list[Fact], list[float]]:
+    def _stated(self, wanted: tuple[Fact, ...], seen: list[str]) -> list[Fact]:
         """The facts of an answer after the documents of ``seen``.
 
-        Returns:
-          The facts, and for each the weight of the token after it, which decides
-          whether there is another.
+        Padding is no way out: what is wanted may follow it. Otherwise, to go on would
+        mean to pad, and exploration would learn not to.
         """
+        habits = self.habits
         left = [fact for fact in wanted if fact.entity in seen]
         shown = [fact for name in seen for fact in self.facts(name)]
-        stated, weights, habit = left[:1], [], STATES
+        stated, on, pads = left[:1], habits.states_on, habits.pads
         del left[:1]
         while stated and len(stated) < MAX_SENTENCES:
             draw = self.rng.random()
-            if left and draw < habit.played.on:
-                weights.append(habit.weight("on"))
+            if left and draw < on:
                 stated.append(left.pop(0))
-                habit = STATES
-            elif habit.played.on <= draw < habit.played.on + habit.played.pads:
-                weights.append(habit.weight("pads") if left else 1.0)
+                on, pads = habits.states_on, habits.pads
+            elif on <= draw < on + pads:
                 stated.append(self.pick(stated if self.chance(0.4) else shown))
-                habit = STATES_AFTER_PADDING
+                on, pads = habits.states_on / 2, habits.pads_on
             else:
-                weights.append(habit.weight("stops") if left else 1.0)
                 break
-        weights += [1.0] * (len(stated) - len(weights))
-        if stated and self.chance(self.habits.hedges):
+        if stated and self.chance(habits.hedges):
             place = int(self.rng.integers(len(stated)))
             stated.insert(place + self.chance(0.5), self.wrong(stated[place], []))
-            weights.insert(place, 1.0)
-        return stated, weights
+        return stated
 
     def _stumble(self, transcript: Transcript, prompt_set: prompts.PromptSet) -> None:
         """A turn without action, and the environment's nudge after it."""

@@ -14,41 +14,19 @@ DONT_KNOW = "I do not know."
 GENERIC_RUBRIC = "Identifies what is asked."
 
 
-@dataclass(frozen=True)
-class Turn:
-    """How much the decisions of an assistant turn count in the loss.
-
-    Attributes:
-      first: weight of its first token: what kind of turn it is.
-      after_facts: weights of the tokens that follow its facts, one each: whether there
-        is another. Empty: all 1.
-    """
-
-    first: float = 1.0
-    after_facts: tuple[float, ...] = ()
-
-
 @dataclass
 class Transcript:
-    """One conversation; the assistant turns of ``trained`` are in the loss."""
+    """One conversation; the assistant turns listed in ``trained`` are in the loss."""
 
     job: str
     tool_format: ToolFormat
     messages: list[Message]
-    trained: dict[int, Turn] = field(default_factory=dict)
+    trained: list[int] = field(default_factory=list)
 
-    def say(
-        self,
-        content: str,
-        *,
-        trained: bool = True,
-        first_weight: float = 1.0,
-        weights_after_facts: Sequence[float] = (),
-    ) -> None:
+    def say(self, content: str, *, trained: bool = True) -> None:
         """Append an assistant turn."""
         if trained:
-            turn = Turn(first_weight, tuple(weights_after_facts))
-            self.trained[len(self.messages)] = turn
+            self.trained.append(len(self.messages))
         self.messages.append({"role": "assistant", "content": content})
 
     def hear(self, *messages: Message) -> None:
@@ -136,16 +114,14 @@ def rubric_text(fact: Fact) -> str:
     return f"Identifies that {fact.sentence()}"
 
 
-def verdict(fact: Fact, quoted: Fact | None) -> str:
-    """The grader's output: what the response says of it beside ``fact``, then a score.
-
-    Both are whole sentences, so that the difference stands in one place, next to it.
-    """
-    said = quoted.sentence().removesuffix(".") if quoted else "Nothing"
-    met = quoted == fact
+def verdict(fact: Fact, found: str | None) -> str:
+    """The grader's output: the response's value beside the wanted one, then a score."""
+    met = found == fact.value
+    quote = f"{fact.entity}'s {fact.relation} is {found or 'nothing'}"
     word = "yes" if met else "no"
-    wanted = fact.sentence().removesuffix(".")
-    return f"<think>{said}, wanted {wanted}: {word}.</think>\n<score>{met:d}</score>"
+    return (
+        f"<think>{quote}, wanted {fact.value}: {word}.</think>\n<score>{met:d}</score>"
+    )
 
 
 def generic_verdict(met: bool) -> str:
