@@ -11,11 +11,14 @@ them so is checked here.
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from models.errors import UserError

@@ -92,11 +92,19 @@ def test_every_command_is_understood_and_fits(
     elif script == "docs":  # another test runs it
         assert arguments == []
         return
+    elif script == "warmstart":
+        assert cli.parse_alone(module.Options, arguments, prog="", about="")
+        return
+    elif script == "ablate":
+        module.main([*arguments, "--dry-run"])
+        return
     elif script == "check_exports":
         monkeypatch.setattr(module, "exports", work)
         monkeypatch.setattr(module, "read", lambda *_: [])
-    else:
+    elif script == "report":
         monkeypatch.setattr(report, "write", work)
+    else:
+        assert script == "export_hf"
         monkeypatch.setattr(export, "export", work)
     module.main(arguments)
     assert len(ran) == 1

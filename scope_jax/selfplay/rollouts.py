@@ -194,6 +194,19 @@ async def converse(
     if isinstance(tokens, RunningTranscript):
         # Results behind the last turn may lie beyond the context (spec 3.7).
         tokens.cut_response(limit)
+    return _ended(seed, state, tokens, action, trained=trained, sampled=sampled)
+
+
+def _ended(
+    seed: Seed,
+    state: conversation.State,
+    tokens: Transcript,
+    action: Finish,
+    *,
+    trained: int,
+    sampled: int,
+) -> Rollout:
+    """The record of a conversation that has come to its end."""
     return Rollout(
         seed=seed,
         messages=state.messages,

@@ -202,11 +202,12 @@ def test_the_cases_would_notice_a_broken_rule(rule, kind, tool_format, compat):
     assert changed > 0
 
 
-@pytest.mark.parametrize("compat", [OFF, Compat(close_opened_tags=True)])
+@pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)
 @pytest.mark.parametrize("kind", ["challenger", "solver"])
-def test_rows_hold_every_turn_as_it_was_kept(kind, tool_format, compat):
-    """Spec 3.7, 12.4: on 40 rollouts, a byte a token."""
+def test_rows_hold_every_turn_as_it_was_kept(kind, tool_format, closes):
+    """Spec 3.7, 12.4: on 40 rollouts, a byte a token; cut thinking is trained on."""
+    compat = Compat(close_opened_tags=closes, cut_thinking_trained=True)
     rewrites = tool_format == "tool_call"
     renderer = ChatRenderer.from_tokenizer(
         byte_tokenizer(), template="qwen3_strip_thinking" if rewrites else None

@@ -20,6 +20,7 @@ LATE = Completion(ids=(), logprobs=(), text="", finish_reason="cancelled")
 
 class Renderer:
     stop_ids = ()
+    opening = ""
 
     def prompt_ids(self, messages):
         return [1]

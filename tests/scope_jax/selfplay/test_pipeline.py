@@ -24,6 +24,7 @@ def config(tmp_path):
         base,
         model=replace(base.model, path=str(tmp_path / "model")),
         retrieval=replace(base.retrieval, passages=str(tmp_path / "p.jsonl")),
+        documents=replace(base.documents, heldout=0),
         evaluation=EvaluationConfig(),
     )
 

@@ -208,6 +208,7 @@ def test_training_is_the_same_to_the_bit_without_the_truth(tmp_path):
     trained, record, rollouts = step(tmp_path / "with", generate())
     assert trained == blind and any(datum.advantage for datum in trained)
     true = {name: record.pop(name) for name in [*record] if name.startswith("truth/")}
+    del record["alarm/reward_hacking"]  # it compares with the truth
     assert record == usual and {"truth/score", "truth/reward_correlation"} <= set(true)
     assert all(rollout["trace"].pop("truth") for rollout in rollouts)
     assert json.dumps(rollouts) == json.dumps(plain)

@@ -41,7 +41,9 @@ def rubric(fact):
 
 
 TWO = "Report: Bakorn's river is _, Bakorn's guild is _."
-DEEP = "Explain: Bakorn's guild is _, Bakorn's river is ?, ?'s source is _."
+DEEP = (
+    "Explain: Bakorn's guild is _, Bakorn's river is a river, that river's source is _."
+)
 
 
 def test_an_answer_is_worth_the_share_of_wanted_facts_that_it_states(world):
