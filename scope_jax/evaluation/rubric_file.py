@@ -5,7 +5,6 @@ One JSON object per line: ``{"prompt": "..", "rubrics": ["..", ".."]}``, or with
 each of them (see ``ratings``). Other keys are carried into the results.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,9 @@ from scope_jax.method.types import Rubric
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
+from scope_jax.system.files import json_rows
+
+FORM = '{"prompt": "..", "rubrics": ["..", ..]}, or "questions" for "rubrics"'
 
 
 def read(path: Path) -> list[dict]:
@@ -30,23 +32,10 @@ def read(path: Path) -> list[dict]:
       UserError: the file is missing or empty, or a line is not of the form above.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not JSON: {error}") from error
-        if not _good(row):
-            raise UserError(
-                f'{path}:{number}: not {{"prompt": "..", "rubrics": ["..", ..]}}, or '
-                '"questions" for "rubrics": mend or remove the line'
-            )
-        rows.append(row)
+    rows = json_rows(str(path), text, _good, FORM)
     if not rows:
         raise UserError(f"{path}: holds no prompt: add at least one line")
     return rows

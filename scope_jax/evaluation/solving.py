@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from scope_jax.method import solver_output
-from scope_jax.selfplay.rollouts import Limits, Rollout, converse
+from scope_jax.method.formats import Message
+from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
 
@@ -24,6 +25,28 @@ class Solution:
 
     answer: str
     rollout: Rollout
+
+
+async def converse_as_evaluated(
+    world: World,
+    opening: Sequence[Message],
+    temperature: float,
+    seed: Seed,
+    turns: int | None = None,
+) -> Rollout:
+    """One conversation under the rules of evaluation, of at most ``turns`` if given."""
+    stage, spec = world.config.solver_train, world.solver_spec("solver_eval")
+    return await converse(
+        world,
+        replace(spec, max_turns=turns or spec.max_turns),
+        opening,
+        complete=world.policy,
+        sampling=replace(stage.sampling, temperature=temperature),
+        limits=Limits(
+            context=stage.max_context_tokens, response=stage.max_response_tokens
+        ),
+        seed=seed,
+    )
 
 
 async def solve(
@@ -44,24 +67,12 @@ async def solve(
       mode: ``sampled`` as in Solver training (at temperature 1), or ``greedy``.
     """
     config = world.config
-    stage = config.solver_train
-    spec = world.solver_spec("solver_eval")
-    sampling = stage.sampling
-    if mode == "greedy":
-        sampling = replace(sampling, temperature=0.0)
+    temperature = 0.0 if mode == "greedy" else config.solver_train.sampling.temperature
 
     async def play(number: int, task: str) -> Solution:
-        rollout = await converse(
-            world,
-            spec,
-            world.prompts.solver(task, config.solver.max_searches_eval),
-            complete=world.policy,
-            sampling=sampling,
-            limits=Limits(
-                context=stage.max_context_tokens, response=stage.max_response_tokens
-            ),
-            seed=(config.seed, "evaluation", name, number),
-        )
+        opening = world.prompts.solver(task, config.solver.max_searches_eval)
+        seed = (config.seed, "evaluation", name, number)
+        rollout = await converse_as_evaluated(world, opening, temperature, seed)
         parse = solver_output.parse_answer(rollout.played)
         return Solution(answer=parse.answer if parse.valid else "", rollout=rollout)
 

@@ -9,14 +9,13 @@ swap changes is the gain over the first Solver doing both, task by task.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from rl.records import SamplingParams
+from scope_jax.evaluation.solving import converse_as_evaluated
 from scope_jax.method import solver_output
 from scope_jax.method.formats import Message
 from scope_jax.selfplay.parts import Parts
-from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
+from scope_jax.selfplay.rollouts import Rollout
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
 from scope_jax.small_world.tasks import WorldTask, true_score
@@ -76,7 +75,8 @@ async def searches(
     async def play(number: int, task: str) -> Opening:
         seed = (world.config.seed, "swap", "search", name, str(temperature), number)
         opening = world.prompts.solver(task, limit)
-        return until_last_search(await _play(world, opening, temperature, seed, None))
+        rollout = await converse_as_evaluated(world, opening, temperature, seed)
+        return until_last_search(rollout)
 
     return await gather((play(i, task) for i, task in enumerate(tasks)), progress)
 
@@ -92,31 +92,11 @@ async def answers(
 
     async def play(number: int, opening: Opening) -> str:
         seed = (world.config.seed, "swap", "answer", name, str(temperature), number)
-        rollout = await _play(world, opening, temperature, seed, 1)
+        rollout = await converse_as_evaluated(world, opening, temperature, seed, 1)
         parse = solver_output.parse_answer(rollout.played)
         return parse.answer if parse.valid else ""
 
     return await gather((play(i, one) for i, one in enumerate(openings)), progress)
-
-
-async def _play(
-    world: World, opening: Opening, temperature: float, seed: Seed, turns: int | None
-) -> Rollout:
-    """One conversation under the rules of evaluation, of so many turns if given."""
-    stage, spec = world.config.solver_train, world.solver_spec("solver_eval")
-    return await converse(
-        world,
-        replace(spec, max_turns=turns or spec.max_turns),
-        opening,
-        complete=world.policy,
-        sampling=SamplingParams(
-            temperature=temperature, max_new_tokens=stage.sampling.max_new_tokens
-        ),
-        limits=Limits(
-            context=stage.max_context_tokens, response=stage.max_response_tokens
-        ),
-        seed=seed,
-    )
 
 
 def until_last_search(rollout: Rollout) -> Opening:

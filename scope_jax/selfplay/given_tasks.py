@@ -7,7 +7,6 @@ Parquet as ``task_file`` writes it, or JSON lines such as
 with ``target`` where the answer is known: then answers are compared with it.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 from models.errors import UserError
 from scope_jax.method.types import Document, Rubric, Task
 from scope_jax.selfplay.task_file import read_tasks
-from scope_jax.system.files import text_lines
+from scope_jax.system.files import json_rows
+
+FORM = '{"task": "..", "type": "..", "rubrics": ["..", ..]}'
 
 
 def read_given(path: Path) -> list[Task]:
@@ -30,28 +31,20 @@ def read_given(path: Path) -> list[Task]:
         tasks = read_tasks(path)
     else:
         try:
-            lines = text_lines(path)
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"tasks.file={path}: is no text: name JSON lines, or a .parquet file"
             ) from error
-        tasks = [_task(path, number, line) for number, line in enumerate(lines, 1)]
+        rows = json_rows(f"tasks.file={path}", text, _good, FORM)
+        tasks = [_task(number, row) for number, row in enumerate(rows, 1)]
     if not tasks:
         raise UserError(f"tasks.file={path}: holds no task: add at least one")
     return tasks
 
 
-def _task(path: Path, number: int, line: str) -> Task:
-    """One line's task; what only task creation knows is empty."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"tasks.file={path}:{number}: not JSON: {error}") from error
-    if not _good(row):
-        raise UserError(
-            f'tasks.file={path}:{number}: not {{"task": "..", "type": "..", "rubrics": '
-            '["..", ..]}: mend or remove the line'
-        )
+def _task(number: int, row: dict[str, Any]) -> Task:
+    """One row's task; what only task creation knows is empty."""
     return Task(
         uid=str(number),
         type=row["type"],

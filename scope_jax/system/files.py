@@ -4,9 +4,11 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from models.errors import UserError
 
 
 @contextlib.contextmanager
@@ -51,6 +53,34 @@ def text_lines(path: Path) -> list[str]:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Reads what ``write_json_lines`` wrote."""
     return [json.loads(line) for line in text_lines(path)]
+
+
+def json_rows(
+    where: str, text: str, good: Callable[[Any], bool], form: str
+) -> list[dict[str, Any]]:
+    """The objects of JSON lines that a person wrote; blank lines are skipped.
+
+    Args:
+      where: the text comes from, for messages.
+      text: of the file.
+      good: whether a row is what it has to be.
+      form: in words.
+
+    Raises:
+      UserError: a line is no JSON, or not good; it is named by its number in the file.
+    """
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}:{number}: not JSON: {error}") from error
+        if not good(row):
+            raise UserError(f"{where}:{number}: not {form}: mend or remove the line")
+        rows.append(row)
+    return rows
 
 
 def cache_dir() -> Path:

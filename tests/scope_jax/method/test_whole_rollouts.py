@@ -12,12 +12,13 @@ from rl.records import Completion, SamplingParams
 from scope_jax.method import challenger, prompts, solver
 from scope_jax.method import conversation as c
 from scope_jax.method.compat import OFF, Compat
+from scope_jax.method.formats import message_text
 from scope_jax.method.solver import SolverConfig
 from scope_jax.method.transcript import writes_thinking
 from scope_jax.method.types import TOOL_FORMATS
 from scope_jax.selfplay.rollouts import Limits, converse
 from tests.scope_jax.inference.inference_world import byte_tokenizer
-from tests.scope_jax.method import rollout_oracle, score_oracle
+from tests.scope_jax.method import oracles, rollout_oracle, score_oracle
 
 KINDS = ("challenger", "solver", "solver_eval", "difficulty", "task")
 SEEDS = range(300)
@@ -202,12 +203,19 @@ def test_the_cases_would_notice_a_broken_rule(rule, kind, tool_format, compat):
     assert changed > 0
 
 
-@pytest.mark.parametrize("closes", [False, True])
+def leaves_out(message, compat):
+    """Spec Q53: a turn whose thinking is open; no template here writes it as it is."""
+    open_thinking = oracles.verdict(message_text(message)) is None
+    return open_thinking and not compat.cut_thinking_trained
+
+
+@pytest.mark.parametrize(
+    "compat", [OFF, Compat(close_opened_tags=True, cut_thinking_trained=True)]
+)
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)
 @pytest.mark.parametrize("kind", ["challenger", "solver"])
-def test_rows_hold_every_turn_as_it_was_kept(kind, tool_format, closes):
-    """Spec 3.7, 12.4: on 40 rollouts, a byte a token; cut thinking is trained on."""
-    compat = Compat(close_opened_tags=closes, cut_thinking_trained=True)
+def test_rows_hold_every_turn_as_it_was_kept(kind, tool_format, compat):
+    """Spec 3.7, 12.4: on 40 rollouts, a byte a token; Q53 leaves out cut thinking."""
     rewrites = tool_format == "tool_call"
     renderer = ChatRenderer.from_tokenizer(
         byte_tokenizer(), template="qwen3_strip_thinking" if rewrites else None
@@ -250,6 +258,7 @@ def test_rows_hold_every_turn_as_it_was_kept(kind, tool_format, closes):
             score_oracle.written(message, rewrites)
             for message in rollout.messages
             if message["role"] == "assistant"
+            and not (rewrites and leaves_out(message, compat))
         ]
         assert trained == (kept if rewrites else ["".join(kept)]), turns
         if not rewrites:

@@ -65,6 +65,7 @@ def test_a_runs_own_file_is_read_too(tmp_path):
     [
         ("", "holds no task"),
         ("{", "a.jsonl:1: not JSON"),
+        (json.dumps(row(0)) + "\n\n{", "a.jsonl:3: not JSON"),
         (json.dumps(row(0)) + '\n{"task": "x"}', "a.jsonl:2: not"),
         (json.dumps(row(0) | {"rubrics": []}), "a.jsonl:1: not"),
         (json.dumps(row(0) | {"rubrics": "all"}), "a.jsonl:1: not"),
