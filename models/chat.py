@@ -5,19 +5,20 @@ Where the content has no control string, the ids equal those of
 ``tokenizer.apply_chat_template``; a tokenizer for which that isn't so is refused.
 """
 
-import datetime
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from models.chat_templates import DATE, dated, load_template
 from models.control_tokens import ControlTokens
 from models.errors import UserError, first_line
 
 Message = dict[str, Any]
 
-TEMPLATES = Path(__file__).parent / "templates"
 # Tokens other than a family's end of turn that end a text or a message.
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
+# Enough for ``<think>`` and line breaks, a byte a token.
+OPENING_TOKENS = 16
+PROBE_OPENING = "<think>\n"
 PROBE_REPLIES = ("plain words", "<think>\nsome thought\n</think>\n\nplain words")
 # With all that a tokenizer may treat in a way of its own at the ends of a piece: spaces
 # and line breaks at both ends of content, digits, letters of several bytes.
@@ -26,8 +27,6 @@ PROBE_TURNS = (
     "Plain words.\n\n- one\n",
     "\nmore ",
 )
-# The day that Llama-3.2's template prints where it can't ask for today's.
-DATE = "2024-07-26"
 
 
 class ChatRenderer:
@@ -43,9 +42,9 @@ class ChatRenderer:
         drops earlier thinking): then the conversation is rendered again for every turn.
       stop_ids: ids that end an assistant's turn: first the template's end of turn, then
         the tokenizer's end of sequence and end of text.
-      opening: the start of the assistant's turn if the template writes it into the
-        prompt (``<think>`` and a line break: Qwen3-Thinking, R1), else empty. A sampled
-        turn continues it, and only both together are the turn's text.
+      opening: what of a turn the template writes into a prompt that ends with a user's
+        message: ``<think>`` and a line break (Qwen3-Thinking, R1), else empty. A
+        sampled turn continues it, and only both together are the turn's text.
     """
 
     @classmethod
@@ -69,7 +68,7 @@ class ChatRenderer:
     def __init__(self, tokenizer: Any, template: str, date: str = DATE):
         self.template = template
         self._tokenizer = tokenizer
-        self._dated = _dated(template, date)
+        self._dated = dated(template, date)
         self._text = ControlTokens(tokenizer)
         self._turn_end = self._find_turn_end()
         first = self._text.find(self._turn_end)
@@ -79,6 +78,7 @@ class ChatRenderer:
         ends += [self._text.ids[text] for text in ENDS if text in self._text.ids]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(ends))
         self.opening: str = self._find_opening()
+        self._shows_turns = self._find_shows_turns()
         self._check_pieces()
         self.append_only: bool = self._probe_append_only()
 
@@ -90,24 +90,27 @@ class ChatRenderer:
 
     def turn_ids(
         self, messages: Sequence[Message], tools: Sequence[dict] | None = None
-    ) -> list[int]:
+    ) -> list[int] | None:
         """Returns the ids of the last (assistant) turn as the template writes it.
 
         This is the rendering up to and including the turn's end, minus the prompt
-        before it (spec 12.4): thinking is shown, tool calls are rendered again.
-
-        Raises:
-          UserError: if the template renders the prompt differently once the turn
-            follows it.
+        before it (spec 12.4): thinking is shown, tool calls are rendered again. None
+        if the template never writes the turn so: it changes the prompt once a turn
+        follows, or drops thinking even from a last turn (R1's).
         """
         prompt = self._render_masked(messages[:-1], tools, True)
         whole = self._render_masked(messages, tools, False)
-        if not whole.startswith(prompt):
-            raise UserError(
-                "chat template: it renders earlier messages differently once a turn is "
-                "added, so it is unknown where the turn starts: use another template"
-            )
+        if not (self._shows_turns and whole.startswith(prompt)):
+            return None
         return self._text.encode_masked(whole[len(prompt) :])
+
+    def opening_of(self, prompt: Sequence[int]) -> str:
+        """What of a turn the ids of a prompt have already: thinking that it opens.
+
+        That may depend on the prompt's last message: R1's template opens nothing
+        behind a tool's result.
+        """
+        return _opened(self.decode(prompt[-OPENING_TOKENS:]))
 
     def turn_end_ids(self) -> list[int]:
         """Returns the ids that close an assistant's turn, ``<|im_end|>\\n`` in ChatML.
@@ -225,11 +228,18 @@ class ChatRenderer:
         return self._tail(messages, True).removeprefix(self._turn_end)
 
     def _find_opening(self) -> str:
-        """Returns what of a turn the prompt has already: thinking that it opens."""
-        prompt = self._render_masked([{"role": "user", "content": "q"}], None, True)
-        start = prompt.rfind("<think>")
-        opened = start >= 0 and not prompt[start:].removeprefix("<think>").strip()
-        return prompt[start:] if opened else ""
+        return _opened(
+            self._render_masked([{"role": "user", "content": "q"}], None, True)
+        )
+
+    def _find_shows_turns(self) -> bool:
+        """Whether a last turn stands, thinking and all, behind the prompt before it."""
+        start = [{"role": "user", "content": "question"}]
+        reply = f"{self.opening or PROBE_OPENING}zq thought zq\n</think>\n\nwords"
+        prompt = self._render_masked(start, None, True)
+        turn = {"role": "assistant", "content": reply}
+        whole = self._render_masked([*start, turn], None, False)
+        return whole.startswith(prompt) and "zq thought zq" in whole
 
     def _check_pieces(self) -> None:
         """Checks on examples that text in pieces is the whole text, with its ids."""
@@ -278,46 +288,8 @@ class ChatRenderer:
         return True
 
 
-def _dated(template: str, date: str) -> str:
-    """``template`` with a ``strftime_now`` of its own, which always says ``date``.
-
-    That of transformers asks the clock, and functions can't be handed to a template:
-    transformers replaces them by a text.
-    """
-    if "strftime_now" not in template:
-        return template
-    day = datetime.date.fromisoformat(date)
-    fields = {f"%{field}": day.strftime(f"%{field}") for field in "aAbBdHIjmMpSyY"}
-    fields |= {"%-d": str(day.day), "%-m": str(day.month)}
-    filled = "".join(f"|replace('{name}','{value}')" for name, value in fields.items())
-    macro = f"{{% macro strftime_now(f) %}}{{{{ f{filled} }}}}{{% endmacro %}}"
-    return macro + "{{ '' }}" + template  # else a line break behind would be dropped
-
-
-def load_template(tokenizer: Any, template: str | None) -> str:
-    """Returns the Jinja source; ``template`` is as in ``from_tokenizer``."""
-    if template is None:
-        own = tokenizer.chat_template
-        if isinstance(own, dict):  # several, by name
-            own = own.get("default")
-        if isinstance(own, str):
-            return own
-        raise UserError(
-            "chat template: the tokenizer has none of its own: name one, for example "
-            f"{', '.join(_packaged())}"
-        )
-    if "{" in template:
-        return template
-    file = Path(template)
-    if file.suffix != ".jinja":
-        file = TEMPLATES / f"{template}.jinja"
-    if not file.is_file():
-        raise UserError(
-            f"chat template {template!r}: not found: use one of "
-            f"{', '.join(_packaged())}, or the path of a .jinja file"
-        )
-    return file.read_text(encoding="utf-8")
-
-
-def _packaged() -> list[str]:
-    return sorted(file.stem for file in TEMPLATES.glob("*.jinja"))
+def _opened(prompt: str) -> str:
+    """The thinking block that a prompt opens at its end."""
+    start = prompt.rfind("<think>")
+    opened = start >= 0 and not prompt[start:].removeprefix("<think>").strip()
+    return prompt[start:] if opened else ""

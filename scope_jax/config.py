@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from models.chat import DATE
+from models.chat_templates import DATE
 from models.errors import UserError
 from models.ranges import at_least
 from retrieval.config import RetrievalConfig

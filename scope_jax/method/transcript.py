@@ -8,7 +8,9 @@ once and appended. Masks grow with the tokens. There are two kinds, by chat temp
 - ``RerenderedTranscript``: templates that rewrite history (Qwen3 drops earlier
   thinking). Every turn is rendered anew and is a datum of its own (spec 12.4). A turn
   that was cut inside its thinking is none: the template puts an empty thinking block
-  before it, and what is trained on then is not what was sampled (spec Q53).
+  before it, and what is trained on then is not what was sampled (spec Q53). Where a
+  template drops thinking even from a last turn (R1), a datum is the prompt and the
+  turn as sampled: nothing else of the turn is ever written.
 """
 
 import math
@@ -17,6 +19,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from models.chat import ChatRenderer
+from models.errors import UserError
 from rl.records import Completion, Datum
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import (
@@ -66,6 +69,29 @@ def start(
     return RerenderedTranscript(
         renderer, messages, tools, train_cut=compat.cut_thinking_trained
     )
+
+
+def check_calls(renderer: ChatRenderer) -> None:
+    """Refuses a template that leaves out what the format ``tool_call`` has in messages.
+
+    Such a model would not see its own searches (R1's, SmolLM2's).
+
+    Raises:
+      UserError: one line for the user.
+    """
+    call = {"name": "search", "arguments": {"query_list": ["zq query"]}}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "zq result"},
+    ]
+    text = renderer.render(messages, add_generation_prompt=True)
+    if "zq query" not in text or "zq result" not in text:
+        raise UserError(
+            "model.template: the chat template shows no tool calls, so a model would "
+            "not see its own searches: name one that does, such as "
+            "qwen3_strip_thinking or chatml, or use --tool-format search_r1"
+        )
 
 
 def writes_thinking(renderer: ChatRenderer) -> bool:
@@ -206,7 +232,7 @@ class RerenderedTranscript:
         written = self._renderer.turn_ids(self._messages, self._tools)
         end = self._renderer.decode(self._renderer.turn_end_ids())
         sampled, cut = [1] * len(ids), False
-        if self._renderer.decode(written) != text + end:
+        if written is not None and self._renderer.decode(written) != text + end:
             # The template writes the turn differently: trained on, but not as sampled.
             ids, closing = list(written), []
             logprobs, sampled = [math.nan] * len(ids), [0] * len(ids)

@@ -10,6 +10,7 @@ from models.sharding import make_mesh
 from retrieval.search import open_passages
 from scope_jax.config import Config
 from scope_jax.method import prompts
+from scope_jax.method.transcript import check_calls
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.attempts import context_tokens
@@ -78,6 +79,8 @@ def open_parts(
     renderer = ChatRenderer.from_tokenizer(
         tokenizer, template=config.model.template, date=config.model.date
     )
+    if config.tool_format == "tool_call":
+        check_calls(renderer)
     keep_programs()
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))

@@ -180,11 +180,12 @@ async def converse(
             completion = await complete(replace(request, seed64=turn_seed))
             sampled += len(completion.ids)
             # Where the template opens the thinking, the rules must see it opened.
-            said = replace(completion, text=renderer.opening + completion.text)
+            opening = renderer.opening_of(request.ids)
+            said = replace(completion, text=opening + completion.text)
             state, action = conversation.step(state, said)
             if len(state.messages) > seen:
                 spoken = state.messages[seen]
-                kept = state.last_text.removeprefix(renderer.opening)
+                kept = state.last_text.removeprefix(opening)
                 tokens.add_sampled(completion, spoken, kept)
                 seen += 1
                 trained = seen if fits() else trained

@@ -148,10 +148,11 @@ class Serving:
           UserError: its weights are broken, see ``broken_models``.
         """
         renderer = self._renderers.get(name, self._renderer)
+        prompt = tuple(renderer.prompt_ids(messages))
         completion = await self._complete(
             name,
             Request(
-                ids=tuple(renderer.prompt_ids(messages)),
+                ids=prompt,
                 sampling=SamplingParams(
                     temperature=temperature, max_new_tokens=max_tokens
                 ),
@@ -160,7 +161,7 @@ class Serving:
             ),
         )
         text = completion.text
-        return renderer.opening + text if text else ""
+        return renderer.opening_of(prompt) + text if text else ""
 
     async def _complete(self, model: str, request: Request) -> Completion:
         completion = await self._client.complete(model, request)

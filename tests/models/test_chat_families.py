@@ -63,7 +63,14 @@ TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """A small byte-level tokenizer that knows the control tokens of all families."""
+    return tokenizer_of([])
+
+
+def tokenizer_of(more):
+    """A small byte-level tokenizer that knows the control tokens of all families.
+
+    ``more`` are special tokens too: the first two begin and end a text.
+    """
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -74,7 +81,7 @@ def tokenizer():
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=CHATML + LLAMA,
+        special_tokens=CHATML + LLAMA + more,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -82,7 +89,10 @@ def tokenizer():
     raw.train_from_iterator([words, '{"name": "search"}\n\n'], trainer)
     raw.add_tokens([AddedToken(tag, special=False) for tag in TAGS])
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+        tokenizer_object=raw,
+        bos_token=more[0] if more else None,
+        eos_token=more[1] if more else "<|im_end|>",
+        pad_token="<|endoftext|>",
     )
 
 
@@ -181,9 +191,9 @@ def conversation(rng, *, control):
     return messages, TOOLS if control and rng.random() < 0.5 else None
 
 
-def conversations(*, control):
+def conversations(*, control, count=COUNT):
     rng = random.Random(7 + control)
-    return [conversation(rng, control=control) for _ in range(COUNT)]
+    return [conversation(rng, control=control) for _ in range(count)]
 
 
 def usual(messages):

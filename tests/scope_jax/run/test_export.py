@@ -14,7 +14,7 @@ import pytest
 
 import configs
 from models import hf
-from models.chat import load_template
+from models.chat_templates import load_template
 from models.errors import UserError
 from rl.learner import checkpoint
 from scope_jax.run.export import export

@@ -20,10 +20,12 @@ LATE = Completion(ids=(), logprobs=(), text="", finish_reason="cancelled")
 
 class Renderer:
     stop_ids = ()
-    opening = ""
 
     def prompt_ids(self, messages):
         return [1]
+
+    def opening_of(self, prompt):
+        return ""
 
 
 @pytest.fixture(params=["judge", "solver", "policy"])

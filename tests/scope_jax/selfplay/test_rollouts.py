@@ -9,14 +9,21 @@ from types import SimpleNamespace
 
 import pytest
 
+import configs
 from models.chat import ChatRenderer
+from models.errors import UserError
 from rl.engine.sampling import seed64
 from rl.records import Completion, SamplingParams
+from scope_jax.config import ModelConfig
 from scope_jax.method import prompts, solver_output
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.conversation import ConversationSpec
+from scope_jax.method.transcript import check_calls
 from scope_jax.selfplay.metering import step_metrics
+from scope_jax.selfplay.parts import open_parts
 from scope_jax.selfplay.rollouts import Limits, converse
+from tests.models.test_chat_families import tokenizer_of
+from tests.models.test_thinking_endings import DEEPSEEK, TEMPLATES
 from tests.scope_jax.inference.inference_world import byte_tokenizer
 
 D = "passage"
@@ -312,6 +319,52 @@ def test_thinking_that_the_template_opens_is_thinking_to_every_rule():
     sampled = [i for i, s in zip(datum.ids, datum.sampled_mask, strict=True) if s]
     assert renderer.decode(sampled) == "".join(texts)
     assert renderer.decode(datum.ids).count("<think>") == 2
+
+
+def test_a_template_that_never_shows_thinking_trains_turns_as_they_were_sampled():
+    """R1's: what a prompt shows is the template's, what is trained on the sample."""
+    tokenizer = tokenizer_of(DEEPSEEK)
+    template = (TEMPLATES / "r1_distill.jinja").read_text(encoding="utf-8")
+    renderer = ChatRenderer.from_tokenizer(tokenizer, template=template)
+    texts = (
+        "First.\n</think>\n\n<search>q1</search>",
+        "I was cut <search>q2</search>",
+        "So.\n</think>\n\n<task>T</task>",
+    )
+    rollout, script = play(renderer, texts)
+    assert rollout.finish_reason == "done" and rollout.left_out == 0
+    for turn, (datum, request) in enumerate(
+        zip(rollout.datums, script.requests, strict=True)
+    ):
+        shown = rollout.messages[: 2 * turn + 1]
+        assert list(request.ids) == tokenizer.apply_chat_template(
+            shown, chat_template=template, add_generation_prompt=True, return_dict=False
+        )
+        assert datum.ids[: len(request.ids)] == request.ids
+        said = rollout.messages[2 * turn + 1]["content"].removeprefix("<think>\n")
+        response = datum.ids[len(request.ids) :]
+        assert renderer.decode(response) == f"{said}<｜end▁of▁sentence｜>"
+        kept = [i for i, s in zip(datum.ids, datum.sampled_mask, strict=True) if s]
+        assert renderer.decode(kept) == said
+    assert "First" not in renderer.decode(script.requests[-1].ids)
+
+
+def test_a_template_that_shows_no_calls_is_refused_where_calls_are_no_text(tmp_path):
+    """SmolLM2's and R1's templates drop them without a word."""
+    model = tmp_path / "model"
+    byte_tokenizer().save_pretrained(model)
+    config = replace(
+        configs.load("tiny"),
+        tool_format="tool_call",
+        model=ModelConfig(path=str(model), template=THINKING),
+    )
+    with (
+        pytest.raises(UserError, match=r"model.template: .* no tool calls.*search_r1"),
+        open_parts(config, None, None, None),
+    ):
+        pass
+    for name in ("chatml", "llama3", "olmo3_consistent_eos", "qwen3_strip_thinking"):
+        check_calls(ChatRenderer.from_tokenizer(byte_tokenizer(), template=name))
 
 
 @pytest.mark.quirk(53)

@@ -33,7 +33,7 @@ def test_a_client_that_cannot_be_closed_leaves_no_process(tmp_path):
 @pytest.mark.parametrize("opening", ["", "<think>\n"])
 def test_a_judge_whose_template_opens_its_thinking_is_read_behind_it(tmp_path, opening):
     renderer = SimpleNamespace(
-        opening=opening, prompt_ids=lambda messages: [1], stop_ids=()
+        opening_of=lambda prompt: opening, prompt_ids=lambda messages: [1], stop_ids=()
     )
     follower = SimpleNamespace(is_leader=False)
     serving = Serving(configs.load("ci"), tmp_path, renderer, follower)
