@@ -77,6 +77,7 @@ class Completion:
         or the stop id.
       finish_reason: "error" where the request is malformed, or a log-prob was not
         finite: ``ids`` are those before it.
+      problem: what is malformed about the request; empty where it is not.
       logprobs: float32 log-probability of each id under the untruncated,
         temperature-scaled policy; same length as ``ids``.
       text: decoded ``ids``, cut just after the first completed stop string, without
@@ -89,6 +90,7 @@ class Completion:
     text: str
     finish_reason: FinishReason
     stop_string: str | None = None
+    problem: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
 

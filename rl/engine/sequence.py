@@ -105,16 +105,30 @@ def refusal(
     Its reason is "error" where the request is malformed, "length" where the engine has
     no room for a single token of it.
     """
-    if (
-        not request.ids
-        or not 0 <= min(request.ids) <= max(request.ids) < vocab
-        or len(request.stop_ids) > max_stop_ids
-        or request.sampling.problem()
-        or not is_seed(request.seed64)
-    ):
-        reason = "error"
-    elif len(request.ids) >= max_length or request.sampling.max_new_tokens < 1:
-        reason = "length"
-    else:
+    problem = _problem(request, vocab=vocab, max_stop_ids=max_stop_ids)
+    full = len(request.ids) >= max_length or request.sampling.max_new_tokens < 1
+    if not problem and not full:
         return None
-    return Completion(ids=(), logprobs=(), text="", finish_reason=reason)
+    reason: FinishReason = "error" if problem else "length"
+    return Completion(
+        ids=(), logprobs=(), text="", finish_reason=reason, problem=problem
+    )
+
+
+def _problem(request: Request, *, vocab: int, max_stop_ids: int) -> str:
+    """What is malformed about a request, and what to do; empty if nothing is."""
+    if not request.ids:
+        return "the prompt has no tokens: it needs one at least"
+    for beyond in (min(request.ids), max(request.ids)):
+        if not 0 <= beyond < vocab:
+            return (
+                f"token id {beyond}: the model has {vocab} of them: use the tokenizer "
+                "of this model"
+            )
+    if (count := len(request.stop_ids)) > max_stop_ids:
+        return f"{count} stop ids: exceed engine.max_stop_ids={max_stop_ids}: raise it"
+    if problem := request.sampling.problem():
+        return problem
+    if not is_seed(request.seed64):
+        return f"seed64={request.seed64}: must be a whole number from 0 to 2**64 - 1"
+    return ""

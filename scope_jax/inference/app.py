@@ -244,7 +244,7 @@ class App:
             # What is wrong with a request ends that request; this ended the engine.
             self.on_fatal(error)
             raise
-        if completion.finish_reason == "error":
+        if completion.finish_reason == "error" and not completion.problem:
             why = f"model {call.model}: its logits are not finite: check its weights"
             raise ApiError(500, why, code=NON_FINITE)
         if completion.finish_reason not in ("stop", "length"):

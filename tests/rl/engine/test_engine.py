@@ -142,6 +142,13 @@ def test_what_does_not_fit_or_makes_no_sense_is_a_typed_completion(engine):
     done = engine.generate(asked)
     assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 10
     assert [len(c.ids) for c in done] == [8] + [0] * 12
+    # Which of them are malformed, and how, is said; a model's fault would not be.
+    words = ["no tokens", "id 64: the model has 64", "id -1", "temperature=nan"]
+    words += ["top_p=0.0", "temperature=1e-50", "top_k=", "seed64=-1", "seed64=1844"]
+    words += ["9 stop ids: exceed engine.max_stop_ids=8"]
+    assert [c.problem for c in done[:3]] == [""] * 3
+    for completion, said in zip(done[3:], words, strict=True):
+        assert said in completion.problem
 
 
 def test_cancelled_and_late_requests_return_what_they_have(engine):
@@ -244,6 +251,7 @@ def test_logits_that_are_not_finite_end_a_request_and_touch_no_other(engine, par
     assert sampled(found[0:8:2] + found[8:]) == sampled(alone)
     for done in found[1:8:2]:
         assert (done.finish_reason, done.ids, done.text) == ("error", (), "")
+        assert done.problem == ""
     assert engine.stats()["perf/non_finite"] - before == 4
 
 

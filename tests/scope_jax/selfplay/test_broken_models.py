@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -72,3 +73,20 @@ def test_ten_errors_in_a_row_stop_the_run_and_name_the_model(say):
 
 def test_errors_between_answers_are_data(say):
     say([*[BAD] * 9, GOOD, *[BAD] * 5, LATE, *[BAD] * 4, GOOD])
+
+
+MALFORMED = replace(BAD, problem="9 stop ids: above engine.max_stop_ids=8: raise it")
+
+
+def test_malformed_requests_are_not_blamed_on_the_weights(say):
+    say([*[BAD] * 9, *[MALFORMED] * 9, GOOD])
+    with pytest.raises(
+        UserError, match=f"{say.name}: 10 requests in a row .*max_stop_ids=8"
+    ) as caught:
+        say([MALFORMED] * 10)
+    assert "weights" not in str(caught.value)
+
+
+def test_malformed_requests_between_broken_ones_say_nothing_about_the_weights(say):
+    with pytest.raises(UserError, match=r"10 completions in a row .* logits"):
+        say([*[BAD] * 5, *[MALFORMED] * 3, *[BAD] * 5])
