@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from models.chat_templates import DATE
 from models.errors import UserError
 from models.ranges import at_least
 from retrieval.config import RetrievalConfig
@@ -40,13 +39,14 @@ class ModelConfig:
     template: str | None = None
     """Chat template to use instead of the tokenizer's own: a file, or the name of one
     in `models/templates`. None: the tokenizer's."""
-    date: str = DATE
-    """What a chat template that prints today's date is told, YYYY-MM-DD: the clock
-    never enters a prompt, so that a resumed run has the same ones."""
+    date: str = ""
+    """What a chat template that prints today's date is told, YYYY-MM-DD. Empty: the day
+    on which the run starts, which its config.json then has: a resumed run has the same
+    prompts."""
 
     def __post_init__(self):
         try:
-            datetime.date.fromisoformat(self.date)
+            self.date and datetime.date.fromisoformat(self.date)
         except ValueError as error:
             raise UserError(
                 f"date={self.date!r}: not a day ({error}): write it as YYYY-MM-DD"

@@ -5,11 +5,13 @@ rollouts/iter_1/challenger/step_0001.jsonl   tasks/iter_1.parquet
 checkpoints/iter_1/solver/STEP/   export/iter_1/solver/   report.html
 """
 
+import datetime
 import fcntl
 import json
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,9 @@ class RunPaths:
 class RunFolder(RunPaths):
     """Paths and state of a run; holds an exclusive lock until closed.
 
+    Attributes:
+      date: the day that chat templates are told, see ``ModelConfig.date``.
+
     Raises:
       UserError: the folder belongs to a different configuration, another process is
         writing to it, or it is no folder of a run.
@@ -77,8 +82,12 @@ class RunFolder(RunPaths):
             raise UserError(
                 f"{path}: holds files but no config.json: name a new folder with --run"
             )
+        started = config
         if config_file.is_file() and not (fresh or unfinished):
-            self._refuse_differences(config_file, config)
+            started = self._started(config_file, config)
+        if not started.model.date:
+            started = _with_date(started, datetime.date.today())
+        self.date = started.model.date
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+")
@@ -98,8 +107,8 @@ class RunFolder(RunPaths):
             self._empty()
         for cut_off in self.path.rglob("*.tmp"):  # a killed process was writing it
             cut_off.unlink()
-        if not config_file.is_file():
-            settings.save(config, config_file)
+        if not config_file.is_file() or not _has_date(config_file):
+            settings.save(started, config_file)
         self.writable = self.path
         self._manifest_file = self.path / "manifest.json"
         self.manifest: dict[str, Any] = {"stages": {}}
@@ -122,8 +131,19 @@ class RunFolder(RunPaths):
         for name in ("tb", "inference"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def _refuse_differences(self, config_file: Path, config: Config) -> None:
+    def _started(self, config_file: Path, config: Config) -> Config:
+        """The configuration that the run was started with, and its day.
+
+        Raises:
+          UserError: ``config`` is another one.
+        """
         saved = settings.load(Config, config_file)
+        if not saved.model.date:  # of a version that didn't record it
+            began = config_file.stat().st_mtime  # it has been written once only
+            saved = _with_date(saved, datetime.date.fromtimestamp(began))
+        if not config.model.date:
+            model = replace(config.model, date=saved.model.date)
+            config = replace(config, model=model)
         different = settings.differences(saved, config, ignore=HARMLESS)
         if different:
             shown = "; ".join(different[:6])
@@ -132,6 +152,7 @@ class RunFolder(RunPaths):
                 f"{self.path}: is a run of a different configuration ({shown}{more}): "
                 "give the same options, another folder with --run, or --fresh"
             )
+        return saved
 
     def _empty(self) -> None:
         """Deletes all that a run left; a mark says so until the last file is gone."""
@@ -165,16 +186,25 @@ class RunFolder(RunPaths):
         return self.stage(name).get("status") == "done"
 
 
+def _with_date(config: Config, day: datetime.date) -> Config:
+    return replace(config, model=replace(config.model, date=day.isoformat()))
+
+
+def _has_date(config_file: Path) -> bool:
+    return bool(settings.load(Config, config_file).model.date)
+
+
 class Follower(RunPaths):
     """The run as a process sees it that leaves all writing to another.
 
     Attributes:
+      date: as in ``RunFolder``.
       writable: a folder for what it logs, deleted at the end.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
+    def __init__(self, path: Path, manifest: dict[str, Any], date: str):
         super().__init__(path)
-        self.manifest = manifest
+        self.manifest, self.date = manifest, date
         self._temporary = tempfile.TemporaryDirectory()
         self.writable = Path(self._temporary.name)
 

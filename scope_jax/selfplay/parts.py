@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models import hf
 from models.chat import ChatRenderer
@@ -73,7 +73,7 @@ def open_parts(
       UserError: one line for the user.
     """
     truth = generate() if config.retrieval.passages == "demo" else None
-    config = resolve(config)
+    config = resolve(replace(config, model=replace(config.model, date=folder.date)))
     prompt_set = prompts.load(config.prompts, config.tool_format)
     tokenizer = hf.load_tokenizer(config.model.path)
     renderer = ChatRenderer.from_tokenizer(

@@ -103,9 +103,9 @@ def _open_folder(
     """The run folder in the leader, and a copy of its state in the other processes."""
     opened: list[RunFolder] = []
 
-    def manifest() -> dict[str, Any]:
+    def state() -> tuple[dict[str, Any], str]:
         opened.append(RunFolder(path, config, fresh=fresh))
-        return opened[0].manifest
+        return opened[0].manifest, opened[0].date
 
-    known = hosts.from_leader(manifest)
-    return opened[0] if opened else Follower(path, known)
+    manifest, date = hosts.from_leader(state)
+    return opened[0] if opened else Follower(path, manifest, date)

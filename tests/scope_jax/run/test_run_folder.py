@@ -1,12 +1,17 @@
 """A run's folder: whole files, one writer, one configuration."""
 
+import datetime
+import json
+import os
 from dataclasses import replace
 
 import pytest
 
 import configs
 from models.errors import UserError
+from scope_jax.config import Config
 from scope_jax.run.folder import RunFolder
+from scope_jax.system import settings
 from scope_jax.system.files import replacing, write_json_lines, write_text
 
 
@@ -31,6 +36,46 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path, config):
         RunFolder(tmp_path / "run", replace(config, seed=7))
     kept = RunFolder(tmp_path / "run", config)
     assert kept.path.joinpath("config.json").is_file()
+
+
+def test_a_run_has_the_day_on_which_it_started(tmp_path, config):
+    """A template that prints the day is told the same one whenever the run goes on."""
+    run = tmp_path / "run"
+    days = {datetime.date.today()}
+    folder = RunFolder(run, config)
+    folder.close()
+    days.add(datetime.date.today())  # midnight may have passed
+    assert folder.date in map(str, days)
+    saved = settings.load(Config, run / "config.json")
+    assert saved.model.date == folder.date
+    started = replace(saved, model=replace(saved.model, date="2025-01-31"))
+    settings.save(started, run / "config.json")
+    later = RunFolder(run, config)
+    later.close()
+    assert later.date == "2025-01-31"
+    given = replace(config, model=replace(config.model, date="2025-02-01"))
+    with pytest.raises(UserError, match=r'date: "2025-01-31" -> "2025-02-01"'):
+        RunFolder(run, given)
+    fresh = RunFolder(run, given, fresh=True)
+    fresh.close()
+    assert fresh.date == "2025-02-01"
+
+
+def test_a_run_from_before_days_were_recorded_goes_on_with_that_of_its_start(
+    tmp_path, config
+):
+    run, file = tmp_path / "run", tmp_path / "run" / "config.json"
+    RunFolder(run, config).close()
+    older = json.loads(file.read_text())
+    del older["model"]["date"]
+    file.write_text(json.dumps(older))
+    noon = datetime.datetime(2025, 3, 1, 12).timestamp()
+    os.utime(file, (noon, noon))
+    for _ in range(2):
+        folder = RunFolder(run, config)
+        folder.close()
+        assert folder.date == "2025-03-01"
+    assert settings.load(Config, file).model.date == "2025-03-01"
 
 
 def test_display_settings_may_change(tmp_path, config):

@@ -349,22 +349,33 @@ def test_a_template_that_never_shows_thinking_trains_turns_as_they_were_sampled(
     assert "First" not in renderer.decode(script.requests[-1].ids)
 
 
-def test_a_template_that_shows_no_calls_is_refused_where_calls_are_no_text(tmp_path):
-    """SmolLM2's and R1's templates drop them without a word."""
-    model = tmp_path / "model"
-    byte_tokenizer().save_pretrained(model)
-    config = replace(
-        configs.load("tiny"),
-        tool_format="tool_call",
-        model=ModelConfig(path=str(model), template=THINKING),
-    )
-    with (
-        pytest.raises(UserError, match=r"model.template: .* no tool calls.*search_r1"),
-        open_parts(config, None, None, None),
-    ):
+@pytest.fixture
+def bytes_model(tmp_path):
+    byte_tokenizer().save_pretrained(tmp_path)
+    return ModelConfig(path=str(tmp_path))
+
+
+def opened(model, tool_format="tool_call"):
+    """What the parts of a run say that can't be made."""
+    config = replace(configs.load("tiny"), tool_format=tool_format, model=model)
+    folder = SimpleNamespace(date="2025-01-31")
+    with pytest.raises(UserError) as caught, open_parts(config, folder, None, None):
         pass
+    return str(caught.value)
+
+
+def test_a_template_that_shows_no_calls_is_refused_where_calls_are_no_text(bytes_model):
+    """SmolLM2's and R1's templates drop them without a word."""
+    said = opened(replace(bytes_model, template=THINKING))
+    assert said.startswith("model.template: ") and "no tool calls" in said
+    assert "search_r1" in said and "\n" not in said
     for name in ("chatml", "llama3", "olmo3_consistent_eos", "qwen3_strip_thinking"):
         check_calls(ChatRenderer.from_tokenizer(byte_tokenizer(), template=name))
+
+
+def test_a_run_s_templates_are_told_the_day_of_its_folder(bytes_model):
+    template = "{{ raise_exception(strftime_now('%d %b %Y') ~ '!') }}"
+    assert "(31 Jan 2025!)" in opened(replace(bytes_model, template=template))
 
 
 @pytest.mark.quirk(53)

@@ -90,7 +90,9 @@ def test_a_loopback_address_of_another_host_is_refused(second_of_two, monkeypatc
 
 
 def test_a_follower_writes_nothing_into_the_run(tmp_path):
-    follower = Follower(tmp_path / "run", {"stages": {"iter_1/tasks": {"tasks": 3}}})
+    follower = Follower(
+        tmp_path / "run", {"stages": {"iter_1/tasks": {"tasks": 3}}}, ""
+    )
     assert not follower.done("iter_1/tasks")
     follower.record("iter_1/tasks", status="done")
     assert follower.done("iter_1/tasks")
