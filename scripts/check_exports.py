@@ -1,18 +1,21 @@
 """Reads exports of every family with other versions of transformers.
 
-    python scripts/check_exports.py --reader PYTHON [--reader PYTHON ...]
+    python scripts/check_exports.py --transformers 4.57.6 --transformers 5.24.0
+    python scripts/check_exports.py --reader PYTHON
 
-A reader is the Python of an environment of its own, with torch and a version of
-transformers: 4.57.6 and the newest, say. Small random models are exported: loaded from
-a config.json as transformers 4 and 5 spell it, and made here. Each reader must find our
-logits, and our tokenizer's ids. Tests check what the files hold; that programs read
-them so is checked here.
+For each version an environment of its own is made, with torch, and deleted at the end
+(1 GB, minutes); a reader is the Python of one that is there. Small random models are
+exported: loaded from a config.json as transformers 4 and 5 spell it, and made here.
+Each reader must find our logits, the ids of our tokenizer and those of the chat
+template. Tests check what the files hold; that programs read them so is checked here.
 """
 
+import importlib.metadata
 import json
 import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,18 +49,32 @@ LLAMA3 = {
 # Model type -> its own fields, and how its frequencies are scaled.
 FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen3": ({"head_dim": 16}, YARN),
-    "qwen2": ({}, {}),
+    "qwen2": ({"tie_word_embeddings": True}, {}),
     "olmo3": ({"sliding_window": 32}, {}),
-    "llama": ({}, LLAMA3),
+    "llama": ({"attention_bias": True, "mlp_bias": True}, LLAMA3),
+}
+TEMPLATES = {
+    "qwen3": "qwen3_strip_thinking",
+    "qwen2": "chatml",
+    "olmo3": "olmo3_consistent_eos",
+    "llama": "llama3",
 }
 THETA = 1e6
-TEXT = "<|im_start|>user\nA river, 12.5 km: \u00fcber \u6f22\u5b57?<extra><|im_end|>\n"
+TEXT = (
+    "<|im_start|>user\nThe rivers, 12345 km: e\u0301 \u6f22\u5b57?<extra><|im_end|>\n"
+)
+MESSAGES = [
+    {"role": "system", "content": "Answer in a word."},
+    {"role": "user", "content": " Which river has 12345 km?\n"},
+    {"role": "assistant", "content": "None."},
+    {"role": "user", "content": "Sure? e\u0301"},
+]
 # Of the logits' standard deviation. Without the right base it is above 1.
 TOLERANCE = 1e-3
 READER = """
 import json, sys, numpy, torch, transformers
 torch.set_num_threads(1)
-folders, text = json.loads(sys.stdin.read())
+folders, text, messages = json.loads(sys.stdin.read())
 said = {"version": transformers.__version__}
 for folder in folders:
     auto = transformers.AutoModelForCausalLM.from_pretrained(
@@ -67,60 +84,88 @@ for folder in folders:
         got = auto.eval()(torch.tensor(ids)).logits.float().numpy()
     ours = numpy.load(folder + "/logits.npy")
     words = transformers.AutoTokenizer.from_pretrained(folder)
-    said[folder] = [float(abs(got - ours).max() / ours.std()), words.encode(text)]
+    said[folder] = [float(abs(got - ours).max() / ours.std()), str(auto.dtype), [
+        words.encode(text),
+        words.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False)]]
 print(json.dumps(said))
 """
+Ids = list[list[int]]
 
 
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(prog="check_exports.py", description=__doc__)
     parser.add_argument(
-        "--reader", action="append", required=True, help="its Python; may be repeated"
+        "--transformers", action="append", default=[], help="a version; repeatable"
+    )
+    parser.add_argument(
+        "--reader", action="append", default=[], help="a Python; repeatable"
     )
     options = parser.parse_args(argv)
+    if not options.transformers and not options.reader:
+        parser.error("no reader: name one with --transformers or --reader")
     with tempfile.TemporaryDirectory() as place:
-        expected = exports(Path(place))
-        wrong = [line for one in options.reader for line in read(one, expected)]
+        folders = Path(place)
+        readers = [*options.reader, *(made(v, folders) for v in options.transformers)]
+        expected = exports(folders)
+        wrong = [line for one in readers for line in read(one, expected)]
     if wrong:
         raise UserError("; ".join(wrong))
     return 0
 
 
-def exports(place: Path) -> dict[str, list[int]]:
-    """Makes the folders; returns the ids of ``TEXT`` by each folder's tokenizer."""
+def made(version: str, place: Path) -> str:
+    """The Python of a new environment with a version of transformers."""
+    folder = place / f"transformers-{version}"
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    # The torch that is installed here: another one may be made for other devices.
+    torch = f"torch=={importlib.metadata.version('torch')}"
+    command = [python, "-m", "pip", "install", "-q", f"transformers=={version}", torch]
+    done = subprocess.run([*command, "numpy"], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"--transformers {version}: pip ended with {last!r}")
+    return python
+
+
+def exports(place: Path) -> dict[str, Ids]:
+    """Makes the folders; returns the ids of ``TEXT`` and ``MESSAGES`` in each."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from models import forward, hf
+    from models.chat import ChatRenderer
     from models.config import DecoderConfig
 
     jax.config.update("jax_platforms", "cpu")
     run = jax.jit(forward.forward, static_argnums=1)
-    words, found = _tokenizer(), {}
+    found = {}
     ids = np.random.default_rng(0).integers(0, 256, (2, 40))
     for family in FAMILIES:
+        words = _tokenizer(family)
+        chat = ChatRenderer.from_tokenizer(words, template=TEMPLATES[family])
         for spelling in ("4", "5", "ours"):
             config = DecoderConfig.from_hf(_fields(family, spelling))
             if spelling == "ours":
                 config = replace(config, hf="")
             params = forward.init(config, jax.random.key(1), jnp.float32)
-            # So that positions matter: at first, random attention looks everywhere.
-            params = jax.tree.map(lambda x: x * (4.0 if x.ndim > 2 else 1.0), params)
+            params = jax.tree.map(_shaken, params)
             folder = place / f"{family}-{spelling}"
-            hf.save(folder, config, params, tokenizer=words)
+            hf.save(folder, config, params, tokenizer=words, template=chat.template)
             logits = run(params, config, jnp.asarray(ids, jnp.int32))
             np.save(folder / "ids.npy", ids)
             np.save(folder / "logits.npy", np.asarray(logits))
-            found[str(folder)] = hf.load_tokenizer(folder).encode(TEXT)
+            found[str(folder)] = [words.encode(TEXT), chat.prompt_ids(MESSAGES)]
     return found
 
 
-def read(python: str, expected: dict[str, list[int]]) -> list[str]:
+def read(python: str, expected: dict[str, Ids]) -> list[str]:
     """What a reader reads wrongly, a line each; prints how far off it is."""
     done = subprocess.run(
         [python, "-c", READER],
-        input=json.dumps([list(expected), TEXT]),
+        input=json.dumps([list(expected), TEXT, MESSAGES]),
         capture_output=True,
         text=True,
     )
@@ -129,14 +174,27 @@ def read(python: str, expected: dict[str, list[int]]) -> list[str]:
         return [f"--reader {python}: ended with {last!r}: install torch, transformers"]
     said = json.loads(done.stdout.splitlines()[-1])
     version, wrong = said.pop("version"), []
-    for folder, (gap, ids) in said.items():
+    for folder, (gap, dtype, ids) in said.items():
         name = f"transformers {version}, {Path(folder).name}"
         print(f"{name}: logits differ by {gap:.1e} of their standard deviation")
         if not gap < TOLERANCE:
             wrong.append(f"{name}: other logits")
+        if dtype != "torch.float32":
+            wrong.append(f"{name}: {dtype}")
         if ids != expected[folder]:
             wrong.append(f"{name}: other ids")
     return wrong
+
+
+def _shaken(x: Any) -> Any:
+    """A parameter as training may have left it, so that each of them matters.
+
+    At first, biases are 0 and norms 1, and random attention looks everywhere.
+    """
+    import jax
+
+    noise = 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)
+    return x * (4.0 if x.ndim > 2 else 1.0) + noise * (x.ndim < 3)
 
 
 def _fields(family: str, generation: str) -> dict[str, Any]:
@@ -152,16 +210,32 @@ def _fields(family: str, generation: str) -> dict[str, Any]:
     return fields | {"rope_parameters": one, "dtype": "float32"}
 
 
-def _tokenizer() -> Any:
-    """Bytes as tokens, and special tokens of every sort."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def _tokenizer(family: str) -> Any:
+    """Bytes and a few words as tokens, and special tokens of every sort."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import pre_tokenizers as pre
+    from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    from models.hf.tokenizer import QWEN2_WORDS
+
+    raw = Tokenizer(models.BPE())
+    if family == "qwen2":  # of which transformers 5 reads no other, see the docs
+        raw.normalizer = normalizers.NFC()
+        cut = pre.Split(Regex(QWEN2_WORDS), "isolated")
+        behind = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+        raw.pre_tokenizer = pre.Sequence([cut, behind])
+    else:
+        raw.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra>"])
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra>"]
+    trainer = BpeTrainer(
+        vocab_size=SHAPE["vocab_size"],
+        special_tokens=special,
+        initial_alphabet=pre.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator([TEXT.partition("user")[2].partition("<")[0]] * 9, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         eos_token="<|im_end|>",

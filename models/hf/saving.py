@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,9 +20,16 @@ from models.errors import UserError
 from models.hf.folder import read_json
 from models.hf.layout import Leaf, flatten, layout
 from models.hf.tensor_files import Planned, plan_files, write_file, write_index
-from models.hf.tokenizer import save_tokenizer
+from models.hf.tokenizer import cuts_as_qwen2, save_tokenizer
+
+log = logging.getLogger(__name__)
 
 SHARD_BYTES = 5_000_000_000
+QWEN2_CUTS = (
+    "%s: its tokenizer cuts text in other places than Qwen2's, but transformers 5 "
+    "reads every folder of model_type qwen2 with Qwen2's cuts, so AutoTokenizer gives "
+    "other ids there: load it with PreTrainedTokenizerFast"
+)
 
 
 def save(
@@ -70,6 +78,8 @@ def save(
             _write_json(draft / "config.json", fields)
             if tokenizer is not None:
                 save_tokenizer(draft, tokenizer, template)
+                if config.model_type == "qwen2" and not cuts_as_qwen2(tokenizer):
+                    log.warning(QWEN2_CUTS, path)
             _write_generation_config(draft, fields, tokenizer, stop_ids)
     except OSError as error:
         raise UserError(

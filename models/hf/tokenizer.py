@@ -13,6 +13,12 @@ from models.hf.folder import read_json, resolve
 _TRANSFORMERS = threading.Lock()
 
 TEMPLATE = "chat_template.jinja"
+# How Qwen2's tokenizer cuts text, and a text that other ways cut otherwise.
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2_PROBE = " We'LL see  e\u0301, 12345 (a).\n\n  b\t_c \u6f22\u5b57!\r\n "
 # The files that a tokenizer of a supported family may consist of.
 FILES = (
     "tokenizer.json",
@@ -55,6 +61,26 @@ def vocab_rows(tokenizer: Any) -> int:
     The tokenizer's length would be too small if it skips ids.
     """
     return max(tokenizer.get_vocab().values()) + 1
+
+
+def cuts_as_qwen2(tokenizer: Any) -> bool:
+    """Whether a tokenizer cuts text before its merges as Qwen2's does.
+
+    Transformers 5 reads the tokenizer of any folder of the type qwen2 as Qwen2's: with
+    its vocabulary and merges, but not with its normalizer and pre-tokenizer, whatever
+    the files say.
+    """
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    raw = tokenizer.backend_tokenizer
+    split = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
+    given, cut = QWEN2_PROBE, raw.pre_tokenizer
+    normal = raw.normalizer.normalize_str(given) if raw.normalizer else given
+    wanted = normalizers.NFC().normalize_str(given)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs = pre_tokenizers.Sequence([split, byte_level]).pre_tokenize_str(wanted)
+    ours = cut.pre_tokenize_str(normal) if cut else []
+    return [word for word, _ in ours] == [word for word, _ in theirs]
 
 
 def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:

@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from models import hf
+from models import forward, hf
 from models.errors import UserError
 from models.hf import loading
+from models.hf.tokenizer import QWEN2_WORDS
 from tests.models.oracle import make_model
 
 transformers = pytest.importorskip("transformers")
@@ -343,6 +345,43 @@ def test_a_bad_tokenizer_is_one_clear_line(source, damage, words):
     with pytest.raises(UserError, match=words) as caught:
         hf.load_tokenizer(source)
     assert "\n" not in str(caught.value) and str(source) in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("cut", ["qwen2", "gpt2"])
+def test_cuts_that_transformers_5_replaces_are_said(
+    tiny_config, tmp_path, caplog, family, cut
+):
+    """It reads "12" as Qwen2's tokenizer in every folder of that type."""
+    config = replace(tiny_config, model_type=family, vocab_size=300)
+    params = forward.init(config, jax.random.key(0), "float32")
+    tokenizer = digits_tokenizer(qwen2=cut == "qwen2")
+    hf.save(tmp_path / "out", config, params, tokenizer=tokenizer)
+    auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = tokenizer.encode("e\u0301 12")
+    assert hf.load_tokenizer(tmp_path / "out").encode("e\u0301 12") == ids
+    replaced = family == "qwen2" and cut == "gpt2"
+    assert (auto.encode("e\u0301 12") != ids) == replaced
+    assert ("PreTrainedTokenizerFast" in caplog.text) == replaced
+
+
+def digits_tokenizer(*, qwen2):
+    """Bytes and "12" as tokens; cut as Qwen2's, with its normalizer, or as GPT-2's."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import pre_tokenizers as pre
+
+    alphabet = [*sorted(pre.ByteLevel.alphabet()), "12"]
+    vocab = {token: i for i, token in enumerate(alphabet)}
+    raw = Tokenizer(models.BPE(vocab, [("1", "2")]))
+    raw.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
+    if qwen2:
+        raw.normalizer = normalizers.NFC()
+        split = pre.Split(Regex(QWEN2_WORDS), "isolated")
+        behind = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+        raw.pre_tokenizer = pre.Sequence([split, behind])
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(["<end>"])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>")
 
 
 def test_ids_that_a_tokenizer_leaves_out_are_counted():
