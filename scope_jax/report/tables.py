@@ -27,14 +27,17 @@ def stage_table(records: list[dict[str, Any]], title: str) -> Table:
 
 def table_rows(
     records: list[dict[str, Any]],
-) -> Iterator[tuple[str, float, float, float]]:
-    """(name, first, last, mean) of each metric that is worth a line in a table."""
+) -> Iterator[tuple[str, float | None, float | None, float]]:
+    """(name, first, last, mean) of each metric that is worth a line in a table.
+
+    First and last are None where that step has no value, as a share of nothing.
+    """
     for name in table_names(records):
         # A step without an error has no count of it: there the count is 0.
         absent = 0.0 if name.startswith("errors/") else None
         found = [record.get(name, absent) for record in records]
         values = [value for value in found if value is not None]
-        yield name, values[0], values[-1], sum(values) / len(values)
+        yield name, found[0], found[-1], sum(values) / len(values)
 
 
 def table_names(records: list[dict[str, Any]]) -> list[str]:

@@ -117,7 +117,7 @@ def test_a_step_without_an_error_counts_as_none_in_the_stage_table():
 
     Seen in the table: an error of two steps in four is no error per step in two.
     """
-    counts, scores = (None, 3.0, 1.0, None), (None, 0.5, None, 1.0)
+    counts, scores = (None, 3.0, 1.0, None), (0.5, None, 1.0, None)
     records = [
         {"step": i}
         | ({} if count is None else {"errors/empty_task": count})
@@ -125,9 +125,13 @@ def test_a_step_without_an_error_counts_as_none_in_the_stage_table():
         for i, (count, score) in enumerate(zip(counts, scores, strict=True), 1)
     ]
     assert list(table_rows(records)) == [
-        ("reward/rubric_score", 0.5, 1.0, 0.75),
+        ("reward/rubric_score", 0.5, None, 0.75),  # not that of another step
         ("errors/empty_task", 0.0, 0.0, 1.0),
     ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(stage_table(records, "one"))
+    row = next(x for x in console.export_text().splitlines() if "rubric_score" in x)
+    assert [x.strip() for x in row.split("│")[2:5]] == ["0.5", "-", "0.75"]
 
 
 def test_without_a_terminal_each_step_is_one_log_line_with_rewards(tmp_path, caplog):
