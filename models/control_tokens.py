@@ -33,6 +33,9 @@ CONTROL_FORM = re.compile(r"<\|.*\|>|<｜.*｜>", re.DOTALL)
 # Other added tokens that structure a conversation. (There are also runs of spaces, and
 # whole words and names.)
 TAG_FORM = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+# White space to the Rust tokenizer: Unicode's. Python's has four characters more.
+WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
+WHITE += "".join(map(chr, range(0x2000, 0x200B)))
 
 
 class ControlTokens:
@@ -55,6 +58,11 @@ class ControlTokens:
         self._content = _without_special(fields)
         self.ids: dict[str, int] = {}
         self._tags: dict[str, int] = {}
+        # Control strings that swallow the white space behind or before them (Phi's).
+        self._swallow = {
+            side: {t["content"] for t in fields["added_tokens"] if t[side]}
+            for side in ("rstrip", "lstrip")
+        }
         for token in fields["added_tokens"]:
             if token["special"]:
                 self.ids[token["content"]] = token["id"]
@@ -100,10 +108,16 @@ class ControlTokens:
     def encode_masked(self, text: str) -> list[int]:
         """Encodes rendered text, whose control strings all come from the template."""
         ids: list[int] = []
-        for index, piece in enumerate(self._controls.split(text)):
+        parts = self._controls.split(text)
+        for index, piece in enumerate(parts):
             if index % 2:
                 ids.append(self.ids[piece])
-            elif piece:
+                continue
+            if index and parts[index - 1] in self._swallow["rstrip"]:
+                piece = piece.lstrip(WHITE)
+            if index + 1 < len(parts) and parts[index + 1] in self._swallow["lstrip"]:
+                piece = piece.rstrip(WHITE)
+            if piece:
                 ids.extend(self._piece_ids(piece))
         return ids
 
