@@ -236,6 +236,27 @@ def prefill(
     Returns:
       the cache and the hidden state (after the final norm) of each chunk's ``last``.
     """
+    with jax.named_scope("prefill"):
+        cache, x = _chunks(params, config, cache, tokens, tables, starts)
+        x = x[jnp.arange(tokens.shape[0]), last]
+        return cache, _final_norm(params, config, x)
+
+
+def chunk_states(
+    params: Params,
+    config: DecoderConfig,
+    cache: Cache,
+    tokens: Int[Array, "R C"],
+    tables: Int[Array, "R N"],
+    starts: Int[Array, " R"],
+) -> Float[Array, "R C D"]:
+    """Hidden states of all tokens of chunks; see ``prefill`` for the arguments."""
+    _, x = _chunks(params, config, cache, tokens, tables, starts)
+    return _final_norm(params, config, x)
+
+
+def _chunks(params, config, cache, tokens, tables, starts):
+    """The cache with chunks in it, and their states before the final norm [R, C, D]."""
     rows, chunk = tokens.shape
     pages, size = shape_of(cache)
     positions = starts[:, None] + jnp.arange(chunk)
@@ -252,11 +273,9 @@ def prefill(
         out = chunk_attention(q, read, positions, live=live, block=size, window=window)
         return out, layer
 
-    with jax.named_scope("prefill"):
-        x = params["embed"][tokens]
-        x, cache = _cached_layers(params, config, x, positions, cache, attend)
-        x = x[jnp.arange(rows), last]
-        return cache, _final_norm(params, config, x)
+    x = params["embed"][tokens]
+    x, cache = _cached_layers(params, config, x, positions, cache, attend)
+    return cache, x
 
 
 def decode_step(

@@ -1,0 +1,333 @@
+"""From a checked call to its choices: prompts to ids, samples, scores, streams.
+
+A prompt's text is turned into ids by a thread of its own, after a look at its length:
+on the event loop, one long text would keep all others waiting.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from rl.engine.config import EngineConfig
+from rl.engine.sampling import seed64
+from rl.records import Completion, Request
+from scope_jax.inference.errors import ApiError, bad_field
+from scope_jax.inference.models import Served
+from scope_jax.inference.protocol import (
+    Choice,
+    answer_head,
+    completion_json,
+    cut_stop,
+    logprobs_json,
+    usage_json,
+)
+from scope_jax.inference.validation import NON_FINITE, TOO_LONG, Call
+
+# Two: a long prompt lets short ones pass. The tokenizer lets go of Python meanwhile.
+_TOKENIZERS = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
+
+
+class Sampling:
+    """One call on its way: what it asks of a model's engine, and the answer."""
+
+    def __init__(self, call: Call, served: Served, prompts: list[tuple[int, ...]]):
+        self.call, self.served, self.prompts = call, served, prompts
+
+    @classmethod
+    async def prepare(
+        cls, call: Call, served: Served, engine: EngineConfig
+    ) -> "Sampling":
+        """Checks the call against the model that is to answer it.
+
+        Raises:
+          ApiError: 400, a prompt is too long or has ids that the model does not know.
+        """
+        for prompt in call.prompts:
+            if (size := _bytes_of(prompt, call.tools)) > served.most_bytes:
+                raise _too_long(f"{size:,} bytes", engine)
+        loop = asyncio.get_running_loop()
+        tokenize = [
+            loop.run_in_executor(_TOKENIZERS, _ids, call, served, prompt)
+            for prompt in call.prompts
+        ]
+        prompts = [tuple(ids) for ids in await asyncio.gather(*tokenize)]
+        for ids in prompts:
+            beyond = max(ids, default=0)
+            if beyond >= served.config.vocab_size:
+                why = f"this model has {served.config.vocab_size} token ids"
+                raise bad_field("prompt", beyond, why)
+            if not ids or len(ids) + (call.max_tokens != 0) > engine.max_length:
+                raise _too_long(f"{len(ids)} tokens", engine)
+        own = () if call.ignore_eos else served.renderer.stop_ids
+        if len({*call.stop_ids, *own}) > engine.max_stop_ids:
+            why = f"more than inference.engine.max_stop_ids={engine.max_stop_ids}"
+            raise bad_field("stop_token_ids", call.stop_ids, why)
+        return cls(call, served, prompts)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all prompts together."""
+        return sum(map(len, self.prompts))
+
+    async def choices(self) -> list[Choice]:
+        """All choices of all prompts, in order.
+
+        Raises:
+          ApiError: 500, the model's logits are not finite.
+          RuntimeError: the engine has ended.
+        """
+        n, best_of = self.call.n, self.call.best_of
+        work = [
+            self._sample(prompt, number)
+            for prompt in range(len(self.prompts))
+            for number in range(best_of)
+        ]
+        sampled = await _all(work)
+        found: list[Choice] = []
+        for prompt in range(len(self.prompts)):
+            own = sampled[prompt * best_of : (prompt + 1) * best_of]
+            if best_of > n:
+                own = sorted(own, key=lambda one: -_mean(one[0].logprobs))
+            for completion, weights in own[:n]:
+                found.append(self._choice(len(found), prompt, completion, weights))
+        if self.call.logprobs or (self.call.echo and self.call.logprobs is not None):
+            found = await _all([self._scored(choice) for choice in found])
+        return found
+
+    async def answer(self) -> tuple[dict[str, Any], list[Choice]]:
+        """The whole answer as JSON, and its choices."""
+        choices = await self.choices()
+        # In a thread: names of 20 tokens in each place take a while.
+        decode = self.served.renderer.decode
+        answer = await asyncio.to_thread(completion_json, self.call, choices, decode)
+        return answer, choices
+
+    async def stream(
+        self, done: Callable[[list[Choice]], None]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Pieces of the answer, in OpenAI's format; log-probs come in one piece.
+
+        Args:
+          done: told all choices at the end.
+        """
+        call, total = self.call, len(self.prompts) * self.call.n
+        pieces: asyncio.Queue[tuple[int, str, Choice | None]] = asyncio.Queue()
+        kind = "chat.completion.chunk" if call.chat else "text_completion"
+        head = answer_head(call, kind, self.served.source.hash)
+        if call.include_usage:
+            head["usage"] = None
+        if call.chat:
+            for index in range(total):
+                first = {"role": "assistant", "content": "", "refusal": None}
+                yield head | {"choices": [_piece(call, index, first)]}
+        elif call.echo and call.logprobs is None:
+            for index in range(total):
+                text = self._prompt_text(index // call.n)
+                yield head | {"choices": [_piece(call, index, text)]}
+
+        async def follow(index: int) -> None:
+            prompt, number = divmod(index, call.n)
+            text = Growing(call, self.served.renderer.decode)
+            loop = asyncio.get_running_loop()
+
+            def put(ids: tuple[int, ...]) -> None:
+                if piece := text.grown(ids):
+                    pieces.put_nowait((index, piece, None))
+
+            def watch(ids: tuple[int, ...]) -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(put, ids)
+
+            whole = call.logprobs is not None
+            sample = self._sample(prompt, number, watch=None if whole else watch)
+            choice = self._choice(index, prompt, *await sample)
+            if call.logprobs or (call.echo and whole):
+                choice = await self._scored(choice)
+            if whole:
+                pieces.put_nowait((index, choice.prompt + choice.text, choice))
+            else:
+                pieces.put_nowait((index, text.rest(choice.text), choice))
+
+        tasks = [asyncio.ensure_future(follow(index)) for index in range(total)]
+        for task in tasks:
+            task.add_done_callback(lambda task: _wake(task, pieces))
+        finished: list[Choice] = []
+        try:
+            while len(finished) < total:
+                index, text, choice = await pieces.get()
+                if index < 0:  # somebody failed
+                    await _all(tasks)
+                said = {"content": text} if call.chat else text
+                piece = _piece(call, index, said)
+                if choice and call.logprobs is not None:
+                    decode = self.served.renderer.decode
+                    piece["logprobs"] = logprobs_json(call, choice, decode)
+                if choice is None or (call.chat and text):
+                    yield head | {"choices": [piece]}
+                if choice is not None:
+                    end = choice.completion
+                    if call.chat:
+                        logprobs = None if text else piece["logprobs"]
+                        piece = _piece(call, index, {}) | {"logprobs": logprobs}
+                    piece["finish_reason"] = end.finish_reason
+                    piece["stop_reason"] = end.stop_string
+                    if call.return_ids:
+                        piece["token_ids"] = list(end.ids)
+                    yield head | {"choices": [piece]}
+                    finished.append(choice)
+        finally:
+            for task in tasks:
+                task.cancel()
+        done(finished)
+        if call.include_usage:
+            yield head | {"choices": [], "usage": usage_json(finished)}
+
+    def _choice(
+        self, index: int, prompt: int, completion: Completion, weights: str
+    ) -> Choice:
+        return Choice(
+            index=index,
+            prompt_ids=self.prompts[prompt],
+            prompt=self._prompt_text(prompt) if self.call.echo else "",
+            completion=completion,
+            text=cut_stop(self.call, completion),
+            fingerprint=weights,
+        )
+
+    def _prompt_text(self, prompt: int) -> str:
+        given = self.call.prompts[prompt]
+        return given if isinstance(given, str) else self.served.renderer.decode(given)
+
+    def _request(self, prompt: int, number: int) -> Request:
+        """The engine's record of one sample; the first has the call's own seed."""
+        call, ids = self.call, self.prompts[prompt]
+        room = self.served.max_length - len(ids)
+        own = () if call.ignore_eos else self.served.renderer.stop_ids
+        tokens = min(room if call.max_tokens is None else call.max_tokens, room)
+        return Request(
+            ids=ids,
+            sampling=replace(call.sampling, max_new_tokens=tokens),
+            stop=call.stop,
+            stop_ids=tuple(dict.fromkeys((*call.stop_ids, *own))),
+            seed64=seed64("choice", call.seed, number) if number else call.seed,
+        )
+
+    async def _sample(
+        self,
+        prompt: int,
+        number: int,
+        *,
+        watch: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[Completion, str]:
+        request = self._request(prompt, number)
+        if not request.sampling.max_new_tokens:  # only the prompt's log-probs
+            nothing = Completion(ids=(), logprobs=(), text="", finish_reason="length")
+            return nothing, self.served.source.hash
+        completion, weights = await self.served.complete(request, watch=watch)
+        if completion.finish_reason == "error":
+            model = self.call.model
+            why = f"model {model}: its logits are not finite: check its weights"
+            raise ApiError(500, why, code=NON_FINITE)
+        if completion.finish_reason not in ("stop", "length"):
+            how = f"completion ended: {completion.finish_reason}"
+            raise ApiError(
+                500, f"model {self.call.model}: {how}", code="generation_failed"
+            )
+        return completion, weights
+
+    async def _scored(self, choice: Choice) -> Choice:
+        ids = [*choice.prompt_ids, *choice.completion.ids]
+        scores = await self.served.score(
+            ids,
+            self.call.sampling.temperature,
+            alternatives=self.call.logprobs or 0,
+        )
+        return replace(choice, scores=scores)
+
+
+class Growing:
+    """A completion's text while it grows: what can be shown, because it will stay.
+
+    Kept back are the bytes of an unfinished character, and as much of the end as could
+    be the beginning of a stop string.
+    """
+
+    def __init__(self, call: Call, decode: Callable[[Sequence[int]], str]):
+        longest = max((len(stop) for stop in call.stop), default=1)
+        self._spare, self._decode = longest - 1, decode
+        self._sent = ""
+
+    def grown(self, ids: Sequence[int]) -> str:
+        """What can be shown beyond what was shown before."""
+        text = self._decode(ids).rstrip("\ufffd")
+        text = text[: max(len(text) - self._spare, 0)]
+        if len(text) <= len(self._sent) or not text.startswith(self._sent):
+            return ""
+        new, self._sent = text[len(self._sent) :], text
+        return new
+
+    def rest(self, text: str) -> str:
+        """What of the whole text was not shown yet."""
+        return text.removeprefix(self._sent)
+
+
+def sse(piece: Any) -> bytes:
+    """A server-sent event."""
+    text = piece if isinstance(piece, str) else json.dumps(piece, ensure_ascii=False)
+    return f"data: {text}\n\n".encode()
+
+
+def _piece(call: Call, index: int, said: Any) -> dict[str, Any]:
+    said = {"delta": said} if call.chat else {"text": said}
+    return {"index": index, **said, "logprobs": None, "finish_reason": None}
+
+
+def _wake(task: asyncio.Future, pieces: asyncio.Queue) -> None:
+    if task.cancelled() or task.exception() is not None:
+        pieces.put_nowait((-1, "", None))
+
+
+async def _all(work: Sequence[Awaitable[Any]]) -> list[Any]:
+    """All results; when one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _mean(logprobs: Sequence[float]) -> float:
+    return sum(logprobs) / max(len(logprobs), 1)
+
+
+def _ids(call: Call, served: Served, prompt: Any) -> Sequence[int]:
+    if call.chat:
+        return served.renderer.prompt_ids(prompt, call.tools)
+    if isinstance(prompt, str):
+        # As vLLM does: a prompt in text is taken as rendered, its special tokens count.
+        return served.tokenizer(prompt)["input_ids"]
+    return prompt
+
+
+def _bytes_of(prompt: Any, tools: Any) -> int:
+    """Bytes of text that a prompt has to be tokenized; none if it is ids."""
+    if isinstance(prompt, tuple):
+        return 0
+    if isinstance(prompt, str):
+        return len(prompt.encode())
+    calls = [message.get("tool_calls") for message in prompt]
+    more = json.dumps([calls, tools], ensure_ascii=False) if tools or any(calls) else ""
+    return len(more.encode()) + sum(len(m["content"].encode()) for m in prompt)
+
+
+def _too_long(size: str, engine: EngineConfig) -> ApiError:
+    return ApiError(
+        400,
+        f"prompt of {size}: leaves no room within inference.engine."
+        f"max_length={engine.max_length}: shorten it, or raise that",
+        code=TOO_LONG,
+    )
