@@ -253,9 +253,9 @@ def _called(function: Function) -> dict[str, Any]:
 
 
 class ResponseFormat(Body):
-    """``text``, or a JSON object."""
+    """Free text: nothing keeps a sampled token from leaving a grammar."""
 
-    type: Literal["text", "json_object"]
+    type: Literal["text"]
 
 
 class ChatBody(_Sampled):

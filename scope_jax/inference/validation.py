@@ -27,7 +27,6 @@ class Call:
       stop_ids: as sent; ``ignore_eos`` says whether the model's own are added.
       logprobs: how many alternatives to each token; None: no log-probs at all.
       n: choices per prompt, the best of ``best_of``.
-      json_object: whether the text has to be a JSON object.
     """
 
     model: str
@@ -48,7 +47,6 @@ class Call:
     logprobs: int | None
     echo: bool = False
     tools: list[dict[str, Any]] | None = None
-    json_object: bool = False
 
 
 def parse_completion(body: Any) -> Call:
@@ -94,9 +92,6 @@ def parse_chat(body: Any) -> Call:
         best_of=common["n"],
         logprobs=either(asked.top_logprobs, 0) if asked.logprobs else None,
         tools=None if asked.tool_choice == "none" else asked.tools or None,
-        json_object=bool(
-            asked.response_format and asked.response_format.type == "json_object"
-        ),
     )
 
 

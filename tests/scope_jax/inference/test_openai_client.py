@@ -185,6 +185,7 @@ def test_fields_that_change_nothing_are_ignored(client):
         {"frequency_penalty": 0.5},
         {"logit_bias": {"1": 2}},
         {"tool_choice": "required"},
+        {"response_format": {"type": "json_object"}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
         {"n": 0},
         {"top_logprobs": 3},
