@@ -13,8 +13,10 @@ from typing import Any
 
 from rl.engine.config import EngineConfig
 from rl.engine.sampling import seed64
+from rl.engine.stopping import first_stop
 from rl.records import Completion, Request
 from scope_jax.inference.errors import ApiError, bad_field
+from scope_jax.inference.json_text import first_bad
 from scope_jax.inference.models import Served
 from scope_jax.inference.protocol import (
     Choice,
@@ -26,6 +28,8 @@ from scope_jax.inference.protocol import (
 )
 from scope_jax.inference.validation import NON_FINITE, TOO_LONG, Call
 
+# For one token of a JSON object: one in a hundred of the model's choices is found.
+MOST_DRAWS = 300
 # Two: a long prompt lets short ones pass. The tokenizer lets go of Python meanwhile.
 _TOKENIZERS = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
@@ -141,10 +145,10 @@ class Sampling:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(put, ids)
 
-            whole = call.logprobs is not None
+            whole = call.logprobs is not None or call.json_object
             sample = self._sample(prompt, number, watch=None if whole else watch)
             choice = self._choice(index, prompt, *await sample)
-            if call.logprobs or (call.echo and whole):
+            if call.logprobs or (call.echo and call.logprobs is not None):
                 choice = await self._scored(choice)
             if whole:
                 pieces.put_nowait((index, choice.prompt + choice.text, choice))
@@ -226,6 +230,60 @@ class Sampling:
         if not request.sampling.max_new_tokens:  # only the prompt's log-probs
             nothing = Completion(ids=(), logprobs=(), text="", finish_reason="length")
             return nothing, self.served.source.hash
+        if self.call.json_object:
+            return await self._object(request)
+        return await self._complete(request, watch)
+
+    async def _object(self, request: Request) -> tuple[Completion, str]:
+        """Samples a JSON object, as under a grammar.
+
+        A token behind which no object is possible is drawn again with other random
+        numbers: what stays has the distribution of the good tokens alone. Where a model
+        has none for long, the text ends as one that is too long.
+        """
+        decode = self.served.renderer.decode
+        ids: list[int] = []
+        logprobs: list[float] = []
+        draws = stuck = cached = 0
+        weights, step, end = self.served.source.hash, 8, None
+        limit = request.sampling.max_new_tokens
+        while len(ids) < limit and stuck < MOST_DRAWS and end is None:
+            seed = request.seed64
+            asked = replace(
+                request,
+                ids=(*request.ids, *ids),
+                sampling=replace(
+                    request.sampling, max_new_tokens=min(step, limit - len(ids))
+                ),
+                stop=(),
+                seed64=seed64("again", seed, draws) if draws else seed,
+            )
+            found, weights = await self._complete(asked, None)
+            cached = cached if draws else found.cached_tokens
+            ended = found.finish_reason == "stop"  # by the last id, which has no text
+            new = [*ids, *(found.ids[:-1] if ended else found.ids)]
+            kept, whole = await asyncio.to_thread(first_bad, new, len(ids), decode)
+            stuck = 0 if kept > len(ids) else stuck + 1
+            step = 8 if ended or kept < len(new) else 2 * step
+            logprobs += found.logprobs[: kept - len(ids)]
+            ids, draws = new[:kept], draws + 1
+            end = first_stop(decode(ids), self.call.stop)
+            if whole and end is None:
+                end = None, None
+        text, (length, stop) = decode(ids), end or (None, None)
+        return Completion(
+            ids=tuple(ids),
+            logprobs=tuple(logprobs),
+            text=text[:length],
+            finish_reason="stop" if end else "length",
+            stop_string=stop,
+            prompt_tokens=len(request.ids),
+            cached_tokens=cached,
+        ), weights
+
+    async def _complete(
+        self, request: Request, watch: Callable[[tuple[int, ...]], None] | None
+    ) -> tuple[Completion, str]:
         completion, weights = await self.served.complete(request, watch=watch)
         if completion.finish_reason == "error":
             model = self.call.model

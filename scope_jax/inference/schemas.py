@@ -253,9 +253,9 @@ def _called(function: Function) -> dict[str, Any]:
 
 
 class ResponseFormat(Body):
-    """Free text: nothing keeps a sampled token from leaving a grammar."""
+    """Free text, or a JSON object."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object"]
 
 
 class ChatBody(_Sampled):

@@ -26,6 +26,7 @@ class Call:
       max_tokens: None stands for "up to the model's length".
       stop_ids: as sent; ``ignore_eos`` says whether the model's own are added.
       logprobs: how many alternatives to each token; None: no log-probs at all.
+      json_object: whether the text has to be a JSON object.
       n: choices per prompt, the best of ``best_of``.
     """
 
@@ -47,6 +48,7 @@ class Call:
     logprobs: int | None
     echo: bool = False
     tools: list[dict[str, Any]] | None = None
+    json_object: bool = False
 
 
 def parse_completion(body: Any) -> Call:
@@ -81,16 +83,26 @@ def parse_chat(body: Any) -> Call:
     common = asked.common()
     if asked.top_logprobs and not asked.logprobs:
         raise bad_field("top_logprobs", asked.top_logprobs, "only with logprobs: true")
+    json_object = (
+        asked.response_format is not None
+        and asked.response_format.type == "json_object"
+    )
+    messages = [message.plain() for message in asked.messages]
+    if json_object and not any("json" in m["content"].lower() for m in messages):
+        # OpenAI's rule: a model that is not asked for it writes spaces for ever.
+        why = "the messages have to ask for JSON in words"
+        raise bad_field("response_format", "json_object", why)
     limit = either(asked.max_completion_tokens, asked.max_tokens)
     if limit == 0:
         raise bad_field("max_tokens", 0, "must be 1 or more")
     return Call(
         **common,
         chat=True,
-        prompts=([message.plain() for message in asked.messages],),
+        prompts=(messages,),
         max_tokens=limit,
         best_of=common["n"],
         logprobs=either(asked.top_logprobs, 0) if asked.logprobs else None,
+        json_object=json_object,
         tools=None if asked.tool_choice == "none" else asked.tools or None,
     )
 
