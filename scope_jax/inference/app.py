@@ -17,14 +17,16 @@ from models.errors import UserError
 from rl.engine.counters import totals
 from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
-from scope_jax.inference.completions import Sampling, sse
+from scope_jax.inference.completions import Sampling
 from scope_jax.inference.config import InferenceConfig, ModelSource
-from scope_jax.inference.errors import ApiError, read_json, without_paths
+from scope_jax.inference.errors import ApiError, without_paths
 from scope_jax.inference.metrics import Metrics, measured
 from scope_jax.inference.models import ModelTable, Served
 from scope_jax.inference.openapi import document
 from scope_jax.inference.protocol import Choice, search_json
+from scope_jax.inference.requests import read_body, unless_gone
 from scope_jax.inference.schemas import ModelBody
+from scope_jax.inference.streaming import sse, stream
 from scope_jax.inference.validation import (
     Call,
     parse_chat,
@@ -36,8 +38,6 @@ log = logging.getLogger(__name__)
 
 # What nginx answers when the client has closed its connection; nobody reads it.
 CLIENT_GONE = 499
-# How many times the longest body is read to its end before it is refused.
-DRAINED = 16
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class App:
         """Search in Search-R1's wire format."""
         body = await self._body(request)
         queries, topk, scores = parse_search(body, self.default_topk)
-        found = await _unless_gone(request, self._search(queries, topk))
+        found = await unless_gone(request, self._search(queries, topk))
         return JSONResponse(search_json(found, scores))
 
     async def completions(self, request: HttpRequest) -> Response:
@@ -244,10 +244,10 @@ class App:
         with contextlib.ExitStack() as held:
             self._take_place(call, held)
             work = self._prepare(call)
-            sampling = await _unless_gone(request, work)
+            sampling = await unless_gone(request, work)
             if not call.stream:
                 work = self._watched(self._answer(sampling))
-                return JSONResponse(await _unless_gone(request, work))
+                return JSONResponse(await unless_gone(request, work))
             # Kept until the stream's end, which comes after this function's.
             events = self._events(sampling, held.pop_all())
         headers = {"Cache-Control": "no-cache"}
@@ -297,7 +297,7 @@ class App:
     ) -> AsyncIterator[bytes]:
         """A stream's events; what fails on the way is the last but one of them."""
         with held:
-            pieces = sampling.stream(lambda choices: self._count(sampling, choices))
+            pieces = stream(sampling, lambda choices: self._count(sampling, choices))
             try:
                 while True:
                     try:
@@ -314,57 +314,13 @@ class App:
             yield sse("[DONE]")
 
     async def _body(self, request: HttpRequest) -> Any:
-        """The JSON of a body, which must come in time and not be too long."""
-        limit, chunks, size = self.config.body_bytes, [], 0
-        why = f"body: more than {limit} bytes: send less at once"
-        too_long = ApiError(413, why, code="body_too_large")
-        try:
-            async with asyncio.timeout(self.config.client_timeout):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > limit:
-                        # Thrown away, so that a client that only sends reads this.
-                        chunks.clear()
-                        if size > DRAINED * limit:
-                            raise too_long
-                    else:
-                        chunks.append(chunk)
-        except TimeoutError as error:
-            why = f"body: not here after {self.config.client_timeout} s"
-            raise ApiError(408, why, code="too_slow") from error
-        if size > limit:
-            raise too_long
-        return read_json(b"".join(chunks))
+        config = self.config
+        return await read_body(request, config.body_bytes, config.client_timeout)
 
 
 def _internal(error: Exception) -> ApiError:
     text = without_paths(f"{type(error).__name__}: {error}".split("\n")[0])
     return ApiError(500, text, code="internal_error")
-
-
-async def _unless_gone(request: HttpRequest, work: Awaitable[Any]) -> Any:
-    """The result of ``work``, which is cancelled if the client goes away.
-
-    Raises:
-      ClientDisconnect: it went away.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        # Until its work has left the engine, too.
-        await asyncio.wait({task, gone})
-
-
-async def _disconnected(request: HttpRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _error_response(error: ApiError) -> Response:

@@ -1,4 +1,4 @@
-"""From a checked call to its choices: prompts to ids, samples, scores, streams.
+"""From a checked call to its choices: prompts to ids, samples, scores.
 
 A prompt's text is turned into ids by a thread of its own, after a look at its length:
 on the event loop, one long text would keep all others waiting.
@@ -6,7 +6,7 @@ on the event loop, one long text would keep all others waiting.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -20,11 +20,8 @@ from scope_jax.inference.json_text import first_bad
 from scope_jax.inference.models import Served
 from scope_jax.inference.protocol import (
     Choice,
-    answer_head,
     completion_json,
     cut_stop,
-    logprobs_json,
-    usage_json,
 )
 from scope_jax.inference.validation import NON_FINITE, TOO_LONG, Call
 
@@ -85,20 +82,20 @@ class Sampling:
         """
         n, best_of = self.call.n, self.call.best_of
         work = [
-            self._sample(prompt, number)
+            self.sample(prompt, number)
             for prompt in range(len(self.prompts))
             for number in range(best_of)
         ]
-        sampled = await _all(work)
+        sampled = await all_of(work)
         found: list[Choice] = []
         for prompt in range(len(self.prompts)):
             own = sampled[prompt * best_of : (prompt + 1) * best_of]
             if best_of > n:
                 own = sorted(own, key=lambda one: -_mean(one[0].logprobs))
             for completion, weights in own[:n]:
-                found.append(self._choice(len(found), prompt, completion, weights))
+                found.append(self.choice(len(found), prompt, completion, weights))
         if self.call.logprobs or (self.call.echo and self.call.logprobs is not None):
-            found = await _all([self._scored(choice) for choice in found])
+            found = await all_of([self.scored(choice) for choice in found])
         return found
 
     async def answer(self) -> tuple[dict[str, Any], list[Choice]]:
@@ -109,99 +106,21 @@ class Sampling:
         answer = await asyncio.to_thread(completion_json, self.call, choices, decode)
         return answer, choices
 
-    async def stream(
-        self, done: Callable[[list[Choice]], None]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Pieces of the answer, in OpenAI's format; log-probs come in one piece.
-
-        Args:
-          done: told all choices at the end.
-        """
-        call, total = self.call, len(self.prompts) * self.call.n
-        pieces: asyncio.Queue[tuple[int, str, Choice | None]] = asyncio.Queue()
-        kind = "chat.completion.chunk" if call.chat else "text_completion"
-        head = answer_head(call, kind, self.served.source.hash)
-        if call.include_usage:
-            head["usage"] = None
-        if call.chat:
-            for index in range(total):
-                first = {"role": "assistant", "content": "", "refusal": None}
-                yield head | {"choices": [_piece(call, index, first)]}
-        elif call.echo and call.logprobs is None:
-            for index in range(total):
-                text = self._prompt_text(index // call.n)
-                yield head | {"choices": [_piece(call, index, text)]}
-
-        async def follow(index: int) -> None:
-            prompt, number = divmod(index, call.n)
-            text = Growing(call, self.served.renderer.decode)
-            loop = asyncio.get_running_loop()
-
-            def put(ids: tuple[int, ...]) -> None:
-                if piece := text.grown(ids):
-                    pieces.put_nowait((index, piece, None))
-
-            def watch(ids: tuple[int, ...]) -> None:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(put, ids)
-
-            whole = call.logprobs is not None or call.json_object
-            sample = self._sample(prompt, number, watch=None if whole else watch)
-            choice = self._choice(index, prompt, *await sample)
-            if call.logprobs or (call.echo and call.logprobs is not None):
-                choice = await self._scored(choice)
-            if whole:
-                pieces.put_nowait((index, choice.prompt + choice.text, choice))
-            else:
-                pieces.put_nowait((index, text.rest(choice.text), choice))
-
-        tasks = [asyncio.ensure_future(follow(index)) for index in range(total)]
-        for task in tasks:
-            task.add_done_callback(lambda task: _wake(task, pieces))
-        finished: list[Choice] = []
-        try:
-            while len(finished) < total:
-                index, text, choice = await pieces.get()
-                if index < 0:  # somebody failed
-                    await _all(tasks)
-                said = {"content": text} if call.chat else text
-                piece = _piece(call, index, said)
-                if choice and call.logprobs is not None:
-                    decode = self.served.renderer.decode
-                    piece["logprobs"] = logprobs_json(call, choice, decode)
-                if choice is None or (call.chat and text):
-                    yield head | {"choices": [piece]}
-                if choice is not None:
-                    end = choice.completion
-                    if call.chat:
-                        logprobs = None if text else piece["logprobs"]
-                        piece = _piece(call, index, {}) | {"logprobs": logprobs}
-                    piece["finish_reason"] = end.finish_reason
-                    piece["stop_reason"] = end.stop_string
-                    if call.return_ids:
-                        piece["token_ids"] = list(end.ids)
-                    yield head | {"choices": [piece]}
-                    finished.append(choice)
-        finally:
-            for task in tasks:
-                task.cancel()
-        done(finished)
-        if call.include_usage:
-            yield head | {"choices": [], "usage": usage_json(finished)}
-
-    def _choice(
+    def choice(
         self, index: int, prompt: int, completion: Completion, weights: str
     ) -> Choice:
+        """A sample as the answer's choice number ``index``."""
         return Choice(
             index=index,
             prompt_ids=self.prompts[prompt],
-            prompt=self._prompt_text(prompt) if self.call.echo else "",
+            prompt=self.prompt_text(prompt) if self.call.echo else "",
             completion=completion,
             text=cut_stop(self.call, completion),
             fingerprint=weights,
         )
 
-    def _prompt_text(self, prompt: int) -> str:
+    def prompt_text(self, prompt: int) -> str:
+        """A prompt for people."""
         given = self.call.prompts[prompt]
         return given if isinstance(given, str) else self.served.renderer.decode(given)
 
@@ -219,13 +138,21 @@ class Sampling:
             seed64=seed64("choice", call.seed, number) if number else call.seed,
         )
 
-    async def _sample(
+    async def sample(
         self,
         prompt: int,
         number: int,
         *,
         watch: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[Completion, str]:
+        """Sample ``number`` of a prompt, and the content hash of the weights.
+
+        Args:
+          watch: told all ids so far, on the engine's thread.
+
+        Raises:
+          ApiError: 500, the model's logits are not finite.
+        """
         request = self._request(prompt, number)
         if not request.sampling.max_new_tokens:  # only the prompt's log-probs
             nothing = Completion(ids=(), logprobs=(), text="", finish_reason="length")
@@ -296,7 +223,8 @@ class Sampling:
             )
         return completion, weights
 
-    async def _scored(self, choice: Choice) -> Choice:
+    async def scored(self, choice: Choice) -> Choice:
+        """The choice with the scores that the call asks for."""
         ids = [*choice.prompt_ids, *choice.completion.ids]
         scores = await self.served.score(
             ids,
@@ -306,49 +234,7 @@ class Sampling:
         return replace(choice, scores=scores)
 
 
-class Growing:
-    """A completion's text while it grows: what can be shown, because it will stay.
-
-    Kept back are the bytes of an unfinished character, and as much of the end as could
-    be the beginning of a stop string.
-    """
-
-    def __init__(self, call: Call, decode: Callable[[Sequence[int]], str]):
-        longest = max((len(stop) for stop in call.stop), default=1)
-        self._spare, self._decode = longest - 1, decode
-        self._sent = ""
-
-    def grown(self, ids: Sequence[int]) -> str:
-        """What can be shown beyond what was shown before."""
-        text = self._decode(ids).rstrip("\ufffd")
-        text = text[: max(len(text) - self._spare, 0)]
-        if len(text) <= len(self._sent) or not text.startswith(self._sent):
-            return ""
-        new, self._sent = text[len(self._sent) :], text
-        return new
-
-    def rest(self, text: str) -> str:
-        """What of the whole text was not shown yet."""
-        return text.removeprefix(self._sent)
-
-
-def sse(piece: Any) -> bytes:
-    """A server-sent event."""
-    text = piece if isinstance(piece, str) else json.dumps(piece, ensure_ascii=False)
-    return f"data: {text}\n\n".encode()
-
-
-def _piece(call: Call, index: int, said: Any) -> dict[str, Any]:
-    said = {"delta": said} if call.chat else {"text": said}
-    return {"index": index, **said, "logprobs": None, "finish_reason": None}
-
-
-def _wake(task: asyncio.Future, pieces: asyncio.Queue) -> None:
-    if task.cancelled() or task.exception() is not None:
-        pieces.put_nowait((-1, "", None))
-
-
-async def _all(work: Sequence[Awaitable[Any]]) -> list[Any]:
+async def all_of(work: Sequence[Awaitable[Any]]) -> list[Any]:
     """All results; when one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
