@@ -217,8 +217,8 @@ def prefill(
     tokens: Int[Array, "R C"],
     tables: Int[Array, "R N"],
     starts: Int[Array, " R"],
-    last: Int[Array, " R"],
-) -> tuple[Cache, Float[Array, "R D"]]:
+    last: Int[Array, " R"] | None,
+) -> tuple[Cache, Float[Array, "R D"] | Float[Array, "R C D"]]:
     """Run chunks of prompts through the model and into the cache.
 
     Every layer writes all chunks before any of them reads, so consecutive chunks of one
@@ -231,32 +231,12 @@ def prefill(
         everywhere in a row that is padding, the total number of pages.
       starts: position of each chunk's first token, a multiple of C, which divides the
         size of a page.
-      last: index, within the chunk, of the token whose hidden state is wanted.
+      last: index, within the chunk, of the token whose hidden state is wanted; None
+        for those of all tokens.
 
     Returns:
       the cache and the hidden state (after the final norm) of each chunk's ``last``.
     """
-    with jax.named_scope("prefill"):
-        cache, x = _chunks(params, config, cache, tokens, tables, starts)
-        x = x[jnp.arange(tokens.shape[0]), last]
-        return cache, _final_norm(params, config, x)
-
-
-def chunk_states(
-    params: Params,
-    config: DecoderConfig,
-    cache: Cache,
-    tokens: Int[Array, "R C"],
-    tables: Int[Array, "R N"],
-    starts: Int[Array, " R"],
-) -> Float[Array, "R C D"]:
-    """Hidden states of all tokens of chunks; see ``prefill`` for the arguments."""
-    _, x = _chunks(params, config, cache, tokens, tables, starts)
-    return _final_norm(params, config, x)
-
-
-def _chunks(params, config, cache, tokens, tables, starts):
-    """The cache with chunks in it, and their states before the final norm [R, C, D]."""
     rows, chunk = tokens.shape
     pages, size = shape_of(cache)
     positions = starts[:, None] + jnp.arange(chunk)
@@ -273,9 +253,12 @@ def _chunks(params, config, cache, tokens, tables, starts):
         out = chunk_attention(q, read, positions, live=live, block=size, window=window)
         return out, layer
 
-    x = params["embed"][tokens]
-    x, cache = _cached_layers(params, config, x, positions, cache, attend)
-    return cache, x
+    with jax.named_scope("prefill"):
+        x = params["embed"][tokens]
+        x, cache = _cached_layers(params, config, x, positions, cache, attend)
+        if last is not None:
+            x = x[jnp.arange(rows), last]
+        return cache, _final_norm(params, config, x)
 
 
 def decode_step(

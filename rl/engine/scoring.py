@@ -109,7 +109,7 @@ class Scorer:
         cache = init_cache(config, pages, size, params["embed"].dtype)
         tables = jnp.broadcast_to(jnp.arange(pages), (rows, pages))
         starts = jnp.arange(rows) * chunk
-        states = forward.chunk_states(params, config, cache, tokens, tables, starts)
+        _, states = forward.prefill(params, config, cache, tokens, tables, starts, None)
 
         def one(args):
             states, following = args
