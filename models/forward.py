@@ -217,8 +217,8 @@ def prefill(
     tokens: Int[Array, "R C"],
     tables: Int[Array, "R N"],
     starts: Int[Array, " R"],
-    last: Int[Array, " R"],
-) -> tuple[Cache, Float[Array, "R D"]]:
+    last: Int[Array, " R"] | None,
+) -> tuple[Cache, Float[Array, "R D"] | Float[Array, "R C D"]]:
     """Run chunks of prompts through the model and into the cache.
 
     Every layer writes all chunks before any of them reads, so consecutive chunks of one
@@ -231,7 +231,8 @@ def prefill(
         everywhere in a row that is padding, the total number of pages.
       starts: position of each chunk's first token, a multiple of C, which divides the
         size of a page.
-      last: index, within the chunk, of the token whose hidden state is wanted.
+      last: index, within the chunk, of the token whose hidden state is wanted; None
+        for those of all tokens.
 
     Returns:
       the cache and the hidden state (after the final norm) of each chunk's ``last``.
@@ -255,7 +256,8 @@ def prefill(
     with jax.named_scope("prefill"):
         x = params["embed"][tokens]
         x, cache = _cached_layers(params, config, x, positions, cache, attend)
-        x = x[jnp.arange(rows), last]
+        if last is not None:
+            x = x[jnp.arange(rows), last]
         return cache, _final_norm(params, config, x)
 
 

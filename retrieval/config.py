@@ -13,6 +13,9 @@ class RetrievalConfig:
 
     passages: str = ""
     """JSON-lines file; each line's `contents` is a title line, then the text."""
+    bad_text: Literal["refuse", "replace"] = "refuse"
+    """Passages with half a surrogate pair, which JSON can hold and nothing can write:
+    `refuse` names the line; `replace` puts a question mark in its place."""
     encoder: Literal["lexical", "transformer"] = "lexical"
     """`lexical`: hashed words weighted by rarity, without a model, for small corpora;
     `transformer`: a BERT-type model (E5, MiniLM, bge)."""

@@ -129,8 +129,6 @@ class TransformerEncoder:
             return self._programs[rows, length]
 
     def _encode(self, texts: list[str], lengths: list[int], batch: int) -> np.ndarray:
-        # A model may write lone surrogates, which tokenizers reject.
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         encoded = self._tokenizer.encode_batch(texts)
         limit = lengths[-1]
         # Truncated as in the reference implementation: the last token is kept.

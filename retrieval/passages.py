@@ -4,19 +4,28 @@ import hashlib
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from models.control_tokens import encodable
 from models.errors import UserError
 
 SCAN_BYTES = 1 << 24
 # Files up to this size are parsed completely when opened, so that an invalid line is
 # found before a run starts; in larger files, the index build finds it.
 EAGER_BYTES = 1 << 25
+# Half a surrogate pair, as an escape or as bytes. (An escaped backslash may precede the
+# escape: what is found is only suspected.)
+LONE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+    rb"|\xed[\xa0-\xbf]"
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +51,20 @@ class Passages:
     null, gets its number as id.
     """
 
-    def __init__(self, path: str | Path, *, cache_dir: str | Path | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        cache_dir: str | Path | None = None,
+        bad_text: Literal["refuse", "replace"] = "refuse",
+    ):
         """Opens a file.
 
         Args:
           path: JSON lines, each an object with a string ``contents``.
           cache_dir: folder in which offsets and hash are saved, so that a large file is
             scanned once; None keeps them in memory only.
+          bad_text: what is done about lone surrogates, see ``RetrievalConfig``.
 
         Raises:
           UserError: if the file is missing, has no passages, or has an invalid line (in
@@ -59,6 +75,7 @@ class Passages:
                 "retrieval.passages='': no passages given: give a JSON-lines file "
                 'whose rows have "contents" (title line, then text)'
             )
+        self._bad_text = bad_text
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise UserError(
@@ -70,12 +87,15 @@ class Passages:
             raise UserError(f"{path}: has no passages: add at least one line")
         with self.path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._starts, self._ends, self.hash = self._scan(cache_dir)
+        self._starts, self._ends, self._suspects, self.hash = self._scan(cache_dir)
         if not len(self):
             raise UserError(f"{path}: has no passages: add at least one line")
         if size <= EAGER_BYTES:
             for _ in self:
                 pass
+        elif bad_text == "refuse":
+            for index in self._suspects:
+                self[int(index)]
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -86,7 +106,7 @@ class Passages:
         start, end = int(self._starts[index]), int(self._ends[index])
         try:
             row = json.loads(self._map[start:end])
-            return _passage(row, index)
+            return _passage(row, index, replace=self._bad_text == "replace")
         except (ValueError, RecursionError) as why:  # no JSON, or no passage
             reason = (
                 str(why) if isinstance(why, _NoPassage) else f"not valid JSON ({why})"
@@ -106,15 +126,19 @@ class Passages:
         )
         return 1 + sum(newlines)
 
-    def _scan(self, cache_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray, str]:
-        """Returns where each line starts and ends, and the hash of the file."""
+    def _scan(
+        self, cache_dir: str | Path | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+        """Where each line starts and ends, which may be bad, the hash of the file."""
         stat = self.path.stat()
         stamp = f"{stat.st_size} {stat.st_mtime_ns}"
         cache = None if cache_dir is None else Path(cache_dir) / "passages.npz"
         if cache is not None and cache.is_file():
             with np.load(cache, allow_pickle=False) as kept:
-                if str(kept["stamp"]) == stamp:
-                    return kept["starts"], kept["ends"], str(kept["hash"])
+                # Files of older versions have no suspects.
+                if str(kept["stamp"]) == stamp and "suspects" in kept:
+                    lines = kept["starts"], kept["ends"], kept["suspects"]
+                    return *lines, str(kept["hash"])
         digest, newlines = hashlib.sha256(), []
         for at in range(0, len(self._map), SCAN_BYTES):
             block = self._map[at : at + SCAN_BYTES]
@@ -130,19 +154,20 @@ class Passages:
             for start, end in zip(starts[short], ends[short], strict=True)
         ]
         starts, ends = starts[filled], ends[filled]
+        at = [match.start() for match in LONE.finditer(self._map)]
+        suspects = np.unique(np.searchsorted(starts, at, side="right") - 1)
+        lines = {"starts": starts, "ends": ends, "suspects": suspects}
         if cache is not None:
-            write_npz(
-                cache, stamp=stamp, starts=starts, ends=ends, hash=digest.hexdigest()
-            )
-        return starts, ends, digest.hexdigest()
+            write_npz(cache, stamp=stamp, hash=digest.hexdigest(), **lines)
+        return *lines.values(), digest.hexdigest()
 
 
 class _NoPassage(ValueError):
     """What is wrong with a row that is valid JSON."""
 
 
-def _passage(row: Any, index: int) -> Passage:
-    """The passage of a row, see ``Passages``."""
+def _passage(row: Any, index: int, *, replace: bool) -> Passage:
+    """The passage of a row, see ``Passages``; ``replace`` lone surrogates."""
     contents = row.get("contents") if isinstance(row, dict) else None
     if not isinstance(contents, str):
         raise _NoPassage('no string "contents"')
@@ -151,6 +176,15 @@ def _passage(row: Any, index: int) -> Passage:
         raise _NoPassage(f"id {name!r} is neither text nor a whole number")
     if not isinstance(own, str | None):
         raise _NoPassage(f"title {own!r} is no text")
+    texts = [t for t in (contents, own, name) if isinstance(t, str)]
+    if any(encodable(t) != t for t in texts):
+        if not replace:
+            raise _NoPassage(
+                "half a surrogate pair, which no file or request can hold (with "
+                "retrieval.bad_text=replace it becomes a question mark)"
+            )
+        contents = encodable(contents)
+        own, name = (encodable(t) if isinstance(t, str) else t for t in (own, name))
     title, _, text = contents.partition("\n")
     if own is not None and own.strip().strip('"') != title.strip().strip('"'):
         title, text = own, contents

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.control_tokens import encodable
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import make_encoder
 from retrieval.index import open_or_build
@@ -45,6 +46,7 @@ class Searcher:
           queries: any strings; a blank one finds nothing, and is not an error.
           topk: passages per query; None or 0 means ``config.top_k``.
         """
+        queries = [encodable(query) for query in queries]
         found: list[list[tuple[Passage, float]]] = [[] for _ in queries]
         asked = [i for i, query in enumerate(queries) if query.strip()]
         if not asked:
@@ -71,7 +73,7 @@ def open_passages(config: RetrievalConfig) -> Passages:
       UserError: see ``Passages``.
     """
     cache_dir = config.index_root() if config.passages else None
-    return Passages(config.passages, cache_dir=cache_dir)
+    return Passages(config.passages, cache_dir=cache_dir, bad_text=config.bad_text)
 
 
 def format_passages(passages: Sequence[Passage]) -> str:

@@ -2,15 +2,18 @@
 
     python scripts/serve.py --config tiny --inference.port 8000
 
-A run uses it with ``--inference.url http://HOST:8000``. Without ``--models``, the
-configuration's base model is served, as ``judge`` and as ``solver``.
+A run uses it with ``--inference.url http://HOST:8000`` and the control secret, which
+the server prints where to find. Without ``--models``, the configuration's base model is
+served, as ``judge`` and as ``solver``. Keys and limits: docs/serving.md.
 """
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -18,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import check_packages  # noqa: F401
 import configs
 from models.errors import UserError
-from scope_jax.inference import ModelSource, ServerSettings
+from scope_jax.inference import ModelSource, ServerSettings, access
+from scope_jax.inference.access import Secrets, new_secret
 from scope_jax.run import cli
 
 
@@ -29,6 +33,9 @@ class ServeOptions:
     models: tuple[str, ...] = ()
     """Models to serve, as NAME=FOLDER. Default: the base model, and what judges one
     job in its place."""
+    roots: tuple[Path, ...] = (Path("runs"),)
+    """Folders below which a run may choose the models that are served: its own folder
+    has to be in one of them."""
     log: Path | None = None
     """File for the server's log. None: only warnings, on the terminal."""
 
@@ -49,6 +56,28 @@ def sources(
     return models
 
 
+@contextlib.contextmanager
+def control_secret(given: Secrets) -> Iterator[Secrets]:
+    """``given`` with a control secret; a new one is in a file that its owner reads."""
+    if given.control:
+        yield given
+        return
+    given = replace(given, control=new_secret())
+    descriptor, name = tempfile.mkstemp(prefix="scope-control-")  # mode 600
+    try:
+        with open(descriptor, "w") as file:
+            file.write(given.control + "\n")
+        print(
+            "the run that uses this server needs its control secret:\n"
+            f"  SCOPE_CONTROL_SECRET_FILE={name} python scripts/train.py "
+            "--inference.url http://HOST:PORT ...",
+            flush=True,
+        )
+        yield given
+    finally:
+        os.unlink(name)
+
+
 def main(argv: Sequence[str]) -> int:
     config, options = cli.parse(argv, configs, options=ServeOptions, prog="serve.py")
     placement = config.placement.inference
@@ -66,9 +95,16 @@ def main(argv: Sequence[str]) -> int:
         inference=config.inference,
         retrieval=None if config.inference.retrieval_url else config.retrieval,
         models=sources(options, config.model.path, config.inference.judges()),
+        model_roots=tuple(str(root.absolute()) for root in options.roots),
         replicas=placement.replicas,
     )
-    return server.serve(settings, announce=lambda line: print(line, flush=True))
+    given = Secrets.from_environment()
+    access.check_reach(config.inference.host, given.api)
+    access.forget()
+    with control_secret(given) as given:
+        return server.serve(
+            settings, given, announce=lambda line: print(line, flush=True)
+        )
 
 
 if __name__ == "__main__":

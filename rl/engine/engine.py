@@ -27,6 +27,7 @@ from rl.engine.config import EngineConfig
 from rl.engine.prefilling import Prefiller
 from rl.engine.programs import ProgramMemory, Programs
 from rl.engine.sampler import Sampler
+from rl.engine.scoring import Scorer, Scores
 from rl.engine.sequence import SequenceState, refusal
 from rl.records import Completion, FinishReason, Request
 from rl.seeds import halves
@@ -63,6 +64,7 @@ class Engine:
             mesh=mesh,
         )
         self._programs = Programs(self.sampler, params)
+        self.scorer = Scorer(self.sampler, self._programs.params)
         self._admission = Admission(
             slots=self.sampler.slots,
             pages=self.sampler.pages,
@@ -110,6 +112,21 @@ class Engine:
         """End a request as "cancelled", with what it has; ignore unknown ids."""
         if id in self._live:
             self._cancelled.add(id)
+
+    def sampled(self, id: int) -> tuple[int, ...]:
+        """Token ids that an unfinished request has so far; a restart takes them back.
+
+        The same ones come again: what was there may be shown already.
+        """
+        return tuple(self._live[id].ids) if id in self._live else ()
+
+    def score(
+        self, ids: Sequence[int], temperature: float, *, alternatives: int
+    ) -> Scores:
+        """Log-probs of all of ``ids`` but the first; see ``rl.engine.scoring``."""
+        return self.scorer.run(
+            self._programs.params, ids, temperature, alternatives=alternatives
+        )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Submit, poll until all are done, and return completions in order.

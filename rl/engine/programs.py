@@ -53,6 +53,11 @@ class Programs:
         if self.state is None:
             self.state = self._make_state()
 
+    @property
+    def params(self) -> Any:
+        """The placed parameters."""
+        return self._params
+
     def compile(self) -> None:
         """Compile every program, unless that has been done."""
         if not self._compiled:

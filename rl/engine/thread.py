@@ -24,6 +24,7 @@ class _Message:
     request: Request | None = None
     call: Callable[[Engine], Any] | None = None
     when_idle: bool = False
+    watch: Callable[[tuple[int, ...]], None] | None = None
 
 
 class EngineThread:
@@ -35,15 +36,26 @@ class EngineThread:
         self._backlog: deque[_Message] = deque()
         self._futures: dict[int, Future] = {}
         self._ids: dict[Future, int] = {}
+        self._watched: dict[int, Callable[[tuple[int, ...]], None]] = {}
         self._ended: RuntimeError | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def complete(self, request: Request) -> "Future[Completion]":
-        """Sample a completion; cancelling the future cancels the request."""
+    def complete(
+        self,
+        request: Request,
+        *,
+        watch: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> "Future[Completion]":
+        """Sample a completion; cancelling the future cancels the request.
+
+        Args:
+          watch: told on the engine's thread, after each dispatch before the last, all
+            token ids sampled so far; it must be quick and must not raise.
+        """
         future: Future = Future()
-        self._send(_Message(future, request=request))
+        self._send(_Message(future, request=request, watch=watch))
         future.add_done_callback(self._cancelled)
         return future
 
@@ -81,8 +93,11 @@ class EngineThread:
                 for id, completion in self._engine.poll():
                     future = self._futures.pop(id)
                     del self._ids[future]
+                    self._watched.pop(id, None)
                     if future.set_running_or_notify_cancel():
                         future.set_result(completion)
+                for id, watch in self._watched.items():
+                    watch(self._engine.sampled(id))
         except BaseException as failure:
             error = RuntimeError(f"engine failed: {type(failure).__name__}: {failure}")
             error.__cause__ = failure
@@ -124,6 +139,8 @@ class EngineThread:
             if message.request is not None and not future.cancelled():
                 id = self._engine.submit(message.request)
                 self._futures[id], self._ids[future] = future, id
+                if message.watch:
+                    self._watched[id] = message.watch
             elif message.call and future.set_running_or_notify_cancel():
                 future.set_result(message.call(self._engine))
         except Exception as error:

@@ -1,34 +1,34 @@
 """The server's routes: check a request, hand it to engine or searcher, answer."""
 
 import asyncio
-import json
+import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from models.errors import UserError
-from rl.engine.config import EngineConfig
 from rl.engine.counters import totals
-from rl.records import Request
+from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
+from scope_jax.inference.completions import Sampling
 from scope_jax.inference.config import InferenceConfig, ModelSource
+from scope_jax.inference.errors import ApiError, without_paths
+from scope_jax.inference.metrics import Metrics, measured
 from scope_jax.inference.models import ModelTable, Served
-from scope_jax.inference.protocol import completion_json, search_json
+from scope_jax.inference.openapi import document
+from scope_jax.inference.protocol import Choice, search_json
+from scope_jax.inference.requests import read_body, unless_gone
+from scope_jax.inference.schemas import ModelBody
+from scope_jax.inference.streaming import sse, stream
 from scope_jax.inference.validation import (
-    NON_FINITE,
-    TOO_LONG,
-    ApiError,
     Call,
-    bad_field,
     parse_chat,
     parse_completion,
     parse_search,
@@ -36,12 +36,11 @@ from scope_jax.inference.validation import (
 
 log = logging.getLogger(__name__)
 
-# A prompt of a million token ids as JSON is about 7 MB.
-MAX_BODY_BYTES = 32 * 2**20
 # What nginx answers when the client has closed its connection; nobody reads it.
 CLIENT_GONE = 499
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+T = TypeVar("T")
 
 
 class App:
@@ -57,19 +56,33 @@ class App:
       on_fatal: called when this process cannot continue and a new one should take over.
     """
 
-    def __init__(self, config: InferenceConfig, *, default_topk: int = 3):
+    def __init__(
+        self,
+        config: InferenceConfig,
+        *,
+        default_topk: int = 3,
+        given: Secrets = NO_SECRETS,
+        named: frozenset[str] = frozenset(),
+    ):
+        """Routes without models yet.
+
+        Args:
+          default_topk: passages per query, unless a request says.
+          given: the server's secrets.
+          named: model folders that may be loaded besides those below the roots.
+        """
         self.config = config
         self.default_topk = default_topk
+        self.named = named
         self.models: ModelTable | None = None
         self.models_started = asyncio.Event()
         self.search: SearchBatcher | None = None
         self.search_started = asyncio.Event()
         self.missing: dict[str, str] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
-        self.in_flight = 0
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.seconds: Counter[str] = Counter()
-        self.tokens: Counter[tuple[str, str]] = Counter()
+        self.metrics = Metrics()
+        self._guard = Guard(config.host, names=config.names, given=given)
+        self._openapi = document(key=bool(given.api))
 
     def starlette(self, lifespan: Any = None) -> Starlette:
         """The ASGI application."""
@@ -78,12 +91,14 @@ class App:
             ("/v1/completions", "POST", self.completions),
             ("/v1/chat/completions", "POST", self.chat),
             ("/v1/models", "GET", self.list_models),
-            ("/v1/models/{name}", "POST", self.load_model),
-            ("/v1/models/{name}", "DELETE", self.unload_model),
+            ("/v1/models/{name:path}", "GET", self.show_model),
+            ("/v1/models/{name:path}", "POST", self.load_model),
+            ("/v1/models/{name:path}", "DELETE", self.unload_model),
             ("/health", "GET", self.health),
             ("/ready", "GET", self.ready),
             ("/stats", "GET", self.stats),
-            ("/metrics", "GET", self.metrics),
+            ("/metrics", "GET", self.show_metrics),
+            ("/openapi.json", "GET", self.openapi),
         ]
         return Starlette(
             routes=[
@@ -95,11 +110,15 @@ class App:
         )
 
     def _endpoint(self, path: str, handler: Endpoint) -> Endpoint:
-        """Adds what all routes need: errors as JSON, counts and times."""
+        """Adds what all routes need: who may ask, errors as JSON, counts and times."""
+        control = handler in (self.load_model, self.unload_model)
+        anyone = handler == self.health
+        path = path.replace(":path", "")
 
         async def endpoint(request: HttpRequest) -> Response:
             start = time.monotonic()
             try:
+                self._guard.check(request, control=control, anyone=anyone)
                 response = await handler(request)
             except ApiError as error:
                 response = _error_response(error)
@@ -107,14 +126,13 @@ class App:
                 response = Response(status_code=CLIENT_GONE)
             except UserError as error:
                 response = _error_response(
-                    ApiError(400, str(error), code="invalid_value")
+                    ApiError(400, without_paths(str(error)), code="invalid_value")
                 )
             except Exception as error:
                 log.exception("%s failed", path)
-                text = f"{type(error).__name__}: {error}".split("\n")[0]
-                response = _error_response(ApiError(500, text, code="internal_error"))
-            self.requests[path, response.status_code] += 1
-            self.seconds[path] += time.monotonic() - start
+                response = _error_response(_internal(error))
+            seconds = time.monotonic() - start
+            self.metrics.answered(path, response.status_code, seconds)
             return response
 
         return endpoint
@@ -133,43 +151,46 @@ class App:
 
     async def retrieve(self, request: HttpRequest) -> Response:
         """Search in Search-R1's wire format."""
-        queries, topk, scores = parse_search(await _body(request), self.default_topk)
-        found = await _unless_gone(request, self._search(queries, topk))
+        body = await self._body(request)
+        queries, topk, scores = parse_search(body, self.default_topk)
+        found = await unless_gone(request, self._search(queries, topk))
         return JSONResponse(search_json(found, scores))
 
     async def completions(self, request: HttpRequest) -> Response:
         """OpenAI's completions."""
-        return await self._sample(request, parse_completion(await _body(request)))
+        return await self._sample(request, parse_completion(await self._body(request)))
 
     async def chat(self, request: HttpRequest) -> Response:
         """OpenAI's chat completions, with the model's own template."""
-        return await self._sample(request, parse_chat(await _body(request)))
+        return await self._sample(request, parse_chat(await self._body(request)))
 
     async def list_models(self, request: HttpRequest) -> Response:
         """Names and content hashes of the weights that are served."""
         served = await (await self._models()).all()
-        data = [
-            {"id": name, "object": "model", "owned_by": "scope_jax"}
-            | {"root": m.source.path, "hash": m.source.hash}
-            | {"max_model_len": self.config.engine.max_length}
-            for name, m in sorted(served.items())
-        ]
+        data = [self._model_json(name, one) for name, one in sorted(served.items())]
         return JSONResponse({"object": "list", "data": data})
+
+    async def show_model(self, request: HttpRequest) -> Response:
+        """One entry of `list_models`."""
+        name = request.path_params["name"]
+        served = await (await self._models()).get(name)
+        return JSONResponse(self._model_json(name, served))
+
+    def _model_json(self, name: str, served: Served) -> dict[str, Any]:
+        model = {"id": name, "object": "model", "created": served.created}
+        model |= {"owned_by": "scope_jax", "hash": served.source.hash}
+        return model | {"max_model_len": self.config.engine.max_length}
 
     async def load_model(self, request: HttpRequest) -> Response:
         """Loads weights under a name."""
-        body = await _body(request)
-        if not isinstance(body, dict) or not isinstance(body.get("path"), str):
-            raise bad_field("path", body, "must be a model folder on the server")
-        digest = body.get("hash") or ""
-        if not isinstance(digest, str):
-            raise bad_field("hash", digest, "must be a content hash")
+        body = ModelBody.checked(await self._body(request))
         name = request.path_params["name"]
-        source = ModelSource(path=body["path"], hash=digest)
-        # Shielded: weights must not stay half exchanged because a client went away.
+        source = ModelSource(path=body.path, hash=body.hash or "")
         models = await self._models()
+        await asyncio.to_thread(models.check_folder, source.path, self.named)
+        # Shielded: weights must not stay half exchanged because a client went away.
         source = await asyncio.shield(models.load(name, source))
-        return JSONResponse({"id": name, "path": source.path, "hash": source.hash})
+        return JSONResponse({"id": name, "hash": source.hash})
 
     async def unload_model(self, request: HttpRequest) -> Response:
         """Ends serving a name."""
@@ -190,27 +211,21 @@ class App:
         }
         return JSONResponse({"engines": engines})
 
-    async def metrics(self, request: HttpRequest) -> Response:
+    async def show_metrics(self, request: HttpRequest) -> Response:
         """Counters in Prometheus's text format."""
-        lines = [f"scope_in_flight {self.in_flight}"]
-        for (path, status), count in sorted(self.requests.items()):
-            labels = f'path="{path}",status="{status}"'
-            lines.append(f"scope_requests_total{{{labels}}} {count}")
-        for path, seconds in sorted(self.seconds.items()):
-            lines.append(f'scope_request_seconds_total{{path="{path}"}} {seconds:.6f}')
-        for (model, kind), count in sorted(self.tokens.items()):
-            labels = f'model="{model}",kind="{kind}"'
-            lines.append(f"scope_tokens_total{{{labels}}} {count}")
-        if self.search is not None:
-            lines.append(f"scope_search_queries_total {self.search.queries}")
-            lines.append(f"scope_search_calls_total {self.search.calls}")
+        text, engines = self.metrics.text(), {}
         if self.models is not None:
-            for model, served in list(self.models.names.items()):
-                stats = await served.call(lambda engine: engine.stats())
-                for name, value in stats.items():
-                    name = "".join(c if c.isalnum() else "_" for c in name)
-                    lines.append(f'scope_engine_{name}{{model="{model}"}} {value}')
-        return PlainTextResponse("\n".join(lines) + "\n")
+            for name, served in list(self.models.names.items()):
+                engines[name] = await served.call(lambda engine: engine.stats())
+        search = {}
+        if self.search is not None:
+            search = {"queries": self.search.queries, "calls": self.search.calls}
+        text += measured(engines, search)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: HttpRequest) -> Response:
+        """The description of these routes, in OpenAPI."""
+        return JSONResponse(self._openapi)
 
     async def _models(self) -> ModelTable:
         await self.models_started.wait()
@@ -226,113 +241,94 @@ class App:
         return await self.search(queries, topk)
 
     async def _sample(self, request: HttpRequest, call: Call) -> Response:
-        if self.in_flight >= self.config.max_queue:
-            why = f"{self.in_flight} completions are in progress: try again"
-            raise ApiError(429, why, code="queue_full", retry_after=1)
-        self.in_flight += 1
-        try:
-            return JSONResponse(await _unless_gone(request, self._complete(call)))
-        finally:
-            self.in_flight -= 1
+        with contextlib.ExitStack() as held:
+            self._take_place(call, held)
+            work = self._prepare(call)
+            sampling = await unless_gone(request, work)
+            if not call.stream:
+                work = self._watched(self._answer(sampling))
+                return JSONResponse(await unless_gone(request, work))
+            # Kept until the stream's end, which comes after this function's.
+            events = self._events(sampling, held.pop_all())
+        headers = {"Cache-Control": "no-cache"}
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers=headers
+        )
 
-    async def _complete(self, call: Call) -> dict[str, Any]:
+    def _take_place(self, call: Call, held: contextlib.ExitStack) -> None:
+        """Counts the call's samples as in flight until ``held`` ends."""
+        samples, now = len(call.prompts) * call.best_of, self.metrics.in_flight
+        if samples > self.config.max_queue:
+            why = f"{samples} completions at once are more than inference.max_queue"
+            raise ApiError(400, f"{why}={self.config.max_queue}", code="invalid_value")
+        if now + samples > self.config.max_queue:
+            why = f"{now} completions are in progress: try again"
+            raise ApiError(429, why, code="queue_full", retry_after=1)
+
+        def leave() -> None:
+            self.metrics.in_flight -= samples
+
+        self.metrics.in_flight += samples
+        held.callback(leave)
+
+    async def _prepare(self, call: Call) -> Sampling:
         served = await (await self._models()).get(call.model)
-        asked = _request(served, call, self.config.engine)
+        return await Sampling.prepare(call, served, self.config.engine)
+
+    async def _answer(self, sampling: Sampling) -> dict[str, Any]:
+        answer, choices = await sampling.answer()
+        self._count(sampling, choices)
+        return answer
+
+    def _count(self, sampling: Sampling, choices: list[Choice]) -> None:
+        sampled = sum(len(choice.completion.ids) for choice in choices)
+        self.metrics.sampled(sampling.call.model, sampling.prompt_tokens, sampled)
+
+    async def _watched(self, work: Awaitable[T]) -> T:
         try:
-            completion = await served.complete(asked)
+            return await work
         except RuntimeError as error:
             # What is wrong with a request ends that request; this ended the engine.
             self.on_fatal(error)
             raise
-        if completion.finish_reason == "error" and not completion.problem:
-            why = f"model {call.model}: its logits are not finite: check its weights"
-            raise ApiError(500, why, code=NON_FINITE)
-        if completion.finish_reason not in ("stop", "length"):
-            why = f"model {call.model}: completion ended: {completion.finish_reason}"
-            raise ApiError(500, why, code="generation_failed")
-        self.tokens[call.model, "prompt"] += len(asked.ids)
-        self.tokens[call.model, "sampled"] += len(completion.ids)
-        return completion_json(call, asked.ids, completion, served.renderer.decode)
+
+    async def _events(
+        self, sampling: Sampling, held: contextlib.ExitStack
+    ) -> AsyncIterator[bytes]:
+        """A stream's events; what fails on the way is the last but one of them."""
+        with held:
+            pieces = stream(sampling, lambda choices: self._count(sampling, choices))
+            try:
+                while True:
+                    try:
+                        yield sse(await self._watched(anext(pieces)))
+                    except StopAsyncIteration:
+                        break
+            except ApiError as error:
+                yield sse(error.json())
+            except Exception as error:
+                log.exception("stream failed")
+                yield sse(_internal(error).json())
+            finally:
+                await pieces.aclose()
+            yield sse("[DONE]")
+
+    async def _body(self, request: HttpRequest) -> Any:
+        config = self.config
+        return await read_body(request, config.body_bytes, config.client_timeout)
 
 
-def _request(served: Served, call: Call, engine: EngineConfig) -> Request:
-    """The engine's record of a checked call."""
-    if call.chat:
-        ids = served.renderer.prompt_ids(call.prompt, call.tools)
-    elif isinstance(call.prompt, str):
-        # As vLLM does: a prompt in text is taken as rendered, its special tokens count.
-        ids = served.tokenizer(call.prompt)["input_ids"]
-    else:
-        ids = call.prompt
-    beyond = max(ids, default=0)
-    if beyond >= served.config.vocab_size:
-        why = f"this model has {served.config.vocab_size} token ids"
-        raise bad_field("prompt", beyond, why)
-    room = engine.max_length - len(ids)
-    if not ids or room < 1:
-        raise ApiError(
-            400,
-            f"prompt of {len(ids)} tokens: leaves no room within inference.engine."
-            f"max_length={engine.max_length}: shorten it, or raise that",
-            code=TOO_LONG,
-        )
-    stop_ids = call.stop_ids
-    if not call.ignore_eos:
-        stop_ids += tuple(i for i in served.renderer.stop_ids if i not in stop_ids)
-    if len(stop_ids) > engine.max_stop_ids:
-        why = f"more than inference.engine.max_stop_ids={engine.max_stop_ids}"
-        raise bad_field("stop_token_ids", stop_ids, why)
-    return Request(
-        ids=tuple(ids),
-        sampling=replace(
-            call.sampling, max_new_tokens=min(call.max_tokens or room, room)
-        ),
-        stop=call.stop,
-        stop_ids=stop_ids,
-        seed64=call.seed,
-    )
-
-
-async def _body(request: HttpRequest) -> Any:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            why = f"body: more than {MAX_BODY_BYTES} bytes: send less at once"
-            raise ApiError(413, why, code="body_too_large")
-        chunks.append(chunk)
-    try:
-        return json.loads(b"".join(chunks))
-    except ValueError as error:
-        why = f"body: not JSON ({error}): send a JSON object"
-        raise ApiError(400, why, code="invalid_json") from error
-
-
-async def _unless_gone(request: HttpRequest, work: Awaitable[Any]) -> Any:
-    """The result of ``work``, which is cancelled if the client goes away.
-
-    Raises:
-      ClientDisconnect: it went away.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: HttpRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _internal(error: Exception) -> ApiError:
+    text = without_paths(f"{type(error).__name__}: {error}".split("\n")[0])
+    return ApiError(500, text, code="internal_error")
 
 
 def _error_response(error: ApiError) -> Response:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status in (408, 413):
+        headers["Connection"] = "close"
     return JSONResponse(error.json(), status_code=error.status, headers=headers)
 
 

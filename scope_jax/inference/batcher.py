@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scope_jax.inference.validation import ApiError
+from scope_jax.inference.errors import ApiError
 
 SearchFunction = Callable[[list[str], int], Sequence[Sequence[Any]]]
 

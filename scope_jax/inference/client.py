@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 
+from models.control_tokens import encodable
 from retrieval.passages import Passage
 from rl.engine.counters import Totals
 from rl.records import Completion, FinishReason, Request
+from scope_jax.inference.access import Secrets, bearer
 from scope_jax.inference.config import InferenceConfig
 from scope_jax.inference.protocol import (
     read_completion,
@@ -20,7 +22,7 @@ from scope_jax.inference.protocol import (
     read_stats,
     request_json,
 )
-from scope_jax.inference.validation import NON_FINITE, TOO_LONG
+from scope_jax.inference.validation import NON_FINITE, TOO_LONG, WRONG_WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +56,16 @@ class Client:
     Args:
       config: timeouts, concurrency, and the URLs of other people's servers.
       url: our server's address (`Supervisor.url`); default ``config.url``.
+      given: what is shown to servers; default: what the environment gives.
     """
 
-    def __init__(self, config: InferenceConfig, url: str = ""):
+    def __init__(
+        self, config: InferenceConfig, url: str = "", given: Secrets | None = None
+    ):
         self.config = config
+        self.secrets = given or Secrets.from_environment()
+        self.weights: dict[str, str] = {}
+        """Content hash that the answers of our server's models must have."""
         self.url = (url or config.url).rstrip("/")
         self.judge_url = config.judge_url.rstrip("/")
         self.search_url = (config.retrieval_url or self.url).rstrip("/")
@@ -89,7 +97,10 @@ class Client:
             left = request.deadline - time.monotonic()
         try:
             async with asyncio.timeout(left):
-                return read_completion(await self._send(url, body, timeout))
+                answer = await self._send(url, body, timeout)
+                if ours:
+                    self._check_weights(model, answer)
+                return read_completion(answer)
         except TimeoutError:
             return _nothing(request, "cancelled")
         except RequestRefused as refused:
@@ -109,7 +120,9 @@ class Client:
           RequestRefused: the server has no passages, or a bad field.
           ServerUnavailable: all attempts failed.
         """
-        body = {"queries": list(queries), "topk": topk, "return_scores": True}
+        # Models write lone surrogates, which no request can hold.
+        asked = [encodable(query) for query in queries]
+        body = {"queries": asked, "topk": topk, "return_scores": True}
         url, timeout = f"{self.search_url}/retrieve", self.config.search_timeout
         return read_search(await self._send(url, body, timeout))
 
@@ -124,7 +137,38 @@ class Client:
         """
         body = {"path": str(path), "hash": hash}
         url, timeout = f"{self.url}/v1/models/{name}", self.config.ready_timeout
-        return (await self._send(url, body, timeout))["hash"]
+        self.weights.pop(name, None)
+        found = (await self._send(url, body, timeout))["hash"]
+        self.weights[name] = found
+        return found
+
+    async def served(self) -> dict[str, str]:
+        """Content hash of what our server serves under each name.
+
+        Raises:
+          RequestRefused: no key, or a wrong one.
+          ServerUnavailable: all attempts failed.
+        """
+        url = f"{self.url}/v1/models"
+        answer = await self._send(url, None, self.config.request_timeout)
+        return {model["id"]: model["hash"] for model in answer["data"]}
+
+    def _check_weights(self, model: str, answer: Any) -> None:
+        """Refuses an answer of other weights than were agreed upon."""
+        wanted, found = self.weights.get(model), answer.get("system_fingerprint")
+        if wanted is not None and found != wanted:
+            why = f"{model}: answered by weights {found}, not {wanted}: somebody "
+            why += "exchanged them: start the server and the run again"
+            raise RequestRefused(self.url, 409, why, WRONG_WEIGHTS)
+
+    def _headers(self, url: str) -> dict[str, str]:
+        """What is shown to a server: its own secrets, and no other's."""
+        if self.url and url.startswith(f"{self.url}/"):
+            control = url.startswith(f"{self.url}/v1/models/")
+            shown = self.secrets
+            return shown.control_headers() if control else shown.headers()
+        judge = self.judge_url and url.startswith(f"{self.judge_url}/")
+        return bearer(self.secrets.judge if judge else self.secrets.retrieval)
 
     async def engines(
         self, names: Sequence[str]
@@ -140,7 +184,9 @@ class Client:
         """
         try:
             async with self._slot() as http:
-                response = await http.get(f"{self.url}/stats", timeout=2.0)
+                shown = self.secrets.headers()
+                url = f"{self.url}/stats"
+                response = await http.get(url, timeout=2.0, headers=shown)
             return read_stats(response.json(), names)
         except (httpx.RequestError, LookupError, TypeError, ValueError) as error:
             log.debug("%s/stats: %s", self.url, _describe(error))
@@ -161,7 +207,13 @@ class Client:
                 # The slot is given back during the wait: others may have more luck.
                 timeout = httpx.Timeout(seconds, connect=30)
                 async with self._slot() as http:
-                    response = await http.post(url, json=body, timeout=timeout)
+                    response = await http.request(
+                        "GET" if body is None else "POST",
+                        url,
+                        json=body,
+                        timeout=timeout,
+                        headers=self._headers(url),
+                    )
                 if response.is_success:
                     return response.json()
                 message, code = _error(response)

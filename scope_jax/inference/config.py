@@ -30,7 +30,10 @@ class InferenceConfig:
     """A server that answers `POST /retrieve` in Search-R1's wire format. Empty: our
     server searches."""
     host: str = "127.0.0.1"
-    """Address to listen on. There is no authentication: who can reach it can use it."""
+    """Address to listen on. Beyond loopback, clients have to show the key in
+    `SCOPE_API_KEY` (docs/serving.md); a run's supervisor makes one if there is none."""
+    names: tuple[str, ...] = ()
+    """Further names under which clients reach the server (of a proxy, in DNS)."""
     port: int = 0
     """Port to listen on; 0 chooses a free one."""
     ready_timeout: float = 1800.0
@@ -40,6 +43,12 @@ class InferenceConfig:
     max_queue: int = 8192
     """Completions, and separately searches, that may wait on the server. Any more are
     answered 429, and the client retries them."""
+    max_body_mib: int = 4
+    """Longest body of a request, in MiB. One prompt of the engine's length in token ids
+    always fits."""
+    client_timeout: float = 60.0
+    """Seconds that a client may take to send a request's head, and again its body, and
+    to read something of an answer; then its connection is closed."""
     search_batch: int = 512
     """Largest number of queries that are embedded and searched together."""
     concurrency: int = 512
@@ -56,9 +65,16 @@ class InferenceConfig:
             raise UserError(f"port={self.port}: must be between 0 and 65535")
         at_least(1, self, "max_queue", "search_batch", "concurrency")
         at_least(0, self, "ready_timeout", "max_restarts")
-        for name in ("request_timeout", "search_timeout"):
+        at_least(1, self, "max_body_mib")
+        for name in ("request_timeout", "search_timeout", "client_timeout"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)}: must be positive")
+
+    @property
+    def body_bytes(self) -> int:
+        """Longest body of a request."""
+        # An id of ten digits, a comma and a space, and the other fields.
+        return max(self.max_body_mib * 2**20, 12 * self.engine.max_length + 2**16)
 
     def judges(self) -> dict[str, str]:
         """Name under which it is served -> folder of each model that judges one job."""
@@ -86,6 +102,9 @@ class ServerSettings:
     """Passages, encoder and index. None: this server does not search."""
     models: dict[str, ModelSource] = field(default_factory=dict)
     """Weights to load at the start, by the name that requests use."""
+    model_roots: tuple[str, ...] = ()
+    """Folders below which a client with the control secret may choose models; besides
+    those of `models`."""
     replicas: int = 1
     """Devices to use; each has a copy of every model and its share of the slots."""
     parent: int = 0

@@ -7,9 +7,13 @@ tokenizer stay the same; only its parameters are exchanged, when nothing is in f
 
 import asyncio
 import logging
+import re
 import secrets
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,13 +26,16 @@ from models.errors import UserError
 from models.sharding import make_mesh
 from rl.engine.config import EngineConfig
 from rl.engine.engine import Engine
+from rl.engine.scoring import Scores
 from rl.engine.thread import EngineThread
 from rl.records import Completion, Request
 from scope_jax.inference.config import ModelSource
-from scope_jax.inference.validation import ApiError
+from scope_jax.inference.errors import ApiError, bad_field, without_paths
 from scope_jax.system.compilation import return_memory
 
 log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
 @dataclass(eq=False)
@@ -40,12 +47,51 @@ class Served:
     tokenizer: Any
     renderer: ChatRenderer
     thread: EngineThread
+    max_length: int
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     """Of the engine: with another one, counts start from 0."""
+    created: int = field(default_factory=lambda: int(time.time()))
 
-    async def complete(self, request: Request) -> Completion:
-        """Samples a completion; cancelled with its task."""
-        return await asyncio.wrap_future(self.thread.complete(request))
+    @cached_property
+    def most_bytes(self) -> int:
+        """Bytes of text above which a prompt cannot fit, whatever it says.
+
+        A token stands for at most as many bytes as its name has, and a normalizer
+        joins at most three characters (of Korean) to one that is as long as each.
+        """
+        longest = max(len(token.encode()) for token in self.tokenizer.get_vocab())
+        joined = 1 if self.tokenizer.backend_tokenizer.normalizer is None else 3
+        return self.max_length * longest * joined
+
+    async def complete(
+        self,
+        request: Request,
+        *,
+        watch: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[Completion, str]:
+        """Samples a completion; cancelled with its task.
+
+        Returns:
+          it, and the content hash of the weights that it was sampled from.
+        """
+        future = self.thread.complete(request, watch=watch)
+        weights: list[str] = []
+        # On the engine's thread, where the weights change: before the next change.
+        future.add_done_callback(lambda _: weights.append(self.source.hash))
+        completion = await asyncio.wrap_future(future)
+        return completion, weights[0]
+
+    async def score(
+        self, ids: Sequence[int], temperature: float, *, alternatives: int
+    ) -> Scores:
+        """Log-probs of all of ``ids`` but the first; compiles what it needs first."""
+        scorer = await self.call(lambda engine: engine.scorer)
+        await asyncio.to_thread(scorer.prepare, len(ids) - 1)
+
+        def score(engine: Engine) -> Scores:
+            return engine.score(ids, temperature, alternatives=alternatives)
+
+        return await self.call(score)
 
     async def call(
         self, fn: Callable[[Engine], Any], *, when_idle: bool = False
@@ -62,10 +108,12 @@ class ModelTable:
         engine_config: EngineConfig,
         *,
         replicas: int = 1,
+        roots: Sequence[str] = (),
         on_change: Callable[[], None] = lambda: None,
     ):
         self.engine_config = engine_config
         self.mesh = _mesh(replicas)
+        self.roots = [Path(root).expanduser().absolute() for root in roots]
         self.on_change = on_change
         self.names: dict[str, Served] = {}
         self.wanted: dict[str, ModelSource] = {}
@@ -98,6 +146,41 @@ class ModelTable:
             await self._changed.wait_for(lambda: not self.loading)
         return dict(self.names)
 
+    def check_name(self, name: str) -> None:
+        """Raises `ApiError` for what is no name of a model."""
+        if not NAME.fullmatch(name):
+            raise bad_field("model", name, "must be a name of letters, digits, . _ - /")
+
+    def check_folder(self, path: str, named: Container[str]) -> None:
+        """Refuses weights from anywhere but below ``roots``.
+
+        One answer for all that is refused: nobody learns which folders there are.
+
+        Args:
+          named: what may be loaded besides, by these very words.
+
+        Raises:
+          ApiError: 400.
+        """
+        if path in named:
+            return
+        try:
+            given = Path(path).expanduser()
+            # As it is written: a run's owner may keep its exports behind a link.
+            places = {given.absolute(), given.resolve()} if given.is_dir() else set()
+        except (OSError, RuntimeError, ValueError):
+            places = set()  # too long, a loop of links, an unknown user, a NUL
+        roots = {*self.roots, *(root.resolve() for root in self.roots)}
+        below = any(place.is_relative_to(root) for place in places for root in roots)
+        if below and ".." not in given.parts:
+            return
+        raise ApiError(
+            400,
+            "path: no model folder below one of the folders that this server loads "
+            "models from: start it with another of them",
+            code="model_load_failed",
+        )
+
     async def load(self, name: str, source: ModelSource) -> ModelSource:
         """Serves the weights of a folder as ``name``; returns the source with its hash.
 
@@ -105,6 +188,7 @@ class ModelTable:
           ApiError: 400 if the folder cannot be loaded or has another content hash. What
             was served as ``name`` stays.
         """
+        self.check_name(name)
         old_wanted = self.wanted.get(name)
         self.wanted[name] = source
         await self._progress(name, "waiting for its turn")
@@ -117,7 +201,8 @@ class ModelTable:
                 self.wanted.pop(name, None)
             else:
                 self.wanted[name] = old_wanted
-            raise ApiError(400, str(error), code="model_load_failed") from error
+            why = without_paths(str(error))
+            raise ApiError(400, why, code="model_load_failed") from error
         finally:
             await self._progress(name, None)
         self.on_change()
@@ -148,8 +233,8 @@ class ModelTable:
         digest = await asyncio.to_thread(hf.content_hash, source.path)
         if source.hash and digest != source.hash:
             raise UserError(
-                f"{source.path}: content hash {digest} is not {source.hash}: "
-                "the folder was changed, or another one was meant"
+                f"{Path(source.path).name}: content hash {digest} is not "
+                f"{source.hash}: the folder was changed, or another one was meant"
             )
         source = ModelSource(path=source.path, hash=digest)
         current = self.names.get(name)
@@ -186,7 +271,8 @@ class ModelTable:
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
         return_memory()
-        return Served(source, config, tokenizer, renderer, EngineThread(engine))
+        thread, length = EngineThread(engine), self.engine_config.max_length
+        return Served(source, config, tokenizer, renderer, thread, length)
 
     async def _exchange(self, served: Served, source: ModelSource) -> bool:
         """Puts new weights under compiled engines, if they fit."""
@@ -198,8 +284,12 @@ class ModelTable:
         if replace(config, hf="") != replace(served.config, hf=""):
             return False
         _, params = await asyncio.to_thread(hf.load, source.path, mesh=self.mesh)
-        await served.call(lambda engine: engine.set_params(params), when_idle=True)
-        served.source = source
+
+        def exchange(engine: Engine) -> None:
+            engine.set_params(params)
+            served.source = source
+
+        await served.call(exchange, when_idle=True)
         log.info("exchanged the weights of a compiled engine: %s", source.path)
         return True
 

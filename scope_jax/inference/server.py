@@ -25,11 +25,13 @@ import uvicorn
 
 from models.errors import UserError
 from retrieval.search import Searcher
+from scope_jax.inference.access import Secrets, check_reach, forget
 from scope_jax.inference.app import App
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.config import ServerSettings
+from scope_jax.inference.connections import patient
+from scope_jax.inference.errors import ApiError
 from scope_jax.inference.models import ModelTable
-from scope_jax.inference.validation import ApiError
 from scope_jax.system import settings as settings_io
 
 log = logging.getLogger(__name__)
@@ -59,21 +61,29 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    settings: ServerSettings, *, announce: Callable[[str], None] = lambda line: None
+    settings: ServerSettings,
+    given: Secrets,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code.
 
     Args:
+      given: the secrets that its clients have to show.
       announce: told where the server listens, and when it is ready.
 
     Raises:
-      UserError: the port is in use, or something to be loaded is bad.
+      UserError: the port is in use, others could use it without a key, or something to
+        be loaded is bad.
     """
     if settings.parent:
         _watch_parent(settings.parent)
-    process = _Process(settings, announce)
+    process = _Process(settings, given, announce)
     config = uvicorn.Config(
         process.app.starlette(process.lifespan),
+        http=patient(settings.inference.client_timeout),
+        # No WebSockets: a request for one is answered as any other.
+        ws="none",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
@@ -101,11 +111,19 @@ class _Server(uvicorn.Server):
 class _Process:
     """Start and end of what the routes need."""
 
-    def __init__(self, settings: ServerSettings, announce: Callable[[str], None]):
+    def __init__(
+        self, settings: ServerSettings, given: Secrets, announce: Callable[[str], None]
+    ):
         self.settings, self.announce = settings, announce
         inference, retrieval = settings.inference, settings.retrieval
         topk = retrieval.top_k if retrieval else 3
-        self.app = App(inference, default_topk=topk)
+        check_reach(inference.host, given.api)
+        self.app = App(
+            inference,
+            default_topk=topk,
+            given=given,
+            named=frozenset(source.path for source in settings.models.values()),
+        )
         self.app.missing = {name: "the server is starting" for name in settings.models}
         if retrieval is not None:
             self.app.missing["retrieval"] = "loading passages and index"
@@ -169,6 +187,7 @@ class _Process:
             ModelTable,
             self.settings.inference.engine,
             replicas=self.settings.replicas,
+            roots=self.settings.model_roots,
             on_change=self.write_state,
         )
         sources = self.settings.models
@@ -180,7 +199,8 @@ class _Process:
             try:
                 await table.load(name, source)
             except ApiError as error:
-                raise UserError(error.message) from error
+                # For the owner, with its paths; answers have none.
+                raise error.__cause__ or UserError(error.message) from error
             del self.app.missing[name]
 
 
@@ -209,7 +229,9 @@ def main(argv: Sequence[str]) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = settings_io.load(ServerSettings, arguments.config_file)
-        return serve(settings, announce=log.info)
+        given = Secrets.from_environment()
+        forget()
+        return serve(settings, given, announce=log.info)
     except UserError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
         return 2

@@ -15,6 +15,7 @@ import httpx
 import scope_jax
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
+from scope_jax.inference.access import run_secrets
 from scope_jax.inference.config import InferenceConfig, ModelSource, ServerSettings
 from scope_jax.system import settings as settings_io
 
@@ -57,11 +58,14 @@ class Supervisor:
             inference=config,
             retrieval=retrieval,
             models=dict(models or {}),
+            model_roots=(str(Path(run_dir).absolute()),),
             replicas=replicas,
             parent=os.getpid(),
             state_file=str(Path(run_dir).absolute() / "inference" / "state.json"),
         )
         self.environment = dict(environment or {})
+        self.secrets = run_secrets(config)
+        """What clients of the server show; made anew by every supervisor."""
         self.log_file = Path(run_dir) / "inference.log"
         self.folder = Path(run_dir) / "inference"
         self.url = config.url.rstrip("/")
@@ -127,7 +131,7 @@ class Supervisor:
         Path(settings.state_file).unlink(missing_ok=True)
         settings_file = self.folder / "settings.json"
         settings_io.save(settings, settings_file)
-        environment = os.environ | self.environment
+        environment = self.secrets.environment(os.environ | self.environment)
         # A second engine of one architecture, and a restart, load compiled programs.
         programs = str(self.folder.absolute() / "compiled")
         environment.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
@@ -185,10 +189,18 @@ class Supervisor:
             host = f"[{host}]" if ":" in host else host
             self.url = f"http://{host}:{port}"
         try:
-            response = http.get(f"{self.url}/ready")
+            shown = self.secrets.control_headers()
+            response = http.get(f"{self.url}/ready", headers=shown)
             if response.status_code == 200:
                 return ""
+            if response.status_code in (401, 403):
+                raise UserError(
+                    f"{self.url}: {response.json()['error']['message']}: see "
+                    "docs/serving.md"
+                )
             missing = response.json()["missing"]
+        except UserError:
+            raise
         except (httpx.TransportError, ValueError, KeyError) as error:
             return f"no answer from {self.url} ({type(error).__name__})"
         return ", ".join(f"{name}: {what}" for name, what in missing.items())

@@ -232,9 +232,12 @@ def _literal_queries(content: str) -> tuple[str, ...] | None:
         return None
     try:
         items = ast.literal_eval(stripped[match.end() - 1 : -1].strip())
+        queries = query_list(Call("search", {"query_list": items}), "difficulty")
+        # As in `json_value`: an escape may be half a surrogate pair.
+        "".join(queries or ()).encode()
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    return query_list(Call("search", {"query_list": items}), "difficulty")
+    return queries
 
 
 def function_calls(text: str, name: str, parameter: str) -> Iterator[Span]:

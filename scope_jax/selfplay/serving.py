@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,14 @@ from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
 from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.selfplay.world import AskJudge
+from scope_jax.system import settings as settings_io
+from scope_jax.system.files import write_text
 from scope_jax.system.hosts import Hosts
 
 log = logging.getLogger("scope_jax")
+
+# In the folder of the inference process: content hash of each model that judges.
+PINNED = "judges.json"
 
 T = TypeVar("T")
 
@@ -89,8 +95,36 @@ class Serving:
         """
         url = self._hosts.from_leader(lambda: self._started.result())
         url = self._hosts.reachable(url, self._config.inference.host)
-        self._client = Client(self._config.inference, url)
+        secrets = self._hosts.from_leader(lambda: self.supervisor.secrets)
+        self._client = Client(self._config.inference, url, secrets)
+        self._pin()
         log.info("inference process: ready at %s", url)
+
+    def _pin(self) -> None:
+        """Agrees on the weights that judge, for the whole run.
+
+        Raises:
+          UserError: they are not those that this run began with.
+        """
+        judges = [name for name in self.supervisor.settings.models if name != "solver"]
+        file = self.supervisor.folder / PINNED
+
+        def agree() -> dict[str, str]:
+            served = self.run(self._client.served())
+            found = {name: served[name] for name in judges if name in served}
+            pinned = settings_io.read_json(file) if file.is_file() else {}
+            for name, weights in found.items():
+                if pinned.get(name, weights) != weights:
+                    raise UserError(
+                        f"inference process: {name} has weights {weights}, and this "
+                        f"run began with {pinned[name]}: serve those, or start a new "
+                        "run folder"
+                    )
+            if pinned != pinned | found:
+                write_text(file, json.dumps(pinned | found, indent=2) + "\n")
+            return found
+
+        self._client.weights.update(self._hosts.from_leader(agree))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end.
@@ -114,11 +148,11 @@ class Serving:
     def load_solver(self, path: str) -> None:
         """Makes the weights of a folder the previous Solver."""
 
-        def load() -> None:
+        def load() -> str:
             content = hf.content_hash(path)
-            self.run(self._client.load_model("solver", path, content))
+            return self.run(self._client.load_model("solver", path, content))
 
-        self._hosts.from_leader(load)
+        self._client.weights["solver"] = self._hosts.from_leader(load)
 
     async def solver(self, request: Request) -> Completion:
         """A completion of the previous Solver.

@@ -75,8 +75,11 @@ def json_rows(
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}:{number}: not JSON: {error}") from error
+            # An escape may be half a surrogate pair, which no file or request holds.
+            json.dumps(row, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            why = "half a surrogate pair" if isinstance(error, UnicodeError) else error
+            raise UserError(f"{where}:{number}: not JSON: {why}") from error
         if not good(row):
             raise UserError(f"{where}:{number}: not {form}: mend or remove the line")
         rows.append(row)

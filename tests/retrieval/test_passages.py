@@ -118,3 +118,27 @@ def test_no_file_or_nothing_in_it_is_one_clear_line(tmp_path):
     ]:
         with pytest.raises(UserError, match=words):
             Passages(path)
+
+
+HALF = '{"id": "x", "contents": "a\\ud800 b\\ntext"}'
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_half_a_surrogate_pair_is_named_by_line_or_replaced(
+    tmp_path, monkeypatch, eager
+):
+    whole = '{"contents": "\\ud83d\\ude00\\\\ud800\\ntext"}'
+    lines = [whole, "", HALF]
+    file = tmp_path / "p.jsonl"
+    file.write_text("\n".join(lines))
+    if not eager:
+        monkeypatch.setattr(module, "EAGER_BYTES", 0)
+    for _ in range(2):  # also with the table that the first one kept
+        with pytest.raises(UserError, match=r"p\.jsonl:3: .*half a surrogate pair"):
+            Passages(file, cache_dir=tmp_path / "cache")
+    replaced = Passages(file, bad_text="replace", cache_dir=tmp_path / "cache")
+    assert [p.title for p in replaced] == ["\U0001f600\\ud800", "a? b"]
+    for bad in (b'{"contents": "\xed\xa0\x80"}', b'{"contents": "", "id": "\\uDC00"}'):
+        file.write_bytes(bad)
+        with pytest.raises(UserError, match=r"p\.jsonl:1: .*half a surrogate pair"):
+            Passages(file)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import MappingProxyType
 
-import httpx
 import jax
 import jax.numpy as jnp
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -96,13 +95,9 @@ class Client(client.Client):
         await self.close()
 
     def _send(self, url, body, seconds):
-        more = self.more if "prompt" in body else {}
-        return super()._send(url, {**body, **more}, seconds)
-
-    def models(self) -> dict[str, str]:
-        """Content hash of what is served under each name."""
-        answer = httpx.get(f"{self.url}/v1/models", timeout=60, trust_env=False)
-        return {model["id"]: model["hash"] for model in answer.json()["data"]}
+        if body and "prompt" in body:
+            body = {**body, **self.more}
+        return super()._send(url, body, seconds)
 
 
 class Supervisor(supervisor.Supervisor):
@@ -112,6 +107,10 @@ class Supervisor(supervisor.Supervisor):
     def pid(self) -> int | None:
         """Process id of the server; None where it is not ours."""
         return self._process.pid if self._process else None
+
+    def client(self, **changes) -> Client:
+        """A client that may do everything."""
+        return Client(inference_config(**changes), self.url, self.secrets)
 
     def __enter__(self):
         self.start()

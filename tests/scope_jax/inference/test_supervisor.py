@@ -37,12 +37,12 @@ def alive(pid: int) -> bool:
 def test_killed_in_the_middle_it_comes_back_with_what_it_had(tmp_path):
     world.write_passages(tmp_path / "passages.jsonl")
     base = world.write_model(tmp_path / "base", seed=0)
-    trained = world.write_model(tmp_path / "trained", seed=1)
+    trained = world.write_model(tmp_path / "run" / "trained", seed=1)
     sampling = SamplingParams(max_new_tokens=120)
     requests = [Request(ids=(i + 1,), sampling=sampling, seed64=i) for i in range(64)]
 
-    async def sample(url: str, kill: int | None):
-        async with world.Client(world.inference_config(), url) as client:
+    async def sample(server, kill: int | None):
+        async with server.client() as client:
             work = [
                 asyncio.ensure_future(client.complete("solver", r)) for r in requests
             ]
@@ -52,7 +52,7 @@ def test_killed_in_the_middle_it_comes_back_with_what_it_had(tmp_path):
                 os.kill(kill, signal.SIGKILL)
                 assert not all(future.done() for future in work[:64])
             results = await asyncio.gather(*work)
-            return [c.ids for c in results[:64]], results[64:], client.models()
+            return [c.ids for c in results[:64]], results[64:], await client.served()
 
     with world.Supervisor(
         world.inference_config(),
@@ -62,14 +62,16 @@ def test_killed_in_the_middle_it_comes_back_with_what_it_had(tmp_path):
     ) as supervisor:
         # Loaded while it runs: a restart must not fall back to what it began with.
         async def load():
-            async with world.Client(world.inference_config(), supervisor.url) as client:
-                await client.load_model("solver", str(tmp_path / "trained"), trained)
+            async with supervisor.client() as client:
+                await client.load_model(
+                    "solver", str(tmp_path / "run" / "trained"), trained
+                )
 
         asyncio.run(load())
         first = supervisor.pid
-        expected = asyncio.run(sample(supervisor.url, None))
+        expected = asyncio.run(sample(supervisor, None))
         assert supervisor.restarts == 0
-        assert asyncio.run(sample(supervisor.url, first)) == expected
+        assert asyncio.run(sample(supervisor, first)) == expected
         assert expected[2] == {"judge": base, "solver": trained}
         assert supervisor.restarts == 1 and supervisor.pid != first
         second = supervisor.pid
@@ -122,9 +124,15 @@ def test_it_can_be_stopped_while_another_thread_starts_it(tmp_path):
     assert not alive(pid)
 
 
-def test_a_server_of_somebody_else_is_waited_for_and_left_alone(tmp_path):
+def test_a_server_of_somebody_else_is_waited_for_and_left_alone(tmp_path, monkeypatch):
     with world.Supervisor(world.inference_config(), tmp_path / "run") as ours:
         config = world.inference_config(url=ours.url)
+        with pytest.raises(UserError, match="SCOPE_CONTROL_SECRET is not set"):
+            world.Supervisor(config, tmp_path / "other")
+        monkeypatch.setenv("SCOPE_CONTROL_SECRET", "another")
+        with pytest.raises(UserError, match="not this server's control secret"):
+            world.Supervisor(config, tmp_path / "other").start()
+        monkeypatch.setenv("SCOPE_CONTROL_SECRET", ours.secrets.control)
         with world.Supervisor(config, tmp_path / "other") as other:
             assert other.url == ours.url and other.pid is None
         assert alive(ours.pid)

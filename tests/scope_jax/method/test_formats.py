@@ -77,6 +77,9 @@ def test_a_call_that_spells_half_a_character_is_no_call():
     call = f"<tool_call>{arguments}</tool_call>"
     assert formats.searches(call % r"\u00fc", "tool_call") == [("ü",)]
     assert formats.searches(call % r"\ud800", "tool_call") == []
+    literal = '<tool_call>search(query_list=["a", "%s"])</tool_call>'
+    for text, found in ((r"\u00fc", [("a", "ü")]), (r"\ud800", [])):
+        assert formats.searches(literal % text, "tool_call", "difficulty") == found
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def test_a_runs_own_file_is_read_too(tmp_path):
         ("", "holds no task"),
         ("{", "a.jsonl:1: not JSON"),
         (json.dumps(row(0)) + "\n\n{", "a.jsonl:3: not JSON"),
+        ('{"task": "\\ud800"}', "a.jsonl:1: not JSON: half a surrogate pair"),
+        ("[" * 100_000, "a.jsonl:1: not JSON"),
         (json.dumps(row(0)) + '\n{"task": "x"}', "a.jsonl:2: not"),
         (json.dumps(row(0) | {"rubrics": []}), "a.jsonl:1: not"),
         (json.dumps(row(0) | {"rubrics": "all"}), "a.jsonl:1: not"),
