@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
+from models.ranges import Count, check_fields
 from scope_jax.run import cli, tracking
 
 
@@ -34,10 +35,13 @@ class EvalOptions:
     """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
     file: Path | None = None
     """Prompts with rubrics, one JSON object per line. None: the small world's tasks."""
-    count: int = 450
+    count: Count = 450
     """Number of held-out tasks of the small world."""
     split: Literal["dev", "test"] = "test"
     """Part of the small world that they are about."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def main(argv: Sequence[str]) -> int:

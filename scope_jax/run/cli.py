@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 import tyro
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config, check_sizes
 from scope_jax.system.settings import closest, leaves
 
@@ -34,7 +34,7 @@ class RunOptions:
     """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
     fresh: bool = False
     """Delete what an earlier run left in the run folder, and start again."""
-    profile: int = 0
+    profile: CountOrZero = 0
     """Number of steps of each training stage, from its second step on, whose JAX
     profiler trace is written to `profile/` in the run folder."""
 
@@ -43,7 +43,7 @@ class RunOptions:
     it does not fit. Needs no GPU and no weights."""
 
     def __post_init__(self):
-        at_least(0, self, "profile")
+        check_fields(self)
 
     def folder(self, config: Config) -> Path:
         """The run folder of this invocation."""
