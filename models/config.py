@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.errors import UserError
+from models.ranges import WHOLE
 from models.rope import Rope, read_ropes
 
 
@@ -234,16 +235,41 @@ def _family_of(model_type: Any) -> Family:
     return FAMILIES[model_type]
 
 
-# Fields that are counts; those that a file must have, and those that it may have.
-NEEDED = ("vocab_size", "hidden_size", "intermediate_size")
-NEEDED += ("num_hidden_layers", "num_attention_heads")
-COUNTS = (*NEEDED, "num_key_value_heads", "head_dim", "max_position_embeddings")
+# Fields that are counts, with the most that any model comes near; those that a file
+# must have, and those that it may have.
+NEEDED = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**24,
+    "num_hidden_layers": 2**12,
+    "num_attention_heads": 2**16,
+}
+SIZES = NEEDED | {
+    "num_key_value_heads": 2**16,
+    "head_dim": 2**16,
+    "max_position_embeddings": WHOLE,
+}
+
+
+def check_counts(config: dict[str, Any]) -> None:
+    """Raises ``UserError`` for a count of ``config.json`` that no model has."""
+    for name, most in SIZES.items():
+        value = config.get(name)
+        if value is None and not (name in NEEDED and name in config):
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 0 < value <= most:
+            words = "a whole number above 0" if not whole or value < 1 else ""
+            raise UserError(
+                f"{name}={value!r}: must be {words or f'at most {most}'}: use the "
+                "model's own config.json"
+            )
 
 
 def _check_kinds(config: dict[str, Any]) -> None:
     """Raises ``UserError`` for a field of the wrong type."""
+    check_counts(config)
     kinds: dict[str, tuple[str, Any]] = {
-        **dict.fromkeys(COUNTS, ("a whole number above 0", int)),
         **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("above 0", int | float)),
         "sliding_window": ("a whole number", int),
         "layer_types": ("a list of names", list),
@@ -252,7 +278,7 @@ def _check_kinds(config: dict[str, Any]) -> None:
     }
     for name, (words, kind) in kinds.items():
         value = config.get(name)
-        if value is None and not (name in NEEDED and name in config):
+        if value is None:
             continue
         right = isinstance(value, kind) and not isinstance(value, bool)
         if right and "above" in words:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from models.config import check_counts
 from models.errors import UserError
 
 Params = dict[str, Any]
@@ -52,6 +53,7 @@ class EncoderConfig:
                     f"{name}={found!r}: not supported for an encoder: use a model with "
                     f"{value!r}"
                 )
+        check_counts(config)
         try:
             return cls(
                 vocab_size=config["vocab_size"],

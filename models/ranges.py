@@ -1,14 +1,17 @@
 """Ranges of settings: finite numbers that are in their range as float32, too.
 
+A setting has its range in its annotation, ``steps: Annotated[int, Range(least=0)]`` or
+one of the aliases below, and ``check_fields`` in its class refuses anything else.
+
 A setting is read in double precision, and most are used in single: 1e-50 is then 0,
 0.99999999 is 1, and 1e39 is infinite. What a range excludes must stay excluded, or a
 division by 0 and a moment that never moves come back through rounding.
 """
 
+import functools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from models.errors import UserError
 
 SINGLE = np.finfo(np.float32)
 SMALLEST, LARGEST = float(SINGLE.tiny), float(SINGLE.max)
+WHOLE = 2**31 - 1
+"""The largest count: on the device, counts are int32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class Range:
         it is written and as float32, where it must not become 0 or infinite.
         """
         if isinstance(value, int) and not isinstance(value, bool):
+            if not self._holds(value) and self.most == WHOLE and value < WHOLE:
+                return f"must be at least {self.least}"
             return "" if self._holds(value) else f"must be {self.words()}"
         if not (math.isfinite(value) and self._holds(value)):
             return f"must be {self.words()}"
@@ -74,25 +81,46 @@ class Range:
 NOT_NEGATIVE = Range(least=0)
 POSITIVE = Range(above=0)
 
+Count = Annotated[int, Range(least=1, most=WHOLE)]
+CountOrZero = Annotated[int, Range(least=0, most=WHOLE)]
+Share = Annotated[float, Range(least=0, most=1)]
+Finite = Annotated[float, Range()]
+"""A weight, which may also be negative."""
 
-def check(
-    settings: Any, names: Iterable[str], allowed: Range, *, why: str = ""
-) -> None:
-    """Raises where a field of ``settings`` is out of its range.
+
+@functools.cache
+def of(cls: type) -> dict[str, Range]:
+    """The range of each field of a dataclass that has one in its annotation."""
+    return {
+        name: extra
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        for extra in getattr(hint, "__metadata__", ())
+        if isinstance(extra, Range)
+    }
+
+
+def problem_of(settings: Any, *, but: tuple[str, ...] = ()) -> str:
+    """Of the first field out of its range: ``name=value: must be ..``; else empty.
+
+    None, where a field may be None, is in every range.
 
     Args:
-      names: of the fields.
-      why: added to the message.
+      but: fields that may have any value.
+    """
+    for name, allowed in of(type(settings)).items():
+        value = getattr(settings, name)
+        if name in but or value is None:
+            continue
+        if problem := allowed.problem(value):
+            return f"{name}={value}: {problem}"
+    return ""
+
+
+def check_fields(settings: Any) -> None:
+    """Raises for the first field of a dataclass that is out of its range.
 
     Raises:
-      UserError: the first such field, its value and what it may be.
+      UserError: the field, its value and what it may be.
     """
-    for name in names:
-        value = getattr(settings, name)
-        if problem := allowed.problem(value):
-            raise UserError(f"{name}={value}: {problem}{why and f' {why}'}")
-
-
-def at_least(least: float, settings: Any, *names: str) -> None:
-    """``check`` of fields with a lower bound only."""
-    check(settings, names, Range(least=least))
+    if problem := problem_of(settings):
+        raise UserError(problem)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from models.ranges import at_least
+from models.ranges import NOT_NEGATIVE, Count, CountOrZero, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,34 +24,32 @@ class RetrievalConfig:
     index_dir: str = ""
     """Folder of one index. Empty: `FILE.index/` next to the passages, with one index
     for each pair of passages and encoder."""
-    build_limit: int = 100_000
+    build_limit: CountOrZero = 100_000
     """Largest number of passages for which the index is built on first use; for more,
     run scripts/build_index.py first."""
-    top_k: int = 3
+    top_k: Count = 3
     """Passages per query, unless a request gives another number."""
-    max_passage_tokens: int = 180
+    max_passage_tokens: Count = 180
     """Passages are truncated to this many tokens for a transformer encoder, including
     the prefix."""
-    max_query_tokens: int = 256
+    max_query_tokens: Count = 256
     """Queries are truncated to this many tokens for a transformer encoder, including
     the prefix."""
     passage_prefix: str = "passage: "
     """Put before each passage for a transformer encoder; empty for MiniLM."""
     query_prefix: str = "query: "
     """Put before each query for a transformer encoder; empty for MiniLM."""
-    passage_batch: int = 32
+    passage_batch: Count = 32
     """Batch size of a transformer encoder for passages; short batches are padded."""
-    query_batch: int = 8
+    query_batch: Count = 8
     """Batch size of a transformer encoder for queries; short batches are padded."""
-    lexical_dim: int = 4096
+    lexical_dim: Count = 4096
     """Width of lexical vectors; words whose hashes collide share a coordinate."""
-    title_weight: float = 0.3
+    title_weight: Annotated[float, NOT_NEGATIVE] = 0.3
     """Weight of a passage's whole title, relative to its words, in lexical vectors."""
 
     def __post_init__(self):
-        at_least(1, self, "top_k", "max_passage_tokens", "max_query_tokens")
-        at_least(1, self, "passage_batch", "query_batch", "lexical_dim")
-        at_least(0, self, "build_limit")
+        check_fields(self)
 
     def index_root(self) -> Path:
         """Folder for everything that is computed from the passages."""

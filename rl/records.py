@@ -5,17 +5,17 @@ made with the tokens and carried along: nothing derives them again from text or 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from models.ranges import NOT_NEGATIVE, Range
+from models.ranges import (
+    NOT_NEGATIVE,
+    Count,
+    CountOrZero,
+    Range,
+    Share,
+    problem_of,
+)
 
-# Token counts are int32 on the device.
-SAMPLING_RANGES = {
-    "temperature": NOT_NEGATIVE,
-    "top_p": Range(above=0, most=1),
-    "top_k": Range(least=0, below=2**31),
-    "min_p": Range(least=0, most=1),
-}
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -23,26 +23,25 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 class SamplingParams:
     """How one completion is sampled."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, NOT_NEGATIVE] = 1.0
     """Divides the logits; 0 is greedy."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Range(above=0, most=1)] = 1.0
     """Sample only from the most likely tokens that together have this probability; 1 is
     off."""
-    top_k: int = 0
+    top_k: CountOrZero = 0
     """Sample only from this many most likely tokens; 0 is off."""
-    min_p: float = 0.0
+    min_p: Share = 0.0
     """Sample only tokens with at least this share of the most likely token's
     probability; 0 is off."""
-    max_new_tokens: int = 256
+    max_new_tokens: Count = 256
     """Most tokens to sample; the completion then ends with reason `length`."""
 
     def problem(self) -> str:
-        """What is wrong with a field, and what it may be; empty if all are valid."""
-        for name, allowed in SAMPLING_RANGES.items():
-            value = getattr(self, name)
-            if problem := allowed.problem(value):
-                return f"{name}={value}: {problem}"
-        return ""
+        """What is wrong with a field, and what it may be; empty if all are valid.
+
+        Not that there is no room for a token: such a request has an empty completion.
+        """
+        return problem_of(self, but=("max_new_tokens",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,11 @@ import jax
 import numpy as np
 
 from models.errors import UserError
+from models.ranges import Range
 
 SEEDS = 2**64
+RANGE = Range(least=0, most=SEEDS - 1)
+"""What the seed of a run may be."""
 
 
 def check(name: str, seed: int) -> None:

@@ -9,10 +9,18 @@ implementation's values for Qwen2.5-7B; files of ``configs/`` set only what diff
 import datetime
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Literal
+from typing import Annotated, Literal
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import (
+    NOT_NEGATIVE,
+    Count,
+    CountOrZero,
+    Range,
+    Share,
+    check_fields,
+    problem_of,
+)
 from retrieval.config import RetrievalConfig
 from rl import seeds
 from rl.engine.config import EngineConfig
@@ -57,17 +65,16 @@ class ModelConfig:
 class DocumentsConfig:
     """Documents that the Challenger starts from (spec 11.1)."""
 
-    rows: int = 2000
+    rows: Count = 2000
     """Challenger prompts drawn for stage 1 of an iteration."""
-    max_tokens: int = 256
+    max_tokens: Count = 256
     """Tokens (of the policy's tokenizer) to which a source document is truncated."""
-    heldout: int = 0
+    heldout: CountOrZero = 0
     """The last so many passages of the corpus are kept for evaluation: never a source
     document. Searches still find them."""
 
     def __post_init__(self):
-        at_least(1, self, "rows", "max_tokens")
-        at_least(0, self, "heldout")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,56 +86,59 @@ class TasksConfig:
     (`tasks/iter_1.parquet`), or JSON lines with `task`, `type`, `rubrics` and, where
     the answer is known, `target`. An iteration takes the next `target` of them, from
     the start again after the last one. Empty: the Challenger writes tasks."""
-    target: int = 5120
+    target: Count = 5120
     """Number of tasks wanted; creation stops as soon as it is reached."""
-    prompts_per_batch: int = 2000
+    prompts_per_batch: Count = 2000
     """Challenger prompts per batch."""
-    max_batches: int = 20
+    max_batches: Count = 20
     """Batches after which creation ends, however many tasks were found."""
-    samples: int = 4
+    samples: Count = 4
     """Challenger conversations per prompt."""
-    solver_rollouts: int = 4
+    solver_rollouts: Count = 4
     """Rollouts of the previous Solver per task; their mean score is its difficulty."""
-    sub_batch: int = 500
+    sub_batch: Count = 500
     """Tasks that go through gates, rubrics, rollouts and grading at the same time."""
-    low: float = 0.2
+    low: Share = 0.2
     """Lowest mean rubric score that is kept (inclusive)."""
-    high: float = 0.8
+    high: Share = 0.8
     """Highest mean rubric score that is kept (inclusive)."""
-    max_per_document: int = 1
+    max_per_document: Count = 1
     """Tasks kept per Challenger prompt: the first ones, in the order of samples."""
-    max_turns: int = 10
+    max_turns: Count = 10
     """Maximum number of assistant turns in a conversation that writes a task."""
-    max_context_tokens: int = 32768
+    max_context_tokens: Count = 32768
     """Such a conversation ends when another whole turn no longer fits."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the Challenger samples tasks; `max_new_tokens` is per turn."""
 
     def __post_init__(self):
-        at_least(1, self, "target", "prompts_per_batch", "max_batches", "samples")
-        at_least(1, self, "solver_rollouts", "sub_batch", "max_per_document")
-        at_least(1, self, "max_turns", "max_context_tokens")
+        check_fields(self)
+        if self.low > self.high:
+            raise UserError(
+                f"low={self.low}: exceeds high={self.high}, so no task could be kept: "
+                "lower the first or raise the second"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
-    steps: int = 20
+    steps: CountOrZero = 20
     """Training steps per iteration. 0: this policy is not trained and stays the base
     model."""
-    prompts_per_step: int = 64
+    prompts_per_step: Count = 64
     """Prompts per step."""
-    group_size: int = 8
+    group_size: Count = 8
     """Rollouts per prompt; their mean reward is the baseline."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the policy samples; `max_new_tokens` is per turn."""
-    max_prompt_tokens: int = 1024
+    max_prompt_tokens: Count = 1024
     """Solver tasks with longer prompts are left out; a longer Challenger prompt is an
     error, because its documents are truncated to a fixed length."""
-    max_response_tokens: int = 8192
+    max_response_tokens: Count = 8192
     """Limit on the tokens after the prompt, tool results included."""
-    max_context_tokens: int = 16384
+    max_context_tokens: Count = 16384
     """Limit on prompt and response; a conversation that reaches it ends as `length`."""
     loss: LossConfig = LossConfig()
     """Policy loss and KL penalty."""
@@ -138,9 +148,9 @@ class StageConfig:
     """Shapes and precision of the update."""
 
     def __post_init__(self):
-        at_least(0, self, "steps")
-        at_least(1, self, "prompts_per_step", "group_size", "max_prompt_tokens")
-        at_least(1, self, "max_response_tokens", "max_context_tokens")
+        check_fields(self)
+        if problem := problem_of(self.sampling):
+            raise UserError(f"sampling.{problem}")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
@@ -153,13 +163,13 @@ class StageConfig:
 class CheckpointConfig:
     """When a training stage is saved. Its last step always is saved."""
 
-    every: int = 2
+    every: CountOrZero = 2
     """Steps between checkpoints, of which only the newest is kept; 0 for none."""
-    permanent_every: int = 10
+    permanent_every: CountOrZero = 10
     """Steps between checkpoints that are kept permanently; 0 for none."""
 
     def __post_init__(self):
-        at_least(0, self, "every", "permanent_every")
+        check_fields(self)
 
     def is_due(self, step: int) -> bool:
         """Whether a step is saved, temporarily or permanently."""
@@ -170,24 +180,24 @@ class CheckpointConfig:
 class AlarmConfig:
     """When a run warns that the policy may be exploiting the judge."""
 
-    threshold: float = 0.1
+    threshold: Annotated[float, NOT_NEGATIVE] = 0.1
     """How much further than the truth the judge's score may rise."""
-    min_correlation: float = 0.3
+    min_correlation: Annotated[float, Range(least=-1, most=1)] = 0.3
     """Smallest correlation of reward and truth within groups, where it is known."""
-    window: int = 3
+    window: Count = 3
     """Steps whose mean is taken: the first ones are the start, the last ones now."""
-    patience: int = 2
+    patience: Count = 2
     """Steps in a row on which a limit must be passed."""
 
     def __post_init__(self):
-        at_least(1, self, "window", "patience")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """Scores of all Solvers at the end of a run in the small world; trains nothing."""
 
-    count: int = 0
+    count: CountOrZero = 0
     """Held-out tasks that the base model and every iteration's Solver answer, greedily
     and sampled; 0 evaluates nothing."""
     split: Literal["dev", "test"] = "test"
@@ -195,7 +205,7 @@ class EvaluationConfig:
     to report."""
 
     def __post_init__(self):
-        at_least(0, self, "count")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +236,9 @@ class Config:
 
     name: str
     """Name of the configuration; the run folder defaults to `runs/NAME`."""
-    seed: int = 42
+    seed: Annotated[int, seeds.RANGE] = 42
     """Seed of everything random: prompts, data order and sampling; 0 to 2**64 - 1."""
-    iterations: int = 3
+    iterations: Count = 3
     """Self-play iterations: Challenger, tasks, Solver."""
     tool_format: ToolFormat = "search_r1"
     """How the models write a search: tags, JSON tool calls or function-call text."""
@@ -270,7 +280,7 @@ class Config:
 
     def __post_init__(self):
         seeds.check("seed", self.seed)
-        at_least(1, self, "iterations")
+        check_fields(self)
 
 
 def check_sizes(config: Config) -> None:
@@ -289,10 +299,8 @@ def check_sizes(config: Config) -> None:
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
         sampling = attrgetter(name)(config)
-        if problem := sampling.problem():
+        if problem := problem_of(sampling):
             raise UserError(f"{name}.{problem}")
-        if (most := sampling.max_new_tokens) < 1:
-            raise UserError(f"{name}.max_new_tokens={most}: must be at least 1")
     limits = [
         ("tasks.max_context_tokens", "engine.max_length"),
         ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),

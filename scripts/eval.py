@@ -23,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
+from models.ranges import Count, check_fields
 from scope_jax.run import cli, tracking
+from scope_jax.system import stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +36,20 @@ class EvalOptions:
     """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
     file: Path | None = None
     """Prompts with rubrics, one JSON object per line. None: the small world's tasks."""
-    count: int = 450
+    count: Count = 450
     """Number of held-out tasks of the small world."""
     split: Literal["dev", "test"] = "test"
     """Part of the small world that they are about."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def main(argv: Sequence[str]) -> int:
     config, options = cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
+    stopping.catch_signals(what="ends")
     from scope_jax.evaluation import checkpoints
 
     folder = options.run or Path("runs") / config.name

@@ -16,12 +16,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
-from models.errors import UserError
+from models.ranges import Count, CountOrZero, check_fields
+from rl import seeds
 from scope_jax.run import cli
+from scope_jax.system import stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +33,23 @@ class Options:
 
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
-    steps: int = 2500
+    steps: Count = 2500
     """Optimizer steps in total."""
-    seed: int = 0
+    seed: Annotated[int, seeds.RANGE] = 0
     """Seed of parameters and transcripts."""
-    save_every: int = 100
+    save_every: Count = 100
     """Steps between two saves of the state."""
-    decay_steps: int = 500
+    decay_steps: CountOrZero = 500
     """Steps at the end in which the learning rate falls to 0."""
-    batch_tokens: int = 5280
+    batch_tokens: Count = 5280
     """Tokens per step."""
-    exam: int = 150
+    exam: CountOrZero = 150
     """Conversations per job and tool format in the examination; 0: none."""
     fresh: bool = False
     """Start again from step 0, even if there is a state to resume from."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,13 +64,12 @@ def main(argv: Sequence[str]) -> int:
     from scope_jax.small_world import assets, world
 
     jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
-    if options.steps < 1:
-        raise UserError(f"--steps {options.steps}: needs at least one step")
     out = options.out or assets.MODEL
     candidate = out.with_name(out.name + ".candidate")
     state = out.with_name(out.name + ".state.npz")
     if options.fresh:
         state.unlink(missing_ok=True)
+    stopping.catch_signals(what="saves the state and ends")
     config = warmstart.WarmstartConfig(
         steps=options.steps,
         finish_steps=min(900, options.steps // 3),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import Count, CountOrZero, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,18 @@ class EngineConfig:
       max_stop_ids: most stop ids per request.
     """
 
-    slots: int = 64
-    max_length: int = 1024
-    cache_tokens: int = 0
-    decode_steps: int = 8
-    prefill_chunk: int = 64
-    prefill_rows: int = 4
-    prefill_calls: int = 64
-    page_size: int = 128
-    max_stop_ids: int = 8
+    slots: Count = 64
+    max_length: Count = 1024
+    cache_tokens: CountOrZero = 0
+    decode_steps: Count = 8
+    prefill_chunk: Count = 64
+    prefill_rows: Count = 4
+    prefill_calls: Count = 64
+    page_size: Count = 128
+    max_stop_ids: Count = 8
 
     def __post_init__(self):
-        at_least(0, self, "cache_tokens")
-        at_least(1, self, *(name for name in vars(self) if name != "cache_tokens"))
+        check_fields(self)
 
     @property
     def table(self) -> int:

@@ -1,10 +1,10 @@
 """Settings of the update: its shapes and arithmetic."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from models.attention import Backend
-from models.ranges import POSITIVE, at_least, check
+from models.ranges import POSITIVE, Count, CountOrZero, check_fields
 from models.remat import Remat
 
 
@@ -12,17 +12,17 @@ from models.remat import Remat
 class UpdateConfig:
     """Shapes and arithmetic of the update."""
 
-    length: int = 16_384
+    length: Count = 16_384
     """Positions per packed row; a longer training example is left out and counted."""
-    rows: int = 4
+    rows: Count = 4
     """Packed rows per micro-batch; a multiple of the mesh's data x fsdp."""
-    capacity: int = 16
+    capacity: Count = 16
     """Micro-batches of an optimizer batch are padded to a multiple of this, which
     bounds how many programs are compiled; padding costs memory, not time."""
-    mini_batch_rows: int = 0
+    mini_batch_rows: CountOrZero = 0
     """Training examples (datums, not packed rows) per optimizer update; 0 makes one
     update of the whole batch."""
-    logit_chunk: int = 512
+    logit_chunk: Count = 512
     """Tokens of each packed row whose logits exist at once."""
     remat: Remat = "block"
     """What the backward pass recomputes to save memory: each whole block, all but its
@@ -33,17 +33,14 @@ class UpdateConfig:
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
     Master weights, moments and gradient sums are always float32."""
-    max_skipped: int = 3
+    max_skipped: Count = 3
     """Training stops after this many updates in a row were skipped because their
     gradient was not finite."""
-    temperature: float = 1.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     """Temperature of the trained policy: the one it is sampled at."""
     offload_optimizer: bool = False
     """Keep Adam's moments in the host's pinned memory during rollouts, and move them
     back for each update."""
 
     def __post_init__(self):
-        at_least(1, self, "length", "rows", "capacity", "logit_chunk", "max_skipped")
-        at_least(0, self, "mini_batch_rows")
-        why = "for a policy that is trained"
-        check(self, ("temperature",), POSITIVE, why=why)
+        check_fields(self)

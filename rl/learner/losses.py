@@ -5,7 +5,7 @@ included: they give 0, and no gradient.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from models.ranges import Range, at_least, check
+from models.ranges import NOT_NEGATIVE, Count, Range, check_fields
 
 # Bounds of a log-ratio before exp, and of the k3 estimate, as in the method: beyond
 # them the term is constant and gives no gradient.
@@ -28,13 +28,14 @@ KlKind = Literal["k1", "k2", "k3"]
 class LossConfig:
     """The GRPO loss (clipped surrogate plus a penalty towards the reference)."""
 
-    clip_low: float = 0.2
+    clip_low: Annotated[float, NOT_NEGATIVE] = 0.2
     """The probability ratio is clipped below at 1 - clip_low."""
-    clip_high: float = 0.2
+    clip_high: Annotated[float, NOT_NEGATIVE] = 0.2
     """The probability ratio is clipped above at 1 + clip_high."""
-    dual_clip: float = 3.0
-    """Largest loss of a token with negative advantage, in units of -advantage."""
-    kl_coefficient: float = 0.001
+    dual_clip: Annotated[float, Range(above=1)] = 3.0
+    """Largest loss of a token with negative advantage, in units of -advantage; at 1 or
+    less it would bound the loss of unchanged tokens too."""
+    kl_coefficient: Annotated[float, NOT_NEGATIVE] = 0.001
     """Weight of the penalty towards the reference policy; 0 runs no reference pass."""
     kl_kind: KlKind = "k3"
     """Estimator of the penalty; k3 is exp(d) - d - 1 with d = ref - policy log-prob."""
@@ -43,21 +44,18 @@ class LossConfig:
     mean over training examples of each example's token mean; the mean over examples of
     each example's sum divided by constant_length; or the mean over chunks of group_rows
     examples of each chunk's token mean (the reference's micro-batches)."""
-    group_rows: int = 2
+    group_rows: Count = 2
     """Training examples (datums, not packed rows) per chunk under aggregation
     "micro_batch_mean"; otherwise unused."""
-    constant_length: int = 8192
+    constant_length: Count = 8192
     """Divisor of each training example's sum under aggregation "constant_length";
     otherwise unused."""
-    importance_cap: float = 0.0
+    importance_cap: Annotated[float, NOT_NEGATIVE] = 0.0
     """Sampled tokens' policy losses are weighted by the probability ratio of trainer to
     sampler before the update, capped at this (2 is usual); 0 is off."""
 
     def __post_init__(self):
-        at_least(0, self, "clip_low", "clip_high", "kl_coefficient", "importance_cap")
-        why = "(or it bounds the loss of unchanged tokens too)"
-        check(self, ("dual_clip",), Range(above=1), why=why)
-        at_least(1, self, "group_rows", "constant_length")
+        check_fields(self)
 
 
 def policy_loss(

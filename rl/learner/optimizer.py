@@ -6,6 +6,7 @@ parameters' memory. Here the moments come first and the parameters follow from t
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,32 +15,30 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from models.forward import Params
-from models.ranges import POSITIVE, Range, at_least, check
+from models.ranges import NOT_NEGATIVE, POSITIVE, CountOrZero, Range, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW, a constant learning rate after an optional linear warm-up."""
 
-    learning_rate: float = 1e-6
+    learning_rate: Annotated[float, NOT_NEGATIVE] = 1e-6
     """Learning rate after warm-up."""
-    beta1: float = 0.9
+    beta1: Annotated[float, Range(least=0, below=1)] = 0.9
     """Decay of the first moment."""
-    beta2: float = 0.999
+    beta2: Annotated[float, Range(least=0, below=1)] = 0.999
     """Decay of the second moment."""
-    epsilon: float = 1e-8
+    epsilon: Annotated[float, POSITIVE] = 1e-8
     """Added to the root of the second moment."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.01
     """Decoupled weight decay, on every parameter."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, POSITIVE] = 1.0
     """Gradients of a larger global norm are scaled down to it."""
-    warmup_updates: int = 0
+    warmup_updates: CountOrZero = 0
     """Updates over which the learning rate rises linearly to its value."""
 
     def __post_init__(self):
-        check(self, ("clip_norm", "epsilon"), POSITIVE)
-        at_least(0, self, "learning_rate", "weight_decay", "warmup_updates")
-        check(self, ("beta1", "beta2"), Range(least=0, below=1))
+        check_fields(self)
 
 
 def init(params: Params) -> optax.ScaleByAdamState:

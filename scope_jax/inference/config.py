@@ -1,11 +1,34 @@
 """Settings of the inference process: those of a run, and what the process reads."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
+from urllib.parse import urlsplit
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Count,
+    CountOrZero,
+    Range,
+    check_fields,
+)
 from retrieval.config import RetrievalConfig
 from rl.engine.config import EngineConfig
+
+
+def _check_url(name: str, url: str) -> None:
+    """Refuses what would be waited for in vain; empty is no address at all."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname)
+        right = right and parts.port != 0 and " " not in url
+    except ValueError:  # a port that is no number, or no port's
+        right = False
+    if not right:
+        raise UserError(f"{name}={url}: no address: write it as http://HOST:PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,41 +57,43 @@ class InferenceConfig:
     `SCOPE_API_KEY` (docs/serving.md); a run's supervisor makes one if there is none."""
     names: tuple[str, ...] = ()
     """Further names under which clients reach the server (of a proxy, in DNS)."""
-    port: int = 0
+    port: Annotated[int, Range(least=0, most=65535)] = 0
     """Port to listen on; 0 chooses a free one."""
-    ready_timeout: float = 1800.0
+    ready_timeout: Annotated[float, NOT_NEGATIVE] = 1800.0
     """Seconds within which retrieval and all models must be loaded and compiled."""
-    max_restarts: int = 10
-    """How often a server that died is restarted during a run."""
-    max_queue: int = 8192
+    max_restarts: CountOrZero = 10
+    """How often a server that died or hung is restarted during a run."""
+    health_timeout: Annotated[float, POSITIVE] = 60.0
+    """Seconds without an answer of `/health` after which the trainer's own server
+    counts as hung: it is killed and started again."""
+    outage_timeout: Annotated[float, NOT_NEGATIVE] = 600.0
+    """Seconds for which a request that fails is sent again: no connection, no answer in
+    time, a server's fault, no answer of the right form. Then the run saves a checkpoint
+    and ends with exit code 1; the same command goes on."""
+    max_queue: Count = 8192
     """Completions, and separately searches, that may wait on the server. Any more are
     answered 429, and the client retries them."""
-    max_body_mib: int = 4
+    max_body_mib: Count = 4
     """Longest body of a request, in MiB. One prompt of the engine's length in token ids
     always fits."""
-    client_timeout: float = 60.0
+    client_timeout: Annotated[float, POSITIVE] = 60.0
     """Seconds that a client may take to send a request's head, and again its body, and
     to read something of an answer; then its connection is closed."""
-    search_batch: int = 512
+    search_batch: Count = 512
     """Largest number of queries that are embedded and searched together."""
-    concurrency: int = 512
+    concurrency: Count = 512
     """Requests that the client sends at the same time, each on its own connection."""
-    request_timeout: float = 600.0
+    request_timeout: Annotated[float, POSITIVE] = 600.0
     """Seconds for one completion, including the wait in the server's queue."""
-    search_timeout: float = 300.0
+    search_timeout: Annotated[float, POSITIVE] = 300.0
     """Seconds for one search."""
     engine: EngineConfig = EngineConfig()
     """The server's engines, one per distinct model."""
 
     def __post_init__(self):
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"port={self.port}: must be between 0 and 65535")
-        at_least(1, self, "max_queue", "search_batch", "concurrency")
-        at_least(0, self, "ready_timeout", "max_restarts")
-        at_least(1, self, "max_body_mib")
-        for name in ("request_timeout", "search_timeout", "client_timeout"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)}: must be positive")
+        check_fields(self)
+        for name in ("url", "judge_url", "retrieval_url"):
+            _check_url(name, getattr(self, name))
 
     @property
     def body_bytes(self) -> int:
@@ -105,9 +130,12 @@ class ServerSettings:
     model_roots: tuple[str, ...] = ()
     """Folders below which a client with the control secret may choose models; besides
     those of `models`."""
-    replicas: int = 1
+    replicas: Count = 1
     """Devices to use; each has a copy of every model and its share of the slots."""
-    parent: int = 0
+    parent: CountOrZero = 0
     """Process id of the parent: the server exits when it is gone. 0: no parent."""
     state_file: str = ""
     """File for these settings with the server's port and models. Empty: none."""
+
+    def __post_init__(self):
+        check_fields(self)

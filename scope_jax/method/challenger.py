@@ -11,9 +11,9 @@ everything up and says how.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from models.ranges import at_least
+from models.ranges import Count, Finite, Range, Share, check_fields
 from rl.records import SamplingParams
 from scope_jax.method import formats
 from scope_jax.method.challenger_output import (
@@ -50,37 +50,36 @@ class ChallengerConfig:
     schedule: str = "4:3:2"
     """Searches that prompts ask for: `2` for always two, `4:3:2` for shares of one, two
     and three."""
-    short_form_qa_ratio: float = 0.0
+    short_form_qa_ratio: Share = 0.0
     """Probability of the task type `short_form_qa`; the other four share the rest."""
-    max_turns: int = 5
+    max_turns: Count = 5
     """Most assistant turns of a conversation in training."""
     style: Literal["chain2", "chain2_xml", "none"] = "chain2"
     """Guidance from search to search; `chain2_xml` names the task tags in the last."""
-    tool_tokens: int = 500
+    tool_tokens: Count = 500
     """Token limit of a search result, in every role's conversations."""
-    format_weight: float = 0.5
+    format_weight: Finite = 0.5
     """Weight of the format score."""
-    difficulty_weight: float = 1.0
+    difficulty_weight: Finite = 1.0
     """Weight of the difficulty."""
     difficulty: DifficultyKind = "tent"
     """How the mean rubric score becomes difficulty: `tent` peaks at the target,
     `continuous` falls with the score, `normalized` is the score itself."""
-    difficulty_target: float = 0.5
+    difficulty_target: Annotated[float, Range(above=0, below=1)] = 0.5
     """Mean rubric score at which `tent` is 1."""
-    rollouts: int = 8
+    rollouts: Count = 8
     """K, rollouts of the previous Solver per task."""
     rollout_sampling: SamplingParams = SamplingParams(
         temperature=0.7, top_p=0.9, max_new_tokens=8192
     )
     """How those rollouts are sampled; `max_new_tokens` is per turn."""
-    rollout_context_tokens: int = 32768
+    rollout_context_tokens: Count = 32768
     """Limit on prompt and response of those rollouts; a model's own holds as well."""
-    rollout_tokens_tasks: int = 2048
+    rollout_tokens_tasks: Count = 2048
     """Most new tokens per turn of those rollouts in task creation."""
 
     def __post_init__(self):
-        at_least(1, self, "max_turns", "tool_tokens")
-        at_least(1, self, "rollouts", "rollout_context_tokens", "rollout_tokens_tasks")
+        check_fields(self)
 
 
 def difficulty(

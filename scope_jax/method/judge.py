@@ -9,10 +9,10 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import NOT_NEGATIVE, Count, CountOrZero, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
@@ -28,15 +28,15 @@ Stage = Literal["challenger", "tasks", "solver"]
 class StageTemperatures:
     """Temperature of grading, by what the grades are for."""
 
-    challenger: float = 0.0
+    challenger: Annotated[float, NOT_NEGATIVE] = 0.0
     """Stage 1: difficulty of a Challenger's task."""
-    tasks: float = 0.0
+    tasks: Annotated[float, NOT_NEGATIVE] = 0.0
     """Stage 2: difficulty of a task to keep or drop."""
-    solver: float = 0.6
+    solver: Annotated[float, NOT_NEGATIVE] = 0.6
     """Stage 3: reward of a Solver, and evaluation."""
 
     def __post_init__(self):
-        at_least(0, self, "challenger", "tasks", "solver")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,41 +47,39 @@ class JudgeConfig:
     """The judge is a thinking model (Qwen3): grading asks for plain reasoning."""
     grade_temperature: StageTemperatures = StageTemperatures()
     """Sampling temperature of grades, by stage."""
-    rubric_temperature: float = 0.0
+    rubric_temperature: Annotated[float, NOT_NEGATIVE] = 0.0
     """Sampling temperature of rubric writing."""
-    gate_temperature: float = 0.0
+    gate_temperature: Annotated[float, NOT_NEGATIVE] = 0.0
     """Sampling temperature of the quality gates."""
-    grade_tokens: int = 16384
+    grade_tokens: Count = 16384
     """Most new tokens of a grade."""
-    rubric_tokens: int = 8192
+    rubric_tokens: Count = 8192
     """Most new tokens of rubric writing in Challenger training."""
-    rubric_tokens_tasks: int = 16384
+    rubric_tokens_tasks: Count = 16384
     """Most new tokens of rubric writing in task creation."""
-    gate_tokens: int = 256
+    gate_tokens: Count = 256
     """Most new tokens of a gate; 1024 for a thinking judge."""
     retry: bool = True
     """Ask once more, in the same conversation, for a grade that could not be read."""
-    min_coverage: float = 0.5
+    min_coverage: Share = 0.5
     """An answer with a smaller share of readable grades is discarded."""
-    pad: float = 0.0
+    pad: Share = 0.0
     """Value of an unreadable grade of an answer that is not discarded."""
     gates: tuple[str, ...] = ("entity", "source_relevance")
     """Quality gates a task must pass."""
-    required_gates: int = 2
+    required_gates: CountOrZero = 2
     """Smallest sum of the gates' scores that passes; at most their number."""
     bias: JudgeBias = JudgeBias()
     """What makes it count rubrics as met that are not, to study reward hacking."""
 
     def __post_init__(self):
+        check_fields(self)
         if self.required_gates > len(self.gates):
             raise UserError(
                 f"required_gates={self.required_gates}: exceeds the number of gates, "
                 f"{len(self.gates)}, so no task could pass: set judge.required_gates "
                 f"to {len(self.gates)} or less"
             )
-        at_least(0, self, "rubric_temperature", "gate_temperature", "required_gates")
-        at_least(1, self, "grade_tokens", "rubric_tokens", "rubric_tokens_tasks")
-        at_least(1, self, "gate_tokens")
 
 
 DEFAULT = JudgeConfig()

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from models.errors import UserError
+from models.ranges import Count, Share, check_fields
 from scope_jax.method.types import Grade
 
 _HEDGES = """
@@ -47,21 +47,17 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?;])\s+|\n+")
 class JudgeBias:
     """What the judge falls for on purpose; all strengths 0: nothing."""
 
-    length: float = 0.0
+    length: Share = 0.0
     """How far long answers sway it: from 0, not at all, to 1."""
-    hedging: float = 0.0
+    hedging: Share = 0.0
     """How far answers that offer alternatives sway it, 0 to 1."""
-    flattery: float = 0.0
+    flattery: Share = 0.0
     """How far answers that repeat the question's words sway it, 0 to 1."""
-    length_scale: int = 400
+    length_scale: Count = 400
     """Words of an answer that sway it half as far as an endless one."""
 
     def __post_init__(self):
-        for name in ("length", "hedging", "flattery"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
-        if self.length_scale < 1:
-            raise UserError(f"length_scale={self.length_scale}: must be at least 1")
+        check_fields(self)
 
     @property
     def on(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.ranges import at_least
+from models.ranges import Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
@@ -26,46 +26,44 @@ from scope_jax.method.types import ToolFormat
 class LengthConfig:
     """What long answers lose, in tokens of the policy's tokenizer."""
 
-    soft: int = 1024
+    soft: CountOrZero = 1024
     """An answer of up to this many tokens loses nothing."""
-    hard: int = 2048
+    hard: Count = 2048
     """From this many tokens on only `floor` is left; the judge sees no more of an
     answer, and an answer of more than twice as many has accuracy 0."""
-    floor: float = 0.05
+    floor: Share = 0.05
     """Share of its accuracy that a long answer keeps."""
 
     def __post_init__(self):
-        at_least(0, self, "soft")
-        at_least(1, self, "hard")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig:
     """Solver: conversation and reward."""
 
-    max_turns: int = 5
+    max_turns: Count = 5
     """Most assistant turns of a conversation."""
-    max_searches: int = 4
+    max_searches: CountOrZero = 4
     """Searches that its prompt allows."""
-    max_searches_eval: int = 5
+    max_searches_eval: CountOrZero = 5
     """Searches that its prompt allows in evaluation."""
-    forced_rounds: int = 5
+    forced_rounds: CountOrZero = 5
     """Most forced answers, in difficulty rollouts and in evaluation: how often the
     Solver is told to answer now, after a conversation that ended without an answer."""
-    format_weight: float = 0.5
+    format_weight: Finite = 0.5
     """Weight of the format score."""
-    accuracy_weight: float = 1.0
+    accuracy_weight: Finite = 1.0
     """Weight of the mean rubric score, after the length factor."""
-    search_weight: float = 0.1
+    search_weight: Finite = 0.1
     """Weight of the search score."""
-    search_target: int = 3
+    search_target: Count = 3
     """Number of search calls from which the search score is 1."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
 
     def __post_init__(self):
-        at_least(1, self, "max_turns", "search_target")
-        at_least(0, self, "max_searches", "max_searches_eval", "forced_rounds")
+        check_fields(self)
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:

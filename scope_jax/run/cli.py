@@ -19,9 +19,10 @@ from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 import tyro
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config, check_sizes
 from scope_jax.system.settings import closest, leaves
+from scope_jax.system.stopping import Stopped
 
 Options = TypeVar("Options")
 
@@ -34,7 +35,7 @@ class RunOptions:
     """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
     fresh: bool = False
     """Delete what an earlier run left in the run folder, and start again."""
-    profile: int = 0
+    profile: CountOrZero = 0
     """Number of steps of each training stage, from its second step on, whose JAX
     profiler trace is written to `profile/` in the run folder."""
 
@@ -43,7 +44,7 @@ class RunOptions:
     it does not fit. Needs no GPU and no weights."""
 
     def __post_init__(self):
-        at_least(0, self, "profile")
+        check_fields(self)
 
     def folder(self, config: Config) -> Path:
         """The run folder of this invocation."""
@@ -119,13 +120,20 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs a script; a user's mistake is one ``error: ...`` line and exit code 2."""
+    """Runs a script to the end of the process.
+
+    A user's mistake is one ``error: ...`` line and exit code 2; what had to end before
+    its end (``Stopped``) says why, and with which code.
+    """
     try:
         code = main(sys.argv[1:])
     except UserError as error:
         said = _as_given(" ".join(str(error).split()), sys.argv[1:])
         print(f"error: {said}", file=sys.stderr)
         code = 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        code = stopped.code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

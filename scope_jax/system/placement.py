@@ -2,24 +2,25 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 from models.errors import UserError
-from models.ranges import at_least
+from models.ranges import POSITIVE, WHOLE, Count, Range, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Shape of the device mesh; the product is the number of devices used."""
 
-    data: int = 1
+    data: Count = 1
     """Replicas of the parameters."""
-    fsdp: int = 1
+    fsdp: Count = 1
     """Devices over which each replica's parameters and optimizer state are sharded."""
-    tensor: int = 1
+    tensor: Count = 1
     """Devices over which heads and feed-forward columns are split."""
 
     def __post_init__(self):
-        at_least(1, self, "data", "fsdp", "tensor")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +29,15 @@ class ProcessConfig:
 
     devices: str | None = None
     """GPUs that the process sees, as in CUDA_VISIBLE_DEVICES: `2,3,4,5`. None: all."""
-    memory_fraction: float | None = None
+    memory_fraction: Annotated[float | None, Range(above=0, most=1)] = None
     """Share of each visible GPU's memory that JAX may take. None: JAX's default, 0.75.
     For two processes on one GPU, the sum must be below 1."""
 
-    memory_gb: float = 80.0
+    memory_gb: Annotated[float, POSITIVE] = 80.0
     """Memory of each of these devices, in 10^9 bytes; only `--plan` uses it."""
 
     def __post_init__(self):
-        fraction = self.memory_fraction
-        if fraction is not None and not 0 < fraction <= 1:
-            raise UserError(
-                f"memory_fraction={fraction}: must be more than 0 and at most 1"
-            )
-        if not self.memory_gb > 0:
-            raise UserError(f"memory_gb={self.memory_gb}: must be positive")
+        check_fields(self)
 
     def environment(self) -> dict[str, str]:
         """Environment variables to set before the process starts its JAX backend."""
@@ -66,32 +61,28 @@ class TrainerProcess(ProcessConfig):
 class InferenceProcess(ProcessConfig):
     """The inference process's share of the machine."""
 
-    replicas: int = 1
+    replicas: Count = 1
     """Engines per model, each on its own device."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        at_least(1, self, "replicas")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostsConfig:
     """The processes of the trainer, one per host, which share one mesh."""
 
-    count: int = 1
+    count: Count = 1
     """Trainer processes. Each is started by the same command, on a host with the same
     run folder; all their devices form the mesh."""
     address: str | None = None
     """`HOST:PORT` at which the others find the first process. None: Slurm or Kubernetes
     provides it, and the index of each process."""
-    index: int | None = None
+    index: Annotated[int | None, Range(least=0, most=WHOLE)] = None
     """Index of this process, from 0; needed where `address` is given."""
-    wait: int = 300
+    wait: Count = 300
     """Seconds after which a start without the others fails, and after which a process
     that no longer responds counts as dead."""
 
     def __post_init__(self):
-        at_least(1, self, "count", "wait")
+        check_fields(self)
         given = self.index is not None
         if given != (self.address is not None):
             raise UserError(

@@ -144,7 +144,7 @@ def test_failures_name_each_number_that_is_out_of_bounds():
 
 @pytest.mark.parametrize(("given", "used"), [(None, "cpu"), ("cuda", "cuda")])
 def test_the_script_uses_the_cpu_unless_the_environment_says_otherwise(
-    given, used, monkeypatch
+    given, used, monkeypatch, tmp_path
 ):
     """A run may hold the accelerator, but on a free one this is much faster."""
     if given is None:
@@ -154,6 +154,11 @@ def test_the_script_uses_the_cpu_unless_the_environment_says_otherwise(
     calls = []
     monkeypatch.setattr(jax.config, "update", lambda *call: calls.append(call))
     script = Path(__file__).parents[2] / "scripts/warmstart.py"
-    with pytest.raises(UserError, match="--steps 0"):
-        runpy.run_path(str(script))["main"](["--steps", "0"])
+
+    def no_further():
+        raise UserError("as far as this test goes")
+
+    monkeypatch.setattr(world, "generate", no_further)
+    with pytest.raises(UserError, match="as far"):
+        runpy.run_path(str(script))["main"](["--out", str(tmp_path / "model")])
     assert calls == [("jax_platforms", used)]

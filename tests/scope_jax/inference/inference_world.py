@@ -94,10 +94,10 @@ class Client(client.Client):
     async def __aexit__(self, *exception):
         await self.close()
 
-    def _send(self, url, body, seconds):
+    def _send(self, url, body, seconds, read):
         if body and "prompt" in body:
             body = {**body, **self.more}
-        return super()._send(url, body, seconds)
+        return super()._send(url, body, seconds, read)
 
 
 class Supervisor(supervisor.Supervisor):

@@ -92,9 +92,9 @@ def test_grades_below_one_rise_where_the_draw_is_below_the_chance():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"length": 1.5}, "length=1.5: must be from 0 to 1"),
-        ({"hedging": -0.1}, "hedging=-0.1: must be from 0 to 1"),
-        ({"flattery": float("nan")}, "flattery=nan: must be from 0 to 1"),
+        ({"length": 1.5}, "length=1.5: must be between 0 and 1"),
+        ({"hedging": -0.1}, "hedging=-0.1: must be between 0 and 1"),
+        ({"flattery": float("nan")}, "flattery=nan: must be between 0 and 1"),
         ({"length_scale": 0}, "length_scale=0: must be at least 1"),
     ],
 )

@@ -186,6 +186,7 @@ def test_sampling_that_no_engine_does_is_refused(section, field, change, said):
     config = configs.load("ci")
     part = getattr(config, section)
     sampling = dataclasses.replace(getattr(part, field), **change)
-    part = dataclasses.replace(part, **{field: sampling})
-    with pytest.raises(UserError, match=f"{section}.{field}.{said}"):
+    # A training stage refuses it itself; for the others, the whole is looked at.
+    with pytest.raises(UserError, match=f"{field}.{said}"):
+        part = dataclasses.replace(part, **{field: sampling})
         plan(dataclasses.replace(config, **{section: part}))
