@@ -5,6 +5,7 @@ rollouts/iter_1/challenger/step_0001.jsonl   tasks/iter_1.parquet
 checkpoints/iter_1/solver/STEP/   export/iter_1/solver/   report.html
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,30 @@ LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "infere
 MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
 CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
 FOUND_AGAIN = "finished stages are found again from their files"
+
+
+class LostArtefactError(DamagedError):
+    """What a stage needs of a finished one is damaged or gone; that can be made again.
+
+    Attributes:
+      stage: which made it, such as ``iter_1/solver``.
+    """
+
+    def __init__(self, file: Path, why: str, remedy: str, stage: str):
+        super().__init__(file, why, remedy)
+        self.stage = stage
+
+    def __reduce__(self):
+        return type(self), (self.file, self.why, self.remedy, self.stage)
+
+
+@contextlib.contextmanager
+def needed_from(stage: str) -> Iterator[None]:
+    """Says of damage that is found in the ``with`` block which stage can mend it."""
+    try:
+        yield
+    except DamagedError as error:
+        raise LostArtefactError(error.file, error.why, error.remedy, stage) from error
 
 
 class RunPaths:
@@ -106,7 +132,7 @@ class RunFolder(RunPaths):
         if self._lost_config and self._config_file.is_file():
             storage.set_aside(self._config_file)
         if not self._config_file.is_file():
-            settings.save(config, self._config_file)
+            settings.save(config, self._config_file, recorded=True)
         self.writable = self.path
         self.manifest = self._read_manifest()
 

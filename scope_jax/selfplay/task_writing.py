@@ -134,7 +134,7 @@ async def write_batch(
         errors=tuple(errors),
         tokens=sum(rollout.sampled_tokens for _, rollout in played),
     )
-    settings.save(written, path)
+    settings.save(written, path, recorded=True)
     return replace(written, seconds=time.monotonic() - started)
 
 

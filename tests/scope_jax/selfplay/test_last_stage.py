@@ -92,7 +92,7 @@ def test_every_solver_is_scored_once_and_what_is_shown_is_written(run, capsys):
         *(str(run.path / f"export/iter_{i}/solver") for i in (1, 2)),
     ]
     folder = run.path / "eval" / "small_world"
-    names = {"base.jsonl", "iter_1.jsonl", "iter_2.jsonl", "scores.json"}
+    names = {"base.jsonl", "iter_1.jsonl", "iter_2.jsonl", "scores.json", "SHA256SUMS"}
     assert {p.name for p in folder.iterdir()} == names | {
         "before_after.md",
         "before_after.json",
