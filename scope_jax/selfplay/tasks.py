@@ -27,7 +27,7 @@ from scope_jax.selfplay.task_file import read_tasks, write_tasks
 from scope_jax.selfplay.task_sifting import Verdict, sift
 from scope_jax.selfplay.task_writing import Written, write_batch
 from scope_jax.selfplay.truth_metrics import with_task_truth
-from scope_jax.system.files import write_json_lines
+from scope_jax.system.files import remove, write_json_lines
 
 log = logging.getLogger("scope_jax")
 
@@ -166,7 +166,7 @@ async def _batches(
             )
             parts.tracker.log(metrics, iteration=iteration, stage="tasks", step=number)
             write_tasks(parts.folder.task_batch(iteration, number), kept)
-            drafts(number).unlink(missing_ok=True)
+            remove(drafts(number))
             bar.advance(metrics, len(kept))
             tasks += kept
             number += 1
@@ -176,7 +176,7 @@ async def _batches(
             await asyncio.gather(ahead, return_exceptions=True)
     # Of a batch that was written ahead and is not needed.
     for file in drafts(number).parent.glob("*.written.json*"):
-        file.unlink()
+        remove(file)
     return number - 1
 
 

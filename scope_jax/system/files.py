@@ -65,6 +65,13 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(line + "\n" for line in lines), recorded=True)
 
 
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and its recorded hash."""
+    with storage.writing(path):
+        path.unlink(missing_ok=True)
+        checksums.forget(path)
+
+
 class Appending:
     """A file that grows by whole pieces, each on the disk when ``append`` returns."""
 
@@ -184,7 +191,7 @@ def json_rows(
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}:{number}: not JSON: {error}") from error
         if not good(row):
             raise UserError(f"{where}:{number}: not {form}: mend or remove the line")
