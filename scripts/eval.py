@@ -44,15 +44,15 @@ class EvalOptions:
 
 def main(argv: Sequence[str]) -> int:
     config, options = cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
-    os.environ.update(config.placement.trainer.environment())
-    tracking.setup_logging()
-    from scope_jax.evaluation import checkpoints
-
     if options.run is not None and not (options.run / "config.json").is_file():
         raise UserError(
             f"--run {options.run}: no run is there: name its folder, or leave --run "
             "out to score the base model alone"
         )
+    os.environ.update(config.placement.trainer.environment())
+    tracking.setup_logging()
+    from scope_jax.evaluation import checkpoints
+
     folder = options.run or Path("runs") / config.name
     checkpoints.evaluate(
         config, folder, file=options.file, count=options.count, split=options.split

@@ -8,6 +8,7 @@ its ``SHA256SUMS`` says whether it still is. What is found damaged is renamed to
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,7 +122,7 @@ def save(
         # Or another process's save would begin before the folder has been cleaned.
         multihost_utils.sync_global_devices("checkpoint folder")
         try:
-            with _one_copy():
+            with _one_copy(), _one_report():
                 ocp.save(draft, state, custom_metadata=meta, overwrite=True)
             if leads:
                 checksums.record_folder(draft)
@@ -132,12 +133,21 @@ def save(
             raise
         # The others must not look for it before it is there.
         multihost_utils.sync_global_devices("checkpoint written")
-        for old in steps(folder)[: -max(keep, 1)] if leads else ():
-            if not keep_every or old % keep_every:
-                shutil.rmtree(folder / str(old))
         if leads:
+            remove_old(folder, keep=keep, keep_every=keep_every)
             shutil.rmtree(folder / f"{step}.damaged", ignore_errors=True)
     return path
+
+
+def remove_old(folder: str | Path, *, keep: int, keep_every: int) -> None:
+    """Removes what ``save`` does not keep; alone, what it was killed before removing.
+
+    Args:
+      folder, keep, keep_every: as given to ``save``.
+    """
+    for old in steps(folder)[: -max(keep, 1)]:
+        if not keep_every or old % keep_every:
+            shutil.rmtree(Path(folder) / str(old))
 
 
 def restore(
@@ -267,6 +277,22 @@ def _one_copy() -> ocp.Context:
     context.memory.read_concurrent_bytes = IN_FLIGHT
     context.array.saving.use_compression = False  # noise does not shrink
     return context
+
+
+@contextlib.contextmanager
+def _one_report() -> Iterator[None]:
+    """Keeps Orbax's threads from logging a refusal of the disk, which is raised too."""
+    logger = logging.getLogger("absl")
+
+    def tells_more(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (error and storage.refusal(error))
+
+    logger.addFilter(tells_more)
+    try:
+        yield
+    finally:
+        logger.removeFilter(tells_more)
 
 
 def _check_shapes(path: Path, saved: Any, wanted: Any) -> None:

@@ -110,7 +110,7 @@ class Tracker:
         Args:
           metrics: flat, slash names; NaN is written as null.
           iteration: from 1.
-          stage: one of `STAGES`.
+          stage: one of ``records.STAGES``.
           step: the stage's step (or batch) that the metrics belong to.
         """
         record: dict[str, Any] = {"iteration": iteration, "stage": stage, "step": step}

@@ -36,6 +36,8 @@ class Trainer:
         self, config: Config, folder: RunFolder, base: BaseModel, weights: Params
     ):
         self._config, self._folder, self._base = config, folder, base
+        # Of checkpoints that are not permanent the newest is kept.
+        self._kept = {"keep": 1, "keep_every": config.checkpoint.permanent_every}
         self._updaters: dict[str, Updater] = {}
         updater = self.updater("solver")
         log.info(
@@ -94,8 +96,7 @@ class Trainer:
             step,
             state,
             meta={"iteration": iteration, "role": role, "name": self._config.name},
-            keep=1,
-            keep_every=self._config.checkpoint.permanent_every,
+            **self._kept,
         )
 
     def finish(self, iteration: int, role: str, state: TrainState) -> None:
@@ -134,10 +135,14 @@ class Trainer:
         def say(error: DamagedError) -> None:
             log.warning("%s: %s: set aside as STEP.damaged", error.file, error.why)
 
+        def find() -> tuple[int | None, int | None]:
+            last = checkpoint.latest(own)
+            step = checkpoint.newest_whole(own, say)
+            checkpoint.remove_old(own, **self._kept)
+            return step, last
+
         # Asked once: a shared disk may show it to one process before another.
-        step, last = self._base.hosts.from_leader(
-            lambda: (checkpoint.latest(own), checkpoint.newest_whole(own, say))[::-1]
-        )
+        step, last = self._base.hosts.from_leader(find)
         first = (iteration - 1) * self.stage_config(role).steps
         if last is not None and step != last:
             back = first if step is None else step

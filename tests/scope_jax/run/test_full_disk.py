@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -57,13 +58,15 @@ def write_everything(run):
             folder.record("iter_1/solver", status="running")
             at = {"iteration": 1, "stage": "solver"}
             done = checkpoint.newest_whole(folder.checkpoints(1, "solver"), pytest.fail)
+            kept = {"keep": 1, "keep_every": 0}
+            checkpoint.remove_old(folder.checkpoints(1, "solver"), **kept)
             tracker.rewind(1, "solver", done or 0)
             for step in range((done or 0) + 1, 3):
                 rows = [{"uid": str(step), "reward": 0.5}]
                 files.write_json_lines(folder.rollouts(1, "solver", step), rows)
                 tracker.log({"reward/mean": step}, **at, step=step)
                 state = {"x": np.arange(step)}
-                checkpoint.save(folder.checkpoints(1, "solver"), step, state, keep=1)
+                checkpoint.save(folder.checkpoints(1, "solver"), step, state, **kept)
             write_tasks(folder.tasks(1), [])
             folder.record("iter_1/solver", status="done")
     finally:
@@ -138,7 +141,7 @@ cli.run_main(main)
 
 
 def filled(tmp_path, what):
-    """Runs ``FILLED`` on a real file system of 1 MB; its end, and a copy of the disk."""
+    """Runs ``FILLED`` on a real file system of 1 MB; its end, and a copy of it."""
     small, kept = tmp_path / "small", tmp_path / "kept"
     small.mkdir()
     program = tmp_path / "program.py"
@@ -200,3 +203,25 @@ def test_what_a_disk_says_is_one_line_and_a_code(error, code, words, capsys):
     said = capsys.readouterr().err
     assert ended.value.code == code and words in said
     assert said.count("\n") == 1 and len(said) < 200
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "words"),
+    [
+        ("eval", "typo", "no run is there: name its folder"),
+        ("eval", "x" * 300, "File name too long"),
+        ("report", "typo", "has no config.json: name the folder of a run"),
+        ("report", "x" * 300, "File name too long"),
+    ],
+)
+def test_a_run_that_is_not_there_is_one_line_and_no_folder(
+    tmp_path, monkeypatch, capsys, script, name, words
+):
+    monkeypatch.chdir(tmp_path)
+    options = ["--config", "ci", "--run", name] if script == "eval" else [name]
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name="__main__")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and words in said and said.count("\n") == 1
+    assert len(said) < 200 and not list(tmp_path.iterdir())
