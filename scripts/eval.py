@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
+from models.errors import UserError
 from models.ranges import Count, check_fields
 from scope_jax.run import cli, tracking
 from scope_jax.system import stopping
@@ -33,7 +34,8 @@ class EvalOptions:
     """Options of this evaluation only."""
 
     run: Path | None = None
-    """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
+    """Folder of a run that is there. None: `runs/NAME`, where NAME is the
+    configuration's name; without a run there, the base model alone is scored."""
     file: Path | None = None
     """Prompts with rubrics, one JSON object per line. None: the small world's tasks."""
     count: Count = 450
@@ -47,6 +49,11 @@ class EvalOptions:
 
 def main(argv: Sequence[str]) -> int:
     config, options = cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
+    if options.run is not None and not (options.run / "config.json").is_file():
+        raise UserError(
+            f"--run {options.run}: no run is there: name its folder, or leave --run "
+            "out to score the base model alone"
+        )
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
     stopping.catch_signals(what="ends")

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from models.sharding import make_mesh, replicated
 from scope_jax.system.placement import HostsConfig
 from scope_jax.system.stopping import Stopped
@@ -53,11 +53,11 @@ class Hosts:
         """
         if self.count == 1:
             return work()
-        answer: tuple[Any, UserError | Stopped | None] = (None, None)
+        answer: tuple[Any, Exception | None] = (None, None)
         if self.is_leader:
             try:
                 answer = (work(), None)
-            except (UserError, Stopped) as error:
+            except (UserError, StorageError, Stopped) as error:
                 answer = (None, error)
         value, failure = self.all_gather(answer)[0]
         if failure is not None:
