@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from models import hf
 from models.chat import ChatRenderer
@@ -83,11 +84,7 @@ def open_parts(
     config = resolve(replace(config, model=replace(config.model, date=folder.date)))
     prompt_set = prompts.load(config.prompts, config.tool_format)
     tokenizer = hf.load_tokenizer(config.model.path)
-    renderer = ChatRenderer.from_tokenizer(
-        tokenizer, template=config.model.template, date=config.model.date
-    )
-    if config.tool_format == "tool_call":
-        check_calls(renderer)
+    renderer = _renderer(config, tokenizer)
     keep_programs()
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
@@ -133,3 +130,14 @@ def open_parts(
             meter=StepMeter(trainer.engine, serving, hosts),
             profile=profile,
         )
+
+
+def _renderer(config: Config, tokenizer: Any) -> ChatRenderer:
+    """The chat template and tokenizer of all three roles."""
+    model = config.model
+    renderer = ChatRenderer.from_tokenizer(
+        tokenizer, template=model.template, date=model.date
+    )
+    if config.tool_format == "tool_call":
+        check_calls(renderer)
+    return renderer

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 import configs
+from models import checksums
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.run.folder import RunFolder
@@ -56,7 +57,7 @@ def test_a_run_has_the_day_on_which_it_started(tmp_path, config):
     saved = settings.load(Config, run / "config.json")
     assert saved.model.date == folder.date
     started = replace(saved, model=replace(saved.model, date="2025-01-31"))
-    settings.save(started, run / "config.json")
+    settings.save(started, run / "config.json", recorded=True)
     later = RunFolder(run, config)
     later.close()
     assert later.date == "2025-01-31"
@@ -68,6 +69,24 @@ def test_a_run_has_the_day_on_which_it_started(tmp_path, config):
     assert fresh.date == "2025-02-01"
 
 
+def test_a_lost_configuration_is_written_again_with_the_day_of_its_start(
+    tmp_path, config
+):
+    run = tmp_path / "run"
+    RunFolder(run, config).close()
+    saved = settings.load(Config, run / "config.json")
+    started = replace(saved, model=replace(saved.model, date=last_week()))
+    settings.save(started, run / "config.json", recorded=True)
+    whole = (run / "config.json").read_bytes()
+    (run / "config.json").unlink()
+    RunFolder(run, config).close()
+    assert (run / "config.json").read_bytes() == whole
+
+
+def last_week() -> str:
+    return str(datetime.date.today() - datetime.timedelta(days=7))
+
+
 def test_a_run_from_before_days_were_recorded_goes_on_with_that_of_its_start(
     tmp_path, config
 ):
@@ -76,6 +95,7 @@ def test_a_run_from_before_days_were_recorded_goes_on_with_that_of_its_start(
     older = json.loads(file.read_text())
     del older["model"]["date"]
     file.write_text(json.dumps(older))
+    file.with_name(checksums.NAME).unlink()  # of a later version, too
     noon = datetime.datetime(2025, 3, 1, 12).timestamp()
     os.utime(file, (noon, noon))
     for _ in range(2):
