@@ -56,12 +56,12 @@ class Sampling:
         ]
         prompts = [tuple(ids) for ids in await asyncio.gather(*tokenize)]
         for ids in prompts:
-            beyond = max(ids, default=0)
+            if not ids or len(ids) + (call.max_tokens != 0) > engine.max_length:
+                raise _too_long(f"{len(ids)} tokens", engine)
+            beyond = max(ids)
             if beyond >= served.config.vocab_size:
                 why = f"this model has {served.config.vocab_size} token ids"
                 raise bad_field("prompt", beyond, why)
-            if not ids or len(ids) + (call.max_tokens != 0) > engine.max_length:
-                raise _too_long(f"{len(ids)} tokens", engine)
         own = () if call.ignore_eos else served.renderer.stop_ids
         if len({*call.stop_ids, *own}) > engine.max_stop_ids:
             why = f"more than inference.engine.max_stop_ids={engine.max_stop_ids}"

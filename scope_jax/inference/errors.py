@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 from typing import Any
 
 from models.control_tokens import encodable
@@ -9,6 +10,10 @@ from models.control_tokens import encodable
 # Deeper values would end recursive code, such as templates, somewhere else.
 DEEPEST = 64
 PATH = re.compile(r"(?<![\w.])(?:~?/[^\s:'\",()]+)*/([^\s:'\",()/]+)/?")
+
+# Of a value of megabytes, as much as is shown.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 class ApiError(Exception):
@@ -32,7 +37,7 @@ class ApiError(Exception):
 
 def bad_field(name: str, value: Any, why: str) -> ApiError:
     """A 400 that names field, value and what was expected."""
-    shown = repr(value)
+    shown = _SHORT.repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return ApiError(400, f"{name}: {shown}: {why}", code="invalid_value")
 

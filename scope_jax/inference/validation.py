@@ -15,6 +15,8 @@ NON_FINITE = "non_finite_logits"
 WRONG_WEIGHTS = "wrong_weights"
 # Passages of one answer: about 10 MB.
 MOST_PASSAGES = 10_000
+# Characters of all queries of a request: about a second's work.
+MOST_QUERY_TEXT = 2**19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,9 @@ def parse_search(body: Any, default_topk: int) -> tuple[list[str], int, bool]:
     """
     asked = SearchBody.checked(body)
     topk = asked.topk or default_topk
+    if (text := sum(map(len, asked.queries))) > MOST_QUERY_TEXT:
+        why = f"characters are more than {MOST_QUERY_TEXT}: ask for fewer at once"
+        raise bad_field("queries", text, why)
     if len(asked.queries) * topk > MOST_PASSAGES:
         why = f"times topk={topk} are more than {MOST_PASSAGES} passages: ask for fewer"
         raise bad_field("queries", len(asked.queries), why)

@@ -131,5 +131,14 @@ def test_slow_clients_are_closed(tmp_path):
 def test_more_passages_than_an_answer_holds_are_refused(http):
     answer = http.post("/retrieve", json={"queries": ["a"] * 1000, "topk": 1000})
     assert answer.status_code == 400 and "queries" in answer.json()["error"]["message"]
-    answer = http.post("/retrieve", json={"queries": ["a" * 100_000]})
-    assert answer.status_code == 400
+    for queries in (["a" * 100_000], ["a" * 20_000] * 100):
+        answer = http.post("/retrieve", json={"queries": queries})
+        assert answer.status_code == 400
+
+
+def test_a_million_ids_keep_nobody_waiting(server, http):
+    body = {"model": "judge", "prompt": [1] * 1_300_000}
+    answer, wait = worst_health(
+        server.url, lambda: http.post("/v1/completions", json=body)
+    )
+    assert answer.json()["error"]["code"] == "context_length_exceeded" and wait < 1
