@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -151,18 +152,18 @@ class App:
 
     async def retrieve(self, request: HttpRequest) -> Response:
         """Search in Search-R1's wire format."""
-        body = await self._body(request)
-        queries, topk, scores = parse_search(body, self.default_topk)
+        parse = partial(parse_search, default_topk=self.default_topk)
+        queries, topk, scores = await self._body(request, parse)
         found = await unless_gone(request, self._search(queries, topk))
         return JSONResponse(search_json(found, scores))
 
     async def completions(self, request: HttpRequest) -> Response:
         """OpenAI's completions."""
-        return await self._sample(request, parse_completion(await self._body(request)))
+        return await self._sample(request, await self._body(request, parse_completion))
 
     async def chat(self, request: HttpRequest) -> Response:
         """OpenAI's chat completions, with the model's own template."""
-        return await self._sample(request, parse_chat(await self._body(request)))
+        return await self._sample(request, await self._body(request, parse_chat))
 
     async def list_models(self, request: HttpRequest) -> Response:
         """Names and content hashes of the weights that are served."""
@@ -183,7 +184,7 @@ class App:
 
     async def load_model(self, request: HttpRequest) -> Response:
         """Loads weights under a name."""
-        body = ModelBody.checked(await self._body(request))
+        body = await self._body(request, ModelBody.checked)
         name = request.path_params["name"]
         source = ModelSource(path=body.path, hash=body.hash or "")
         models = await self._models()
@@ -313,9 +314,9 @@ class App:
                 await pieces.aclose()
             yield sse("[DONE]")
 
-    async def _body(self, request: HttpRequest) -> Any:
-        config = self.config
-        return await read_body(request, config.body_bytes, config.client_timeout)
+    async def _body(self, request: HttpRequest, parse: Callable[[Any], T]) -> T:
+        limit, seconds = self.config.body_bytes, self.config.client_timeout
+        return await read_body(request, parse, limit=limit, seconds=seconds)
 
 
 def _internal(error: Exception) -> ApiError:

@@ -1,8 +1,8 @@
 """Bodies of requests as they come in, and clients that go away."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -11,12 +11,19 @@ from scope_jax.inference.errors import ApiError, read_json
 
 # How many times the longest body is read to its end before it is refused.
 DRAINED = 16
+# Bytes that are read on the event loop, in about a millisecond.
+SMALL = 2**16
+
+T = TypeVar("T")
 
 
-async def read_body(request: HttpRequest, limit: int, seconds: float) -> Any:
-    """The JSON of a body, which must come in time and not be too long.
+async def read_body(
+    request: HttpRequest, parse: Callable[[Any], T], *, limit: int, seconds: float
+) -> T:
+    """What a body says; it must come in time and not be too long.
 
     Args:
+      parse: makes it of the body's JSON.
       limit: most bytes.
       seconds: in which all of it must be there.
 
@@ -43,7 +50,10 @@ async def read_body(request: HttpRequest, limit: int, seconds: float) -> Any:
         raise ApiError(408, why, code="too_slow") from error
     if size > limit:
         raise too_long
-    return read_json(b"".join(chunks))
+    raw = b"".join(chunks)
+    if size < SMALL:
+        return parse(read_json(raw))
+    return await asyncio.to_thread(lambda: parse(read_json(raw)))
 
 
 async def unless_gone(request: HttpRequest, work: Awaitable[Any]) -> Any:

@@ -80,8 +80,8 @@ def _are_ids(value: Any) -> bool:
 
 def _prompts(value: Any) -> list[Any]:
     """One or more prompts, each a text or a list of token ids."""
-    if isinstance(value, str) or _are_ids(value):
-        value = [value]
+    if value and (isinstance(value, str) or _are_ids(value)):
+        return [value]
     if not isinstance(value, list) or not 0 < len(value) <= MOST_PROMPTS:
         raise ValueError(f"must be a text, token ids, or a list of 1 to {MOST_PROMPTS}")
     for one in value:
