@@ -149,6 +149,7 @@ class RunFolder(RunPaths):
             settings.save(self._begun, self._config_file, recorded=True)
         self.writable = self.path
         self.manifest = self._read_manifest()
+        self.began = self.manifest.get("began") or round(time.time(), 3)
 
     def _check_place(self, config: Config, *, fresh: bool) -> bool:
         """Refuses a place that is not this run's; whether it is to be emptied first."""
@@ -197,10 +198,12 @@ class RunFolder(RunPaths):
 
     def _refuse_unknown(self, config: Config, why: str) -> None:
         """Where the configuration is lost: refuses another than it was, by its hash."""
-        known = checksums.recorded(self._config_file)
+        known = set(checksums.recorded(self._config_file))
+        if self._config_file.is_file():
+            known.add(hashlib.sha256(self._config_file.read_bytes()).hexdigest())
         for begun in _as_recorded(config):
             text = settings.to_json(begun).encode()
-            if hashlib.sha256(text).hexdigest() in known or self._holds(text):
+            if hashlib.sha256(text).hexdigest() in known:
                 break
         else:
             raise DamagedError(
@@ -213,10 +216,6 @@ class RunFolder(RunPaths):
         log.warning(
             "%s: %s: written again, from the same options", self._config_file, why
         )
-
-    def _holds(self, text: bytes) -> bool:
-        file = self._config_file
-        return file.is_file() and file.read_bytes() == text
 
     def _has_date(self) -> bool:
         return bool(settings.load(Config, self._config_file).model.date)
@@ -297,6 +296,7 @@ class RunFolder(RunPaths):
         """Notes facts about a stage, and when it was done; writes the manifest."""
         if facts.get("status") == "done":
             facts["unix"] = round(time.time(), 3)
+        self.manifest.setdefault("began", self.began)
         self.manifest["stages"].setdefault(name, {}).update(facts)
         text = json.dumps(self.manifest, indent=2) + "\n"
         write_text(self._manifest_file, text, recorded=True)
@@ -325,7 +325,10 @@ class Follower(RunPaths):
     Attributes:
       date: as in ``RunFolder``.
       writable: a folder for what it logs, deleted at the end.
+      began: when the run was started first; for the other alone.
     """
+
+    began = None
 
     def __init__(self, path: Path, manifest: dict[str, Any], date: str):
         super().__init__(path)

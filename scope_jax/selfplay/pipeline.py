@@ -61,7 +61,7 @@ def run(
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
         with (
-            Tracker(folder.writable, config.tracking) as tracker,
+            Tracker(folder.writable, config.tracking, began=folder.began) as tracker,
             open_parts(config, folder, tracker, hosts, profile=profile) as parts,
         ):
             _run_stages(parts, config, evaluate)
