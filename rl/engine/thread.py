@@ -89,9 +89,10 @@ class EngineThread:
         with self._lock:
             self._ended = error
         self._drain()
-        owed = [*self._futures.values(), *(message.future for message in self._backlog)]
-        for future in owed:
-            if future is not None and future.set_running_or_notify_cancel():
+        # A cancellation repeats the future of its request, which may be told only once.
+        asked = [m.future for m in self._backlog if m.request or m.call]
+        for future in (*self._futures.values(), *asked):
+            if future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
     def _drain(self) -> None:

@@ -1,6 +1,7 @@
 """The thread that owns an engine: anybody asks it, and nobody waits for ever."""
 
 import asyncio
+import threading
 from contextlib import closing
 
 import pytest
@@ -88,3 +89,15 @@ def test_a_broken_engine_fails_every_future_with_its_reason(engine):
     thread.close()
     with pytest.raises(RuntimeError, match="engine closed"):
         thread.complete(request(0)).result(60)
+
+
+def test_a_request_that_was_cancelled_before_the_end_does_not_break_the_end(engine):
+    thread = EngineThread(engine)
+    begun, held = threading.Event(), threading.Event()
+    thread.call(lambda e: (begun.set(), held.wait(60)))
+    assert begun.wait(60)
+    thread.complete(request(1)).cancel()
+    waiting = thread.complete(request(2))
+    threading.Timer(0.2, held.set).start()  # when all of it lies before the thread
+    thread.close()
+    assert "engine closed" in str(waiting.exception(5))
