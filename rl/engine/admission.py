@@ -24,6 +24,7 @@ class Admission:
 
     Attributes:
       waiting: sequences without a slot, in order of arrival.
+      version: of the weights that compute what is put into pages from now on.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Admission:
           slots, pages: of each device.
         """
         self.waiting: deque[SequenceState] = deque()
+        self.version = 0
         self._slots, self._page_size, self._chunk = slots, page_size, chunk
         self._pools = [
             PagePool(pages, chunks=page_size // chunk) for _ in range(devices)
@@ -54,6 +56,10 @@ class Admission:
         """Forget what is in the pages; there must be no sequence in a slot."""
         for pool in self._pools:
             pool.clear()
+
+    def stale_pages(self) -> int:
+        """Pages that would be shared although older weights have computed them."""
+        return sum(pool.stale(self.version) for pool in self._pools)
 
     def add(self, sequence: SequenceState) -> None:
         """Queue a new sequence, and work out its digests."""
@@ -103,7 +109,7 @@ class Admission:
         pool = self._pools[device]
         for chunk in range(before // self._chunk, sequence.done // self._chunk):
             page = sequence.pages[chunk // pool.chunks]
-            pool.record(page, sequence.digests[chunk])
+            pool.record(page, sequence.digests[chunk], self.version)
         if sequence.ready:
             self._no_longer_pending(sequence)
             self._ends[device].setdefault(sequence.digests[-1], sequence)

@@ -143,7 +143,12 @@ class Engine:
                 "set_params"
             )
         self._programs.set_params(params)
+        self._admission.version += 1
         self._admission.clear()
+
+    def weights(self) -> tuple[tuple[int, ...], int]:
+        """The fingerprint of the weights, and how many shared pages are not theirs."""
+        return self._programs.fingerprint(), self._admission.stale_pages()
 
     def compile(self) -> dict[str, ProgramMemory]:
         """Compile every program now, so that nothing compiles later.

@@ -41,6 +41,7 @@ class PagePool:
         self._users = [0] * self.size
         self._content: list[list[bytes]] = [[] for _ in range(self.size)]
         self._index: dict[bytes, int] = {}  # digest -> the page in which its chunk ends
+        self._version = [0] * self.size  # of the weights that computed the content
 
     @property
     def unused(self) -> int:
@@ -94,8 +95,18 @@ class PagePool:
                 else:
                     self._empty.append(page)
 
-    def record(self, page: int, digest: bytes) -> None:
-        """The page now holds the chunk of this digest, and all before it."""
+    def stale(self, version: int) -> int:
+        """Pages whose content can be found and is of other weights than these."""
+        pages = set(self._index.values())
+        return sum(self._version[page] != version for page in pages)
+
+    def record(self, page: int, digest: bytes, version: int = 0) -> None:
+        """The page now holds the chunk of this digest, and all before it.
+
+        Args:
+          version: of the weights that computed it.
+        """
         if digest not in self._index:
+            self._version[page] = version
             self._index[digest] = page
             self._content[page].append(digest)

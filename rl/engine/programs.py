@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
+from models.fingerprint import fingerprint
 from rl.engine.sampler import Sampler, State
 
 
@@ -36,6 +38,7 @@ class Programs:
         self.sampler = sampler
         self._make_state = sampler.make_state(params["embed"].dtype)
         self._place = sampler.place_params()
+        self._fingerprint = jax.jit(fingerprint)
         self._compiled: dict[str, Any] = {}
         self.state: State | None = None
         self.set_params(params)
@@ -52,6 +55,10 @@ class Programs:
         self._params = self._place(params)
         if self.state is None:
             self.state = self._make_state()
+
+    def fingerprint(self) -> tuple[int, ...]:
+        """Of the parameters that the programs run on, see ``models.fingerprint``."""
+        return tuple(np.asarray(self._fingerprint(self._params)).tolist())
 
     def compile(self) -> None:
         """Compile every program, unless that has been done."""

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import Array
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from models import forward, sharding
 from models.config import DecoderConfig
 from models.errors import UserError
+from models.fingerprint import fingerprint
 from models.forward import Params
 from rl.learner import optimizer
 
@@ -75,6 +77,9 @@ class States:
         )
         self._init = jax.jit(_fresh, out_shardings=self.shardings)
         self._cast = jax.jit(self._cast_fn, out_shardings=params)
+        self._fingerprint = jax.jit(
+            lambda params: fingerprint(params, compute_dtype), out_shardings=whole
+        )
 
     def init(self, params: Params) -> TrainState:
         """Returns a fresh state from ``params``, which stay the caller's."""
@@ -100,6 +105,10 @@ class States:
     def policy_params(self, state: TrainState) -> Params:
         """Returns a copy of the parameters in the compute dtype, for the sampler."""
         return self._cast(state.params)
+
+    def fingerprint(self, state: TrainState) -> tuple[int, ...]:
+        """Of ``policy_params``, which are not made; see ``models.fingerprint``."""
+        return tuple(np.asarray(self._fingerprint(state.params)).tolist())
 
     def reference_params(self, params: Params) -> Params:
         """Returns a copy of ``params`` in the compute dtype, placed on the mesh."""

@@ -16,6 +16,10 @@ from scope_jax.selfplay.broken_models import ErrorGuard
 log = logging.getLogger("scope_jax")
 
 
+class StaleWeightsError(RuntimeError):
+    """The policy that was sampled is not the one in training: a fault of ours."""
+
+
 class PolicyEngine:
     """An engine on this process's devices whose weights are swapped between updates."""
 
@@ -50,6 +54,22 @@ class PolicyEngine:
         params = self._base.hosts.local_copy(params, self._base.mesh)
         swapped = self._thread.call(lambda e: e.set_params(params), when_idle=True)
         swapped.result()
+
+    def check(self, fingerprint: tuple[int, ...]) -> None:
+        """Makes sure that what was sampled came from weights with this fingerprint.
+
+        Raises:
+          StaleWeightsError: from others, or with a cache that others have computed.
+        """
+        held, pages = self._thread.call(lambda engine: engine.weights()).result()
+        if held != fingerprint:
+            raise StaleWeightsError(
+                f"the engine plays weights {held} and the trainer has {fingerprint}"
+            )
+        if pages:
+            raise StaleWeightsError(
+                f"{pages} pages of the engine's cache are of earlier weights"
+            )
 
     async def work(self) -> Totals:
         """What the engine has done since this was asked last; empty the first time."""

@@ -70,6 +70,7 @@ class Trainer:
         state, step = self._restore(iteration, role)
         self.updater(role).compile()
         state = self._wait(role, state)
+        self._check_engine(role, state)  # and so compiled before the first step
         return_memory()
         return state, step
 
@@ -80,7 +81,9 @@ class Trainer:
 
         Raises:
           NonFiniteUpdateError: training can't go on.
+          StaleWeightsError: the engine has sampled another policy than ``state``.
         """
+        self._check_engine(role, state)
         self.engine.use(None)
         return_memory()
         state, metrics = self.updater(role).update(state, self.reference, datums)
@@ -137,6 +140,10 @@ class Trainer:
         before = self._folder.checkpoints(iteration - 1, role)
         state, _, step = checkpoint.restore(before, states.abstract())
         return state, step
+
+    def _check_engine(self, role: str, state: TrainState) -> None:
+        """Makes sure that the policy of ``state`` is what the engine plays."""
+        self.engine.check(self.updater(role).states.fingerprint(state))
 
     def _wait(self, role: str, state: TrainState) -> TrainState:
         """The state as it waits for its next update; its policy is on the engine."""

@@ -9,6 +9,7 @@ import pytest
 
 from models import forward
 from models.errors import UserError
+from models.fingerprint import fingerprint
 from rl.engine.engine import Engine
 from rl.engine.programs import describe
 from rl.records import Request
@@ -293,3 +294,28 @@ def test_sizes_that_do_not_go_together_are_refused(
     mesh = jax.make_mesh((4,), ("data",))
     with pytest.raises(UserError, match=message):
         Engine(params, tiny_config, Letters(), replace(SIZES, **change), mesh=mesh)
+
+
+def fingerprint_of(params):
+    return tuple(jax.jit(fingerprint)(params).tolist())
+
+
+def test_after_a_swap_it_has_the_new_weights_and_no_page_of_the_old(
+    engine, tiny_config, params
+):
+    engine.generate([request(1, 40)])
+    assert engine.weights() == (fingerprint_of(params), 0)
+    others = make_params(tiny_config, 5)
+    engine.set_params(others)
+    assert engine.weights() == (fingerprint_of(others), 0)
+    assert fingerprint_of(others) != fingerprint_of(params)
+
+
+def test_pages_that_a_swap_has_left_are_counted(engine, tiny_config, monkeypatch):
+    """The fault that it is for: a swap that forgets the cache."""
+    engine.generate([request(1, 40)])
+    monkeypatch.setattr(engine._admission, "clear", lambda: None)
+    engine.set_params(make_params(tiny_config, 6))
+    assert engine.weights()[1] == 1  # two whole chunks of 16 are in it
+    (completion,) = engine.generate([request(1, 40)])
+    assert completion.cached_tokens  # played on a prefix of other weights
