@@ -13,7 +13,6 @@ and hold in all arms. `--collect` makes tables and a figure of all summaries.
 speed board's row.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from ablation import board, collect, runs, study, summaries, swaps
 from ablation.arms import ARMS, chosen
 from models.errors import UserError
 from scope_jax.run import cli
+from scope_jax.system import stopping
 
 RUNS = Path("docs/small_world/runs")
 
@@ -77,8 +77,7 @@ def main(argv: Sequence[str]) -> int:
     if given.dry_run:
         print(made.described(devices[0]))
         return 0
-    # So that what was started ends with this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stopping.catch_signals(what="tells the runs to save a checkpoint, and ends")
     failures = made.play(devices)
     if failures:
         print(f"{len(failures)} runs failed; the same command goes on", file=sys.stderr)

@@ -18,12 +18,14 @@ from retrieval.encoders import make_encoder
 from retrieval.index import folder_of, open_or_build
 from retrieval.search import open_passages
 from scope_jax.run import cli
+from scope_jax.system import stopping
 
 
 def main(argv: Sequence[str]) -> int:
     config = cli.parse_alone(
         RetrievalConfig, argv, prog="build_index.py", about=__doc__
     )
+    stopping.end_at_once_on_signals()  # an index appears whole or not at all
     passages = open_passages(config)
     encoder = make_encoder(config)
     open_or_build(config, passages, encoder)

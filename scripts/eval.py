@@ -25,6 +25,7 @@ import check_packages  # noqa: F401
 import configs
 from models.ranges import Count, check_fields
 from scope_jax.run import cli, tracking
+from scope_jax.system import stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     config, options = cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
+    stopping.catch_signals(what="ends")
     from scope_jax.evaluation import checkpoints
 
     folder = options.run or Path("runs") / config.name

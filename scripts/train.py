@@ -4,6 +4,8 @@
 
 The run folder is ``runs/NAME`` unless ``--run`` names another. The same command resumes
 where it stopped; any field of the configuration can be set (``--help`` lists them).
+Ctrl-C or SIGTERM saves a checkpoint and ends it (exit code 130 or 143); once more ends
+it at once.
 ``--plan`` prints how much memory each program needs, and whether it fits.
 """
 
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import check_packages  # noqa: F401
 import configs
 from scope_jax.run import cli, tracking
+from scope_jax.system import stopping
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         print(found.text())
         found.check()
         return 0
+    stopping.catch_signals()
     from scope_jax.evaluation import checkpoints
     from scope_jax.selfplay import pipeline
     from scope_jax.system import hosts

@@ -24,6 +24,7 @@ import check_packages  # noqa: F401
 from models.ranges import Count, CountOrZero, check_fields
 from rl import seeds
 from scope_jax.run import cli
+from scope_jax.system import stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     state = out.with_name(out.name + ".state.npz")
     if options.fresh:
         state.unlink(missing_ok=True)
+    stopping.catch_signals(what="saves the state and ends")
     config = warmstart.WarmstartConfig(
         steps=options.steps,
         finish_steps=min(900, options.steps // 3),

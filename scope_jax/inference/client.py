@@ -5,28 +5,36 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 import httpx
 
 from retrieval.passages import Passage
 from rl.engine.counters import Totals
 from rl.records import Completion, FinishReason, Request
-from scope_jax.inference.config import InferenceConfig
-from scope_jax.inference.protocol import (
+from scope_jax.inference.answers import (
+    BadAnswer,
+    body_of,
     read_completion,
+    read_error,
+    read_hash,
     read_search,
     read_stats,
-    request_json,
 )
+from scope_jax.inference.config import InferenceConfig
+from scope_jax.inference.protocol import request_json
 from scope_jax.inference.validation import NON_FINITE, TOO_LONG
+from scope_jax.inference.waits import Waits
 
 log = logging.getLogger(__name__)
 
 # The reference's (spec 2.4), and 429: our server answers it when its queue is full.
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
-ATTEMPTS = 10
+LONGEST_WAIT = 10
+"""Most seconds between two attempts."""
+
+T = TypeVar("T")
 
 
 class InferenceError(RuntimeError):
@@ -42,7 +50,8 @@ class RequestRefused(InferenceError):
 
 
 class ServerUnavailable(InferenceError):
-    """Every attempt failed: no connection, no answer in time, or a server's fault."""
+    """All attempts failed for ``outage_timeout`` s: no connection, no answer in time,
+    no answer of the right form, or a server's fault."""
 
 
 class Client:
@@ -65,6 +74,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = asyncio.Semaphore(config.concurrency)
         self._idle: list[httpx.AsyncClient] = []
+        self._waits = Waits()
 
     async def complete(self, model: str, request: Request) -> Completion:
         """Samples a completion from the model called ``model``.
@@ -76,7 +86,7 @@ class Client:
 
         Raises:
           RequestRefused: unknown model, bad field.
-          ServerUnavailable: all attempts failed.
+          ServerUnavailable: all attempts failed, for as long as one may.
         """
         ours = not (model == "judge" and self.judge_url)
         base = self.url if ours else self.judge_url
@@ -89,7 +99,7 @@ class Client:
             left = request.deadline - time.monotonic()
         try:
             async with asyncio.timeout(left):
-                return read_completion(await self._send(url, body, timeout))
+                return await self._send(url, body, timeout, read_completion)
         except TimeoutError:
             return _nothing(request, "cancelled")
         except RequestRefused as refused:
@@ -107,11 +117,15 @@ class Client:
 
         Raises:
           RequestRefused: the server has no passages, or a bad field.
-          ServerUnavailable: all attempts failed.
+          ServerUnavailable: all attempts failed, for as long as one may.
         """
         body = {"queries": list(queries), "topk": topk, "return_scores": True}
         url, timeout = f"{self.search_url}/retrieve", self.config.search_timeout
-        return read_search(await self._send(url, body, timeout))
+
+        def read(found: Any) -> list[list[tuple[Passage, float]]]:
+            return read_search(found, len(queries))
+
+        return await self._send(url, body, timeout, read)
 
     async def load_model(self, name: str, path: str, hash: str = "") -> str:
         """Serves the folder ``path`` (on the server's machine) as ``name``.
@@ -120,11 +134,11 @@ class Client:
 
         Raises:
           RequestRefused: the folder cannot be loaded, or its hash is another.
-          ServerUnavailable: all attempts failed.
+          ServerUnavailable: all attempts failed, for as long as one may.
         """
         body = {"path": str(path), "hash": hash}
         url, timeout = f"{self.url}/v1/models/{name}", self.config.ready_timeout
-        return (await self._send(url, body, timeout))["hash"]
+        return await self._send(url, body, timeout, read_hash)
 
     async def engines(
         self, names: Sequence[str]
@@ -141,8 +155,8 @@ class Client:
         try:
             async with self._slot() as http:
                 response = await http.get(f"{self.url}/stats", timeout=2.0)
-            return read_stats(response.json(), names)
-        except (httpx.RequestError, LookupError, TypeError, ValueError) as error:
+            return read_stats(body_of(response), names)
+        except (httpx.RequestError, BadAnswer) as error:
             log.debug("%s/stats: %s", self.url, _describe(error))
             return None
 
@@ -153,29 +167,53 @@ class Client:
                 await http.aclose()
         self._idle, self._loop = [], None
 
-    async def _send(self, url: str, body: Any, seconds: float) -> Any:
-        """The JSON of a successful answer; waits 1, 2, 3, ... s between attempts."""
-        why = ""
-        for attempt in range(1, ATTEMPTS + 1):
+    async def _send(
+        self, url: str, body: Any, seconds: float, read: Callable[[Any], T]
+    ) -> T:
+        """What ``read`` makes of a successful answer.
+
+        What fails for a reason of the server's, an answer of another form included, is
+        sent again after 1, 2, 3, ... s (spec 2.4, which ends with the tenth attempt).
+        """
+        failed_first: float | None = None
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 # The slot is given back during the wait: others may have more luck.
                 timeout = httpx.Timeout(seconds, connect=30)
                 async with self._slot() as http:
-                    response = await http.post(url, json=body, timeout=timeout)
+                    with self._waits.for_answer(url):
+                        response = await http.post(url, json=body, timeout=timeout)
                 if response.is_success:
-                    return response.json()
-                message, code = _error(response)
+                    found = read(body_of(response))
+                    self._waits.succeeded(url)
+                    return found
+                message, code = read_error(response)
                 # The same request would give the same logits.
                 retried = response.status_code in RETRIED_STATUS and code != NON_FINITE
                 if not retried:
                     raise RequestRefused(url, response.status_code, message, code)
                 why = f"{response.status_code}: {message}"
-            except (httpx.TransportError, ValueError) as error:
+            except BadAnswer as error:
+                why = f"not an answer to this request: {error}"
+            except httpx.RequestError as error:
                 why = _describe(error)
             log.debug("%s: attempt %d: %s", url, attempt, why)
-            if attempt < ATTEMPTS:
-                await asyncio.sleep(attempt)
-        raise ServerUnavailable(f"{url}: {why} ({ATTEMPTS} attempts)")
+            now, most = time.monotonic(), self.config.outage_timeout
+            failed_first = now if failed_first is None else failed_first
+            lasted = now - failed_first
+            if lasted >= most:
+                raise ServerUnavailable(
+                    f"{url}: {why}: {attempt} attempts in {lasted:.0f} s "
+                    "(inference.outage_timeout)"
+                )
+            self._waits.failed(url, why, most)
+            await asyncio.sleep(min(attempt, LONGEST_WAIT, most - lasted))
+
+    def say_waits(self) -> None:
+        """Says on the screen which answers are overdue; to be called now and then."""
+        self._waits.say_overdue(self.config.request_timeout)
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -215,20 +253,6 @@ def _nothing(request: Request, reason: FinishReason) -> Completion:
         finish_reason=reason,
         prompt_tokens=len(request.ids),
     )
-
-
-def _error(response: httpx.Response) -> tuple[str, str | None]:
-    """Message and code of an error, in our format, vLLM's, SGLang's or none."""
-    try:
-        body = response.json()
-    except ValueError:
-        return response.text[:200] or response.reason_phrase, None
-    if isinstance(body, dict):
-        error = body.get("error", body)
-        if isinstance(error, dict):
-            message = error.get("message") or error.get("detail") or str(error)[:200]
-            return str(message), error.get("code")
-    return str(body)[:200], None
 
 
 def _describe(error: Exception) -> str:

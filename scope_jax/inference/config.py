@@ -59,7 +59,14 @@ class InferenceConfig:
     ready_timeout: Annotated[float, NOT_NEGATIVE] = 1800.0
     """Seconds within which retrieval and all models must be loaded and compiled."""
     max_restarts: CountOrZero = 10
-    """How often a server that died is restarted during a run."""
+    """How often a server that died or hung is restarted during a run."""
+    health_timeout: Annotated[float, POSITIVE] = 60.0
+    """Seconds without an answer of `/health` after which the trainer's own server
+    counts as hung: it is killed and started again."""
+    outage_timeout: Annotated[float, NOT_NEGATIVE] = 600.0
+    """Seconds for which a request that fails is sent again: no connection, no answer in
+    time, a server's fault, no answer of the right form. Then the run saves a checkpoint
+    and ends with exit code 1; the same command goes on."""
     max_queue: Count = 8192
     """Completions, and separately searches, that may wait on the server. Any more are
     answered 429, and the client retries them."""

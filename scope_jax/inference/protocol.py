@@ -1,16 +1,14 @@
-"""What goes over the wire: OpenAI's and Search-R1's JSON, from and to records.
+"""What goes over the wire: OpenAI's and Search-R1's JSON, made from records.
 
-``*_json`` build what is sent, by the server and by the client; ``read_*`` are the
-client's side of the server's answers.
+By the server and by the client; ``answers`` is the client's side of what comes back.
 """
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from retrieval.passages import Passage
-from rl.engine.counters import COUNTERS, Totals
 from rl.records import Completion, Request
 from scope_jax.inference.validation import Call
 
@@ -108,33 +106,6 @@ def request_json(model: str, request: Request, *, ours: bool) -> dict[str, Any]:
     return body
 
 
-def read_completion(body: Mapping[str, Any]) -> Completion:
-    """The record in an answer of ``POST /v1/completions``, ours or another server's.
-
-    Another server may give no token ids (``ids`` is then empty) and cuts the stop
-    string off, which is put back where it says which one it was (vLLM: ``stop_reason``,
-    SGLang: ``matched_stop``).
-    """
-    choice, usage = body["choices"][0], body.get("usage") or {}
-    text, stop = choice["text"], choice.get("stop_reason")
-    if not isinstance(stop, str):
-        stop = choice.get("matched_stop")
-    stop = stop if isinstance(stop, str) else None
-    if stop and not text.endswith(stop):
-        text += stop
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-    details = usage.get("prompt_tokens_details") or {}
-    return Completion(
-        ids=tuple(choice.get("token_ids") or ()),
-        logprobs=tuple(logprobs),
-        text=text,
-        finish_reason="stop" if choice.get("finish_reason") == "stop" else "length",
-        stop_string=stop,
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
-    )
-
-
 def search_json(
     results: Sequence[Sequence[tuple[Passage, float]]], with_scores: bool
 ) -> dict[str, Any]:
@@ -149,34 +120,3 @@ def search_json(
             row.append(entry if with_scores else document)
         rows.append(row)
     return {"result": rows}
-
-
-def read_search(body: Mapping[str, Any]) -> list[list[tuple[Passage, float]]]:
-    """The passages and scores in an answer of ``POST /retrieve``."""
-    return [
-        [(_passage(entry["document"]), float(entry["score"])) for entry in found]
-        for found in body["result"]
-    ]
-
-
-def read_stats(
-    body: Mapping[str, Any], names: Sequence[str]
-) -> dict[tuple[str, str], Totals]:
-    """Totals in an answer of ``GET /stats``, by model and engine id.
-
-    Args:
-      names: models to look for; of those that share an engine, the first has it.
-    """
-    found: dict[str, tuple[str, Totals]] = {}
-    for name in names:
-        if name in body["engines"]:
-            engine = body["engines"][name]
-            counted = {key: float(engine[key]) for key in COUNTERS}
-            found.setdefault(str(engine["id"]), (name, counted))
-    return {(name, id): counted for id, (name, counted) in found.items()}
-
-
-def _passage(document: Mapping[str, Any]) -> Passage:
-    """The title is the first line of the contents (spec 2.4)."""
-    title, _, text = str(document["contents"]).partition("\n")
-    return Passage(id=str(document.get("id", "")), title=title, text=text)

@@ -15,22 +15,28 @@ import httpx
 import scope_jax
 from models.errors import UserError
 from retrieval.config import RetrievalConfig
+from scope_jax.inference.answers import BadAnswer, body_of, read_missing
 from scope_jax.inference.config import InferenceConfig, ModelSource, ServerSettings
 from scope_jax.system import settings as settings_io
+from scope_jax.system import stopping
 
 log = logging.getLogger(__name__)
 
 # How often the process is looked at: an HTTP client's first retry comes after 1 s.
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 15.0
+# Where a signal ends the trainer: Slurm and Kubernetes do not wait long.
+_HURRY_SECONDS = 3.0
+# How often a server is asked whether it answers.
+_HEALTH_SECONDS = 5.0
 
 
 class Supervisor:
     """The inference process of one run.
 
     With ``config.url`` it starts nothing and only waits for that server to be ready.
-    A process that dies is restarted on its old port with the models that it had; a
-    client's retries bridge the gap.
+    A process that dies, or that no longer answers, is restarted on its old port with
+    the models that it had; a client's retries bridge the gap.
 
     Args:
       config: where the server listens and how long it may take to start.
@@ -98,11 +104,6 @@ class Supervisor:
                 self._watcher.start()
         return self.url
 
-    def check(self) -> None:
-        """Raises `UserError` if the server is down for good."""
-        if self.failure:
-            raise UserError(self.failure)
-
     def stop(self) -> None:
         """Ends the server, if there is one, even while another thread starts it."""
         self._stopping.set()
@@ -117,7 +118,7 @@ class Supervisor:
         atexit.unregister(self.stop)
         process.terminate()
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(_HURRY_SECONDS if stopping.requested() else _STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -188,10 +189,11 @@ class Supervisor:
             response = http.get(f"{self.url}/ready")
             if response.status_code == 200:
                 return ""
-            missing = response.json()["missing"]
-        except (httpx.TransportError, ValueError, KeyError) as error:
+            return read_missing(body_of(response))
+        except httpx.HTTPError as error:
             return f"no answer from {self.url} ({type(error).__name__})"
-        return ", ".join(f"{name}: {what}" for name, what in missing.items())
+        except BadAnswer as error:
+            return f"{self.url} is no server of this project ({error})"
 
     def _raise_if_ended(self) -> None:
         process = self._process
@@ -217,27 +219,66 @@ class Supervisor:
         return said or "it printed nothing"
 
     def _watch(self) -> None:
-        """Runs on a thread of its own: starts the server again when it has died."""
+        """Runs on a thread of its own: starts the server again when it died or hangs.
+
+        It is alive as long as it answers; that its process exists says little.
+        """
+        heard = time.monotonic()
+        asked, answering = heard, True
+        every = min(_HEALTH_SECONDS, self.config.health_timeout / 5)
         while not self._stopping.wait(_POLL_SECONDS):
             process = self._process
             code = process.poll() if process else None
-            if code is None:
-                continue
+            if code is not None:
+                how = f"died with code {code}"
+            else:
+                now = time.monotonic()
+                if now - asked < every:
+                    continue
+                asked = now
+                if self._answers(every):
+                    heard, answering = time.monotonic(), True
+                    continue
+                # One that starts takes its time until it answers at all.
+                may_take = self.config.health_timeout
+                if not answering:
+                    may_take = max(may_take, self.config.ready_timeout)
+                silent = time.monotonic() - heard
+                if silent < may_take:
+                    if silent > may_take / 2:
+                        log.warning(
+                            "inference server: no answer of /health for %.0f s; after "
+                            "%.0f s it is started again",
+                            *(silent, may_take),
+                        )
+                    continue
+                how = f"hung: no answer of /health for {silent:.0f} s"
+                process.kill()
+                process.wait()
+            if stopping.requested():
+                return  # the signal that ends the run may have ended it, too
             if self.restarts >= self.config.max_restarts:
                 self.failure = (
                     f"inference server: died {self.restarts + 1} times, the last time "
-                    f"with code {code}: {self._last_words()}: see {self.log_file}"
+                    f"it {how}: {self._last_words()}: see {self.log_file}"
                 )
                 log.error(self.failure)
                 return
             self.restarts += 1
             log.warning(
-                "inference server died with code %d: restart %d of %d",
-                code,
-                self.restarts,
-                self.config.max_restarts,
+                "inference server %s: restart %d of %d",
+                *(how, self.restarts, self.config.max_restarts),
             )
             self._launch(self._as_it_was())
+            heard, answering = time.monotonic(), False
+
+    def _answers(self, seconds: float) -> bool:
+        """Whether the server answers at all within this time."""
+        try:
+            httpx.get(f"{self.url}/health", timeout=seconds, trust_env=False)
+        except httpx.HTTPError:
+            return False
+        return True
 
     def _as_it_was(self) -> ServerSettings:
         """Settings with the port and the models that the dead server had."""

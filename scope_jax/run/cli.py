@@ -22,6 +22,7 @@ from models.errors import UserError
 from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config, check_sizes
 from scope_jax.system.settings import closest, leaves
+from scope_jax.system.stopping import Stopped
 
 Options = TypeVar("Options")
 
@@ -119,13 +120,20 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs a script; a user's mistake is one ``error: ...`` line and exit code 2."""
+    """Runs a script to the end of the process.
+
+    A user's mistake is one ``error: ...`` line and exit code 2; what had to end before
+    its end (``Stopped``) says why, and with which code.
+    """
     try:
         code = main(sys.argv[1:])
     except UserError as error:
         said = _as_given(" ".join(str(error).split()), sys.argv[1:])
         print(f"error: {said}", file=sys.stderr)
         code = 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        code = stopped.code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

@@ -21,6 +21,9 @@ from scope_jax.system.files import write_text
 # Settings that may change when a run resumes: they change no result, except for
 # rounding on another mesh.
 HARMLESS = ("tracking", "placement", "checkpoint", "evaluation", "inference.port")
+HARMLESS += ("inference.ready_timeout", "inference.request_timeout")
+HARMLESS += ("inference.search_timeout", "inference.health_timeout")
+HARMLESS += ("inference.outage_timeout", "inference.max_restarts")
 EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "config.json*.tmp", "inference.log", "inference")
 

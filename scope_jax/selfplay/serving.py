@@ -16,17 +16,14 @@ from retrieval.search import format_passages
 from rl.engine.counters import Meter, Totals
 from rl.records import Completion, Request, SamplingParams
 from scope_jax.config import Config
-from scope_jax.inference.client import (
-    Client,
-    InferenceError,
-    RequestRefused,
-    ServerUnavailable,
-)
+from scope_jax.inference.client import Client, RequestRefused, ServerUnavailable
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
 from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.selfplay.world import AskJudge
+from scope_jax.system import stopping
 from scope_jax.system.hosts import Hosts
+from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger("scope_jax")
 
@@ -86,30 +83,52 @@ class Serving:
 
         Raises:
           UserError: it does not start.
+          Stopped: on a signal.
         """
-        url = self._hosts.from_leader(lambda: self._started.result())
+        url = self._hosts.from_leader(lambda: stopping.result(self._started))
         url = self._hosts.reachable(url, self._config.inference.host)
         self._client = Client(self._config.inference, url)
         log.info("inference process: ready at %s", url)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end.
+        """Runs a coroutine to its end, or cancels it where the run has to end before.
 
         Raises:
-          UserError: the inference process is down for good, or refuses what this
-            configuration needs, such as a model that it does not serve.
+          Stopped: on a signal, or because a server stays away: the inference process is
+            down for good, or another's did not answer for ``outage_timeout``.
+          UserError: a server refuses what this configuration needs, such as a model
+            that it does not serve.
         """
-        self.supervisor.check()
         try:
-            return self._runner.run(work)
+            return self._runner.run(self._watched(work))
         except ServerUnavailable as error:
-            self.supervisor.check()
-            raise UserError(
-                f"inference process: {error}: see {self.supervisor.log_file}; the same "
-                "command resumes from the last checkpoint"
+            raise Stopped(
+                f"error: inference: {error}: the same command goes on once it answers",
+                1,
             ) from error
         except RequestRefused as error:
             raise UserError(f"inference process: {error}") from error
+
+    async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, with an eye on all that may keep it waiting."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                self._check()
+                await asyncio.wait({task}, timeout=stopping.POLL_SECONDS)
+                if self._client:
+                    self._client.say_waits()
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _check(self) -> None:
+        stopping.check()
+        if self.supervisor.failure and not stopping.is_deferred():
+            raise Stopped(
+                f"error: {self.supervisor.failure}; the same command goes on", 1
+            )
 
     def load_solver(self, path: str) -> None:
         """Makes the weights of a folder the previous Solver."""
@@ -171,10 +190,13 @@ class Serving:
         return partial(self.judge, name=name) if name in self._renderers else None
 
     async def search(self, queries: Sequence[str]) -> list[str]:
-        """For each query its passages as one text, or what went wrong (spec 2.4)."""
+        """For each query its passages as one text, or why it was refused (spec 2.4).
+
+        A server that is away is no search result: that is waited for, see ``run``.
+        """
         try:
             found = await self._client.search(queries, self._config.retrieval.top_k)
-        except InferenceError as error:
+        except RequestRefused as error:
             log.warning("search failed: %s", error)
             return [f"Search error: {type(error).__name__}"] * len(queries)
         return [

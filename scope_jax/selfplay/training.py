@@ -26,7 +26,9 @@ from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout, Seed
 from scope_jax.selfplay.truth_metrics import with_truth
+from scope_jax.system import stopping
 from scope_jax.system.files import write_json_lines
+from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger("scope_jax")
 
@@ -52,14 +54,20 @@ class TrainingStage:
 
 
 def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
-    """Trains a role for one iteration, from where it stopped, and exports it."""
+    """Trains a role for one iteration, from where it stopped, and exports it.
+
+    Raises:
+      Stopped: after a checkpoint of all steps that are done.
+    """
     trainer, hosts, meter, role = parts.trainer, parts.hosts, parts.meter, stage.role
     config, name = trainer.stage_config(role), f"iter_{iteration}/{role}"
     state, done = trainer.begin(iteration, role)
+    saved = done
     first, last = (iteration - 1) * config.steps, iteration * config.steps
     parts.tracker.rewind(iteration, role, done)
     parts.folder.record(name, status="running")
-    parts.serving.run(meter.engine_work())  # what came before belongs to no step
+    with stopping.deferred():
+        parts.serving.run(meter.engine_work())  # what came before belongs to no step
     with parts.tracker.stage(
         iteration, role, total=config.steps, done=done - first
     ) as bar:
@@ -70,17 +78,24 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 def progress(finished: int, of: int) -> None:
                     bar.inside("rollouts rewarded", finished, of)
 
-                played = parts.serving.run(
-                    play_step(parts, iteration, stage, step, progress)
-                )
-                rollouts = in_order(hosts.all_gather(played))
+                def play(step: int = step) -> list[Rollout]:
+                    work = play_step(parts, iteration, stage, step, progress)
+                    return parts.serving.run(work)
+
+                try:
+                    rollouts = in_order(hosts.together(play))
+                except Stopped:
+                    if step - 1 > saved:
+                        trainer.save(iteration, role, step - 1, state)
+                    raise
                 shown, true = with_truth(parts.world.truth, rollouts)
                 seconds = meter.lap("rollout")
                 file = parts.folder.rollouts(iteration, role, step)
                 if hosts.is_leader:
                     write_json_lines(file, (rollout.json() for rollout in shown))
                 # Before the update, which a server that is gone must not throw away.
-                work = parts.serving.run(meter.engine_work())
+                with stopping.deferred():  # it ends in all processes or in none
+                    work = parts.serving.run(meter.engine_work())
                 # Advantages: each reward against its group's.
                 datums = with_advantages(rollouts)
                 # Update the policy and load it into the engine.
@@ -100,6 +115,7 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             bar.advance(metrics)
             if step == last or parts.world.config.checkpoint.is_due(step):
                 trainer.save(iteration, role, step, state)
+                saved = step
     trainer.finish(iteration, role, state)
     parts.folder.record(name, status="done", step=last)
 

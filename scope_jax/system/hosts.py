@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from models.errors import UserError
 from models.sharding import make_mesh, replicated
 from scope_jax.system.placement import HostsConfig
+from scope_jax.system.stopping import Stopped
 
 T = TypeVar("T")
 
@@ -43,22 +44,43 @@ class Hosts:
         return self.index == 0
 
     def from_leader(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns in the leader, or the ``UserError`` it raises; for all.
+        """What ``work`` returns in the leader; for all.
 
         The others wait. ``work`` must not run a program that spans hosts.
+
+        Raises:
+          UserError, Stopped: as ``work`` does in the leader.
         """
         if self.count == 1:
             return work()
-        answer: tuple[Any, str | None] = (None, None)
+        answer: tuple[Any, UserError | Stopped | None] = (None, None)
         if self.is_leader:
             try:
                 answer = (work(), None)
-            except UserError as error:
-                answer = (None, str(error))
+            except (UserError, Stopped) as error:
+                answer = (None, error)
         value, failure = self.all_gather(answer)[0]
         if failure is not None:
-            raise UserError(failure)
+            raise failure
         return value
+
+    def together(self, work: Callable[[], T]) -> list[T]:
+        """What ``work`` returns in each process, in process order; for all.
+
+        Raises:
+          Stopped: one of them was stopped, so that all of them stop here.
+        """
+        if self.count == 1:
+            return [work()]
+        try:
+            own: tuple[Any, Stopped | None] = (work(), None)
+        except Stopped as stopped:
+            own = (None, stopped)
+        every = self.all_gather(own)
+        for _, stopped in every:
+            if stopped is not None:
+                raise stopped
+        return [value for value, _ in every]
 
     def all_gather(self, value: T) -> list[T]:
         """Each process's ``value``, pickled on the way, in process order; for all."""

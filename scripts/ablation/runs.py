@@ -15,6 +15,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from scope_jax.config import Config
+from scope_jax.system import stopping
 from scope_jax.system.files import write_text
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -109,6 +110,8 @@ class Players:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
+                # Ctrl-C is for this process, which then tells them: once, not twice.
+                start_new_session=True,
             )
             self._running.add(process)
             try:
@@ -156,7 +159,9 @@ class Players:
             thread.start()
         try:
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    stopping.check()
+                    thread.join(stopping.POLL_SECONDS)
         except BaseException:
             self._stopping.set()
             for process in list(self._running):

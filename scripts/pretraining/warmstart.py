@@ -34,6 +34,7 @@ from pretraining.transcripts import JOBS, Script
 from scope_jax.method import prompts
 from scope_jax.method.types import TOOL_FORMATS
 from scope_jax.small_world.world import World, generate
+from scope_jax.system import stopping
 from scope_jax.system.files import replacing
 
 LOOKAHEAD = 2
@@ -298,13 +299,13 @@ def run(
     def level(step: int) -> int:
         return sum(step >= start for start in promotions) - 1
 
-    counted, losses, started = 0, [], time.monotonic()
+    counted, losses, started = np.asarray(meta.get("counted", 0)), [], time.monotonic()
     batches = Batches(tokenizer, config)
     for step, batch in _prefetched(batches, meta["step"], config.steps, level):
         params, opt_state, loss, right = train_step(
             decoder, config, params, opt_state, batch
         )
-        counted += accuracies(batch, np.asarray(right))
+        counted = counted + accuracies(batch, np.asarray(right))
         losses.append(float(loss))
         done = step + 1
         if done % 25 == 0:
@@ -317,11 +318,12 @@ def run(
             ready = all(found[job] >= config.promote_at for job in ("solver", "rubric"))
             if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
                 promotions.append(done + LOOKAHEAD)
-            counted, losses = 0, []
-        due = done % save_every == 0 or done == config.steps
+            counted, losses = np.asarray(0), []
+        due = done % save_every == 0 or done == config.steps or stopping.requested()
         if state_path is not None and due:
-            meta["step"] = done
+            meta["step"], meta["counted"] = done, counted.tolist()
             save_state(state_path, (params, opt_state), meta)
+        stopping.check()
     return decoder, params
 
 

@@ -95,9 +95,9 @@ class Client(client.Client):
     async def __aexit__(self, *exception):
         await self.close()
 
-    def _send(self, url, body, seconds):
+    def _send(self, url, body, seconds, read):
         more = self.more if "prompt" in body else {}
-        return super()._send(url, {**body, **more}, seconds)
+        return super()._send(url, {**body, **more}, seconds, read)
 
     def models(self) -> dict[str, str]:
         """Content hash of what is served under each name."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from rl.engine.counters import COUNTERS
 from rl.records import Request, SamplingParams
 from scope_jax.inference import client as client_module
+from scope_jax.inference import waits as waits_module
 from scope_jax.inference.client import RequestRefused, ServerUnavailable
 
 REQUEST = Request(
@@ -27,6 +29,10 @@ REQUEST = Request(
     seed64=2**64 - 1,
 )
 FOUND = {"result": [[{"document": {"id": "7", "contents": "T\nx\ny"}, "score": 0.5}]]}
+
+
+class Text(str):
+    """An answer as it is, instead of what is to be written as JSON."""
 
 
 @contextlib.contextmanager
@@ -47,6 +53,8 @@ def scripted(*answers):
         if isinstance(now, int):
             error = {"message": "as scripted", "code": code}
             return JSONResponse({"error": error}, status_code=now)
+        if isinstance(now, Text):
+            return Response(now, media_type="application/json")
         if isinstance(now, float):
             await asyncio.sleep(now)
             return Response(status_code=503)
@@ -79,8 +87,19 @@ def waits(monkeypatch):
         async def sleep(self, seconds):
             waited.append(seconds)
 
+    class Time:
+        def monotonic(self):
+            return sum(waited)
+
     monkeypatch.setattr(client_module, "asyncio", Asyncio())
+    monkeypatch.setattr(client_module, "time", Time())
+    monkeypatch.setattr(waits_module, "time", Time())
     return waited
+
+
+def said(caplog):
+    """What a person reads on the screen."""
+    return [record.message for record in caplog.records if record.name == "scope_jax"]
 
 
 def ask(call, url="", **changes):
@@ -101,14 +120,25 @@ def test_a_servers_fault_is_tried_again_after_1_2_3_s(waits, status):
     assert seen == [("/retrieve", body)] * 4
 
 
-def test_ten_attempts_and_no_more(waits):
+def test_as_long_as_the_setting_allows_and_no_longer(waits, caplog):
     with (
         scripted(503) as (url, seen),
-        pytest.raises(ServerUnavailable, match="503: as scripted"),
+        pytest.raises(ServerUnavailable, match="503: as scripted: 11 attempts in 50 s"),
     ):
+        ask(lambda c: c.search(["q"]), url, outage_timeout=50)
+    assert waits == [1, 2, 3, 4, 5, 6, 7, 8, 9, 5]
+    assert len(seen) == 11
+    assert [line.split(" s (")[0] for line in said(caplog)] == [
+        f"waiting for {url}/retrieve, for {lasted} of at most 50" for lasted in (6, 36)
+    ]
+
+
+def test_who_answers_again_after_minutes_is_no_error(waits, caplog):
+    caplog.set_level("INFO")
+    with scripted(*[503] * 20, FOUND) as (url, seen):
         ask(lambda c: c.search(["q"]), url)
-    assert len(seen) == 10
-    assert waits == list(range(1, 10))
+    assert len(seen) == 21 and sum(waits) == 155
+    assert said(caplog)[-1] == f"{url}/retrieve answers again after 155 s"
 
 
 def test_no_server_and_no_answer_in_time_are_tried_again(waits):
@@ -116,8 +146,8 @@ def test_no_server_and_no_answer_in_time_are_tried_again(waits):
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ServerUnavailable, match="ConnectError"):
-            ask(lambda c: c.search(["q"]), url)
-    assert waits == list(range(1, 10))
+            ask(lambda c: c.search(["q"]), url, outage_timeout=3)
+    assert waits == [1, 2]
     with scripted(30.0, FOUND) as (url, seen):
         ask(lambda c: c.search(["q"]), url, search_timeout=0.2)
     assert len(seen) == 2
@@ -224,6 +254,89 @@ def test_logits_that_are_not_finite_are_an_error_and_not_asked_for_again(waits):
         completion = ask(lambda c: c.complete("judge", REQUEST), url)
     assert (completion.finish_reason, completion.text) == ("error", "")
     assert len(seen) == 1 and waits == []
+
+
+COMPLETION = {"choices": [{"text": "a", "finish_reason": "stop"}]}
+PASSAGE = {"document": {"id": "7", "contents": "T"}, "score": 0.5}
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"error": {"message": "overloaded"}}, "an error as a success: overloaded"),
+        ({"choices": []}, "choices: List should have at least 1 item"),
+        ({"choices": [{"finish_reason": "stop"}]}, "choices.0.text: Field required"),
+        ({"choices": [{"text": ["a"]}]}, "choices.0.text: Input should be a valid str"),
+        ({"choices": {"text": "a"}}, "choices: Input should be a valid list"),
+        ([COMPLETION], "body: Input should be"),
+        (None, "body: Input should be"),
+        (COMPLETION | {"usage": {"prompt_tokens": "many"}}, "usage.prompt_tokens: "),
+        (Text("<html>busy</html>"), "no JSON .*: '<html>busy</html>'"),
+        (Text(DEEP), "JSON that is nested too deep"),
+    ],
+)
+def test_a_completion_of_another_form_is_the_servers_fault(waits, answer, why):
+    with scripted(answer, COMPLETION) as (url, seen):
+        assert ask(lambda c: c.complete("judge", REQUEST), url).text == "a"
+    assert len(seen) == 2 and waits == [1]
+    with scripted(answer) as (url, seen), pytest.raises(ServerUnavailable) as caught:
+        ask(lambda c: c.complete("judge", REQUEST), url, outage_timeout=0)
+    assert re.search(f"not an answer to this request: {why}", str(caught.value))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"result": [[{"document": PASSAGE["document"]}]]}, "score: Field required"),
+        ({"result": [[PASSAGE | {"document": {"contents": None}}]]}, "contents: Input"),
+        ({"result": [[PASSAGE | {"score": "NaN"}]]}, "score: Input should be a finite"),
+        ({"result": [[PASSAGE], [PASSAGE]]}, "result: 2 lists for 1 queries"),
+        ({"result": [PASSAGE["document"]]}, "result.0: Input should be a valid list"),
+        ({"error": "no index"}, "an error as a success: no index"),
+    ],
+)
+def test_passages_of_another_form_are_the_servers_fault(waits, answer, why):
+    with scripted(answer, FOUND) as (url, seen):
+        assert len(ask(lambda c: c.search(["q"]), url)) == 1
+    assert len(seen) == 2 and waits == [1]
+    with scripted(answer) as (url, seen), pytest.raises(ServerUnavailable) as caught:
+        ask(lambda c: c.search(["q"]), url, outage_timeout=0)
+    assert why in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_text_of_null_is_an_empty_one_and_half_a_surrogate_pair_can_be_written():
+    with scripted({"choices": [{"text": None}]}) as (url, _):
+        assert ask(lambda c: c.complete("judge", REQUEST), url).text == ""
+    half = Text('{"choices": [{"text": "a\\ud83d b"}]}')
+    with scripted(half) as (url, _):
+        assert ask(lambda c: c.complete("judge", REQUEST), url).text == "a\ufffd b"
+    half = Text('{"result": [[{"document": {"contents": "\\udead"}, "score": 1}]]}')
+    with scripted(half) as (url, _):
+        [[(passage, _)]] = ask(lambda c: c.search(["q"]), url)
+    assert passage.title == "\ufffd"
+
+
+def test_a_server_that_says_nothing_is_named_on_the_screen(waits, caplog):
+    async def say(client):
+        asked = asyncio.ensure_future(client.search(["q"]))
+        while not seen:
+            await asyncio.sleep(0)
+        waits.append(40)
+        client.say_waits()
+        client.say_waits()
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        waits.append(40)
+        client.say_waits()
+
+    with scripted(30.0) as (url, seen):
+        ask(say, url)
+    assert said(caplog) == [
+        f"waiting for 1 answers of {url}/retrieve, the last one came 40 s ago (each "
+        "may take 600 s)"
+    ]
 
 
 def test_concurrency_is_bounded():

@@ -10,11 +10,13 @@ import pytest
 
 import configs
 from models import sharding
+from models.fingerprint import fingerprint
 from rl.learner import checkpoint
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
 from rl.records import Datum
+from scope_jax.config import CheckpointConfig
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker, TrackingConfig
 from scope_jax.selfplay import trainer
@@ -23,6 +25,7 @@ from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.stages import train_challenger
 from scope_jax.selfplay.training import TrainingStage, train, with_advantages
 from scope_jax.system.hosts import ONE_HOST
+from scope_jax.system.stopping import Stopped
 from tests.scope_jax.inference.inference_world import byte_tokenizer
 from tests.scope_jax.selfplay.scripted import empty_rollout
 
@@ -64,6 +67,9 @@ class Engine:
 
     def use(self, params):
         self.params = params
+
+    def check(self, expected):
+        assert tuple(jax.jit(fingerprint)(self.params).tolist()) == expected
 
     async def work(self):
         return {}
@@ -184,3 +190,32 @@ def test_a_policy_of_no_steps_stays_the_base_model(
         ):
             np.testing.assert_array_equal(one, other)
     assert made.tracker.of(1, "challenger") == []
+
+
+def test_a_stop_between_checkpoints_saves_the_steps_that_are_done(
+    run, tiny_config, tiny_params, tmp_path, monkeypatch
+):
+    """No checkpoint is due but the last; then the whole run has the same weights."""
+    asked = []
+
+    async def stopped_once(prompt, seed):
+        asked.append(step := seed[3])
+        if step == STEPS and asked.count(step) == 1:
+            raise Stopped("stopped by SIGINT", 130)
+        return await play(prompt, seed)
+
+    made = Run(tmp_path / "run", tiny_config, tiny_params, monkeypatch)
+    never = CheckpointConfig(every=0, permanent_every=0)
+    made.parts.world.config = replace(made.parts.world.config, checkpoint=never)
+    stage = TrainingStage("solver", lambda step: [None], stopped_once)
+    with pytest.raises(Stopped):
+        train(made.parts, 1, stage)
+    assert checkpoint.latest(made.folder.checkpoints(1, "solver")) == STEPS - 1
+    train(made.parts, 1, stage)
+    assert checkpoint.latest(made.folder.checkpoints(1, "solver")) == STEPS
+    export = made.folder.export(1, "solver")
+    whole = run.exported[run.folder.export(1, "solver")]
+    for one, other in zip(
+        *map(jax.tree.leaves, (made.exported[export], whole)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
