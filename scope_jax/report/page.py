@@ -20,8 +20,9 @@ from scope_jax.report.rollout import escape, pre, reward_of, rollout_html
 from scope_jax.report.scores import scores_html
 from scope_jax.report.tables import table_names, table_rows
 from scope_jax.run import tracking
+from scope_jax.run.records import STAGES
 from scope_jax.system import settings
-from scope_jax.system.files import read_json_lines, write_text
+from scope_jax.system.files import read_json, read_json_lines, write_text
 
 EXAMPLES = 4
 """Rollouts shown per stage: the best and the worst ones."""
@@ -83,13 +84,13 @@ def build(run_dir: Path) -> str:
     config_file = run_dir / "config.json"
     if not config_file.is_file():
         raise UserError(f"{run_dir}: has no config.json: name the folder of a run")
-    config = settings.read_json(config_file)
+    config = read_json(config_file)
     config_text = json.dumps(config, indent=2, ensure_ascii=False)
     records = tracking.read(run_dir)
     title = f"SCOPE run: {config.get('name', run_dir.name)}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(records))}</p>"]
     body += _evaluation(run_dir / "eval")
-    for stage in tracking.STAGES:
+    for stage in STAGES:
         if stage != "evaluation":
             body += _stage(run_dir, stage, [r for r in records if r["stage"] == stage])
     body.append("<h2>Configuration</h2>")

@@ -6,23 +6,33 @@ checkpoints/iter_1/solver/STEP/   export/iter_1/solver/   report.html
 """
 
 import fcntl
+import hashlib
 import json
+import logging
+import re
 import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from models import checksums, storage
+from models.errors import DamagedError, UserError
 from scope_jax.config import Config
+from scope_jax.run.records import NAME as METRICS
 from scope_jax.system import settings
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_json, write_text
+
+log = logging.getLogger("scope_jax")
 
 # Settings that may change when a run resumes: they change no result, except for
 # rounding on another mesh.
 HARMLESS = ("tracking", "placement", "checkpoint", "evaluation", "inference.port")
 EMPTYING = ".emptying"
-LEFTOVERS = (".lock", "config.json*.tmp", "inference.log", "inference")
+LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "inference")
+MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
+CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
+FOUND_AGAIN = "finished stages are found again from their files"
 
 
 class RunPaths:
@@ -63,23 +73,16 @@ class RunFolder(RunPaths):
     Raises:
       UserError: the folder belongs to a different configuration, another process is
         writing to it, or it is no folder of a run.
+      StorageError: the disk refuses a write.
     """
 
     def __init__(self, path: Path, config: Config, *, fresh: bool = False):
         super().__init__(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{path}: is a file: name a folder with --run")
-        config_file = self.path / "config.json"
-        occupied = self.path.is_dir() and any(self.path.iterdir())
-        unfinished = (self.path / EMPTYING).exists()
-        stranger = occupied and not config_file.is_file() and not unfinished
-        if stranger and not self._only_leftovers():
-            raise UserError(
-                f"{path}: holds files but no config.json: name a new folder with --run"
-            )
-        if config_file.is_file() and not (fresh or unfinished):
-            self._refuse_differences(config_file, config)
+        self._config_file = self.path / "config.json"
+        self._manifest_file = self.path / "manifest.json"
+        self._lost_config = False
         try:
+            unfinished = self._check_place(config, fresh=fresh)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+")
         except OSError as error:
@@ -94,36 +97,48 @@ class RunFolder(RunPaths):
                 f"{path}: another process is writing to this run: wait for it, or name "
                 "another folder with --run"
             ) from error
-        if fresh or unfinished:
-            self._empty()
-        for cut_off in self.path.rglob("*.tmp"):  # a killed process was writing it
-            cut_off.unlink()
-        if not config_file.is_file():
-            settings.save(config, config_file)
+        with storage.writing(self.path):
+            if fresh or unfinished:
+                self._empty()
+            for file in self.path.rglob("*.tmp"):  # a killed process was writing it
+                if CUT_OFF.search(file.name):
+                    file.unlink()
+        if self._lost_config and self._config_file.is_file():
+            storage.set_aside(self._config_file)
+        if not self._config_file.is_file():
+            settings.save(config, self._config_file)
         self.writable = self.path
-        self._manifest_file = self.path / "manifest.json"
-        self.manifest: dict[str, Any] = {"stages": {}}
-        if self._manifest_file.is_file():
-            self.manifest = settings.read_json(self._manifest_file)
+        self.manifest = self._read_manifest()
 
-    def _only_leftovers(self) -> bool:
-        """Whether nothing is there but what a failed start leaves."""
-        return all(any(map(entry.match, LEFTOVERS)) for entry in self.path.iterdir())
+    def _check_place(self, config: Config, *, fresh: bool) -> bool:
+        """Refuses a place that is not this run's; whether it is to be emptied first."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file: name a folder with --run")
+        if (self.path / EMPTYING).exists():
+            return True
+        if self._config_file.is_file():
+            if not fresh:
+                self._refuse_differences(config)
+        elif self.path.is_dir() and not self._only_leftovers():
+            self._refuse_strangers(config, fresh=fresh)
+        return False
 
-    def abandon(self) -> None:
-        """Takes back a start that failed, if nothing was made yet; the log stays.
+    def _refuse_strangers(self, config: Config, *, fresh: bool) -> None:
+        """A folder without a configuration: ours only if its hash says that."""
+        known = checksums.recorded(self._config_file)
+        if not known or fresh:
+            raise UserError(
+                f"{self.path}: holds files but no config.json: name a new folder with "
+                "--run"
+            )
+        self._refuse_unknown(config, "no such file")
 
-        So the next start may have other settings.
-        """
-        if self.manifest["stages"] or (self.path / "eval").exists():
+    def _refuse_differences(self, config: Config) -> None:
+        try:
+            saved = settings.load(Config, self._config_file)
+        except DamagedError as error:
+            self._refuse_unknown(config, error.why)
             return
-        for name in ("config.json", "metrics.jsonl", "manifest.json"):
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("tb", "inference"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-
-    def _refuse_differences(self, config_file: Path, config: Config) -> None:
-        saved = settings.load(Config, config_file)
         different = settings.differences(saved, config, ignore=HARMLESS)
         if different:
             shown = "; ".join(different[:6])
@@ -132,6 +147,72 @@ class RunFolder(RunPaths):
                 f"{self.path}: is a run of a different configuration ({shown}{more}): "
                 "give the same options, another folder with --run, or --fresh"
             )
+
+    def _refuse_unknown(self, config: Config, why: str) -> None:
+        """Where the configuration is lost: refuses another than it was, by its hash."""
+        text, file = settings.to_json(config).encode(), self._config_file
+        same = hashlib.sha256(text).hexdigest() in checksums.recorded(file)
+        if not same and not (file.is_file() and file.read_bytes() == text):
+            raise DamagedError(
+                file,
+                why,
+                "restore the file, or give exactly the options that the run was begun "
+                "with: it is then written again",
+            )
+        self._lost_config = True
+        log.warning("%s: %s: written again, from the same options", file, why)
+
+    def _read_manifest(self) -> dict[str, Any]:
+        """Which stages are finished; without it, they are found again from the rest."""
+        empty: dict[str, Any] = {"stages": {}}
+        file = self._manifest_file
+        if not file.exists():
+            if self._has_results():
+                log.warning("%s: no such file: %s", file, FOUND_AGAIN)
+            return empty
+        try:
+            manifest = read_json(file)
+            stages = manifest["stages"].values()
+            if all(isinstance(stage, dict) for stage in stages):
+                return manifest
+            why = "holds no stages"
+        except DamagedError as error:
+            why = error.why
+        except (TypeError, KeyError, AttributeError):
+            why = "holds no stages"
+        with storage.writing(file):
+            aside = storage.set_aside(file)
+        log.warning("%s: %s: kept as %s; %s", file, why, aside.name, FOUND_AGAIN)
+        return empty
+
+    def _only_leftovers(self) -> bool:
+        """Whether nothing is there but what a failed start leaves."""
+        return all(any(map(entry.match, LEFTOVERS)) for entry in self.path.iterdir())
+
+    def _has_results(self) -> bool:
+        """Whether anything is there that a start alone does not make.
+
+        Asked of the whole folder: what one file says, such as a manifest without
+        stages, may be because that file was lost.
+        """
+        if self._manifest_file.is_file() and self.manifest["stages"]:
+            return True
+        return any(
+            not any(map(entry.match, (*LEFTOVERS, *MADE_BY_A_START)))
+            and not (entry.name == METRICS and not entry.stat().st_size)
+            for entry in self.path.iterdir()
+        )
+
+    def abandon(self) -> None:
+        """Takes back a start that failed, if nothing was made yet; the log stays.
+
+        So the next start may have other settings.
+        """
+        if self._has_results():
+            return
+        for name in (*MADE_BY_A_START, METRICS):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "inference", ignore_errors=True)
 
     def _empty(self) -> None:
         """Deletes all that a run left; a mark says so until the last file is gone."""
@@ -158,7 +239,8 @@ class RunFolder(RunPaths):
         if facts.get("status") == "done":
             facts["unix"] = round(time.time(), 3)
         self.manifest["stages"].setdefault(name, {}).update(facts)
-        write_text(self._manifest_file, json.dumps(self.manifest, indent=2) + "\n")
+        text = json.dumps(self.manifest, indent=2) + "\n"
+        write_text(self._manifest_file, text, recorded=True)
 
     def done(self, name: str) -> bool:
         """Whether a stage is finished."""

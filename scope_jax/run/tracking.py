@@ -1,19 +1,21 @@
 """What a run writes and shows while it runs: metrics, TensorBoard, bars, tables.
 
 ``metrics.jsonl`` is the record: one JSON object per line, in the order of the run. When
-a run resumes, lines after the point of resumption are dropped, so that the file of an
-interrupted run equals that of an uninterrupted one. TensorBoard files are a copy of it.
-Nothing here changes what is computed. Wall-clock figures are named ``time/..`` or
+a stage resumes, its lines after the point of resumption are dropped, so that the file
+of an interrupted run equals that of an uninterrupted one; what the file was before lies
+beside it as ``metrics.jsonl.before``. TensorBoard files are a copy of it. Nothing here
+changes what is computed. Wall-clock figures are named ``time/..`` or
 ``perf/..``, so that they can be left out where two runs are compared.
 """
 
-import json
+import bisect
 import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,10 @@ from rich import progress as bars
 from rich.console import Console
 from rich.logging import RichHandler
 
+from models import storage
 from scope_jax.config import TrackingConfig
-from scope_jax.system.files import text_lines, write_text
-
-STAGES = ("challenger", "tasks", "solver", "evaluation")
-"""Stages in the order in which an iteration goes through them."""
+from scope_jax.run import records
+from scope_jax.system.files import Appending, replacing
 
 console = Console(stderr=True)
 log = logging.getLogger("scope_jax")
@@ -67,17 +68,12 @@ def setup_logging(*, verbose: bool = False) -> None:
 
 
 def read(run_dir: Path) -> list[dict[str, Any]]:
-    """All records of a run, without a last line whose writing was interrupted."""
-    path = Path(run_dir) / "metrics.jsonl"
-    if not path.exists():
-        return []
-    records = []
-    for line in text_lines(path):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    """All records of a run, without a last line whose writing was interrupted.
+
+    Raises:
+      DamagedError: another line is damaged.
+    """
+    return records.read(Path(run_dir) / records.NAME).records
 
 
 class Tracker:
@@ -86,21 +82,30 @@ class Tracker:
     Args:
       run_dir: run folder; ``metrics.jsonl`` and ``tb/`` are inside.
       config: what is written and shown.
+
+    Raises:
+      DamagedError: a line of the metrics that are there is damaged.
+      StorageError: here and in all methods: the disk refuses a write.
     """
 
     def __init__(self, run_dir: Path, config: TrackingConfig | None = None):
         self.config = config or TrackingConfig()
         self.run_dir = Path(run_dir)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = self.run_dir / "metrics.jsonl"
+        self._path = self.run_dir / records.NAME
         self._boards: dict[str, Any] = {}
-        self.records: list[dict[str, Any]] = []
-        self._restart(read(self.run_dir))
+        found = records.read(self._path)
+        tb = self.run_dir / "tb"
+        if not self._path.exists() and any(tb.glob("*/*")):
+            aside = storage.set_aside(tb, "before")  # the only copy there is
+            log.warning("%s: missing: tb/ is kept as %s", self._path, aside.name)
+        self._copied = False
+        self._file: Appending | None = None
+        self._restart(found.records, same=found.whole and found.checked)
 
     def log(
         self, metrics: Mapping[str, float], *, iteration: int, stage: str, step: int
     ) -> None:
-        """Appends one record.
+        """Adds one record, behind those of the steps before.
 
         Args:
           metrics: flat, slash names; NaN is written as null.
@@ -111,27 +116,39 @@ class Tracker:
         record: dict[str, Any] = {"iteration": iteration, "stage": stage, "step": step}
         record |= {name: _number(value) for name, value in sorted(metrics.items())}
         record["time/unix"] = round(time.time(), 3)
+        place = bisect.bisect(
+            self.records, records.position(record), key=records.position
+        )
+        if place < len(self.records):  # a step of an earlier stage is made again
+            kept = self.records
+            self._restart([*kept[:place], record, *kept[place:]])
+            return
+        self._file.append(records.line(record))
         self.records.append(record)
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        self._board(record)
+        self._board([record])
 
     def rewind(self, iteration: int, stage: str, step: int) -> None:
-        """Drops the records after a step that a run resumes from.
+        """Drops a stage's records after a step that it resumes from.
+
+        Those of other stages stay: where they are of later ones, these are finished.
 
         Args:
           step: last step whose record stays; 0 drops all of this stage.
         """
-        last = _position(iteration, stage, step)
-        kept = [r for r in self.records if _position_of(r) <= last]
+        kept = [
+            record
+            for record in self.records
+            if (record["iteration"], record["stage"]) != (iteration, stage)
+            or record["step"] <= step
+        ]
         if len(kept) < len(self.records):
             self._restart(kept)
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        for writer in self._boards.values():
-            writer.close()
+        for writer in (self._file, *self._boards.values()):
+            if writer is not None:
+                writer.close()
         self._boards.clear()
 
     def __enter__(self) -> "Tracker":
@@ -171,33 +188,54 @@ class Tracker:
         with bars.Progress(*columns, console=console) as display:
             yield StageProgress(name, total, done, display)
 
-    def _restart(self, records: list[dict[str, Any]]) -> None:
-        """Makes the files hold exactly these records."""
-        if self.records or self._boards:
-            self.close()
-        write_text(self._path, "".join(json.dumps(r) + "\n" for r in records))
-        self._file = self._path.open("a", encoding="utf-8")
-        shutil.rmtree(self.run_dir / "tb", ignore_errors=True)
-        self.records = []
-        for record in records:
-            self.records.append(record)
-            self._board(record)
+    def _restart(self, kept: list[dict[str, Any]], *, same: bool = False) -> None:
+        """Makes the files hold exactly these records.
 
-    def _board(self, record: dict[str, Any]) -> None:
-        """Copies a record to TensorBoard, one curve per stage over all iterations."""
+        Args:
+          same: whether ``metrics.jsonl`` holds them already.
+        """
+        self.close()
+        if not same:
+            self._copy()
+            data = records.lines(kept)
+            with replacing(self._path, needed=len(data)) as temporary:
+                temporary.write_bytes(data)
+        self._file = Appending(self._path)
+        shutil.rmtree(self.run_dir / "tb", ignore_errors=True)
+        self.records = list(kept)
+        self._board(self.records)
+
+    def _copy(self) -> None:
+        """Keeps the metrics as they were found; once, before the first change."""
+        if self._copied or not self._path.exists():
+            return
+        copy = self._path.with_name(f"{self._path.name}.before")
+        with replacing(copy, needed=self._path.stat().st_size) as temporary:
+            shutil.copyfile(self._path, temporary)
+        self._copied = True
+
+    def _board(self, new: Sequence[dict[str, Any]]) -> None:
+        """Copies the last records to TensorBoard, one curve per stage."""
         if not self.config.tensorboard:
             return
-        stage = record["stage"]
-        if stage not in self._boards:
-            from tensorboardX import SummaryWriter
+        from scope_jax.run.board import Board, Point
 
-            folder = self.run_dir / "tb" / stage
-            self._boards[stage] = SummaryWriter(str(folder), write_to_disk=True)
-        step = sum(r["stage"] == stage for r in self.records)
-        for name, value in record.items():
-            if "/" in name and value is not None and name != "time/unix":
-                self._boards[stage].add_scalar(name, value, step, record["time/unix"])
-        self._boards[stage].flush()
+        steps = Counter(record["stage"] for record in self.records)
+        points: dict[str, list[Point]] = {}
+        for record in reversed(new):
+            stage, unix = record["stage"], record.get("time/unix") or time.time()
+            metrics = {
+                name: value
+                for name, value in record.items()
+                if "/" in name and value is not None and name != "time/unix"
+            }
+            points.setdefault(stage, []).append(Point(metrics, steps[stage], unix))
+            steps[stage] -= 1
+        for stage, found in points.items():
+            if stage not in self._boards:
+                folder = self.run_dir / "tb" / stage
+                self._boards[stage] = Board(folder, found[-1].unix)
+            self._boards[stage].add(found[::-1])
 
 
 class StageProgress:
@@ -269,11 +307,3 @@ def _number(value: Any) -> float | int | None:
     if isinstance(value, bool) or value is None:
         return None if value is None else int(value)
     return value if isinstance(value, int) or math.isfinite(value) else None
-
-
-def _position(iteration: int, stage: str, step: int) -> tuple[int, int, int]:
-    return iteration, STAGES.index(stage), step
-
-
-def _position_of(record: Mapping[str, Any]) -> tuple[int, int, int]:
-    return _position(record["iteration"], record["stage"], record["step"])

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON lines."""
+"""The file layer of a run: files appear whole or not at all, and are read checked."""
 
 import contextlib
 import json
@@ -8,51 +8,159 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from models import checksums, storage
+from models.errors import DamagedError, UserError, first_line
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(
+    path: Path, *, recorded: bool = False, needed: int | None = None
+) -> Iterator[Path]:
     """Gives a path to write to, which then takes the place of ``path``.
 
     What is written is on the disk before it appears; after an exception ``path`` is as
     it was, and nothing lies beside it. Each process writes to a path of its own.
+
+    Args:
+      path: the file.
+      recorded: note its hash in the folder's ``SHA256SUMS``.
+      needed: bytes that it takes, for the message of a full disk.
+
+    Raises:
+      StorageError: the disk refuses it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with storage.writing(path, needed):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            if recorded:
+                digest = checksums.of(temporary)
+                checksums.announce(path, digest)
+            os.replace(temporary, path)
+            storage.sync_folder(path.parent)
+            if recorded:
+                checksums.settle(path, digest)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that appears whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str, *, recorded: bool = False) -> None:
+    """Writes a file that appears whole or not at all; see ``replacing``."""
+    data = text.encode("utf-8")
+    with replacing(path, recorded=recorded, needed=len(data)) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object per line, whole or not at all; NaN is written as null."""
-    lines = (json.dumps(_plain(record), ensure_ascii=False) for record in records)
-    write_text(path, "".join(line + "\n" for line in lines))
+    """Writes one JSON object per line, whole or not at all; NaN is written as null.
 
-
-def text_lines(path: Path) -> list[str]:
-    """The lines of a text file that hold something.
-
-    Not ``splitlines``: models write line separators that JSON leaves as they are.
+    Its hash is recorded.
     """
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lines = (json.dumps(_plain(record), ensure_ascii=False) for record in records)
+    write_text(path, "".join(line + "\n" for line in lines), recorded=True)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads what ``write_json_lines`` wrote."""
-    return [json.loads(line) for line in text_lines(path)]
+class Appending:
+    """A file that grows by whole pieces, each on the disk when ``append`` returns."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with storage.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # No buffer: what a full disk refused would be written again at the end.
+            self._file = path.open("ab", buffering=0)
+
+    def append(self, data: bytes) -> None:
+        """Adds ``data``; if the disk refuses it, the file stays as it was.
+
+        Raises:
+          StorageError: the disk refuses it.
+        """
+        with storage.writing(self.path, len(data)):
+            end = os.fstat(self._file.fileno()).st_size
+            try:
+                rest = memoryview(data)
+                while rest:  # one call may write a part only
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file.fileno(), end)
+                raise
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+RESTORE = "restore the file"
+
+
+def read_bytes(path: Path, remedy: str = RESTORE) -> bytes:
+    """What a file holds, compared with its recorded hash if it has one.
+
+    Args:
+      remedy: what a person can do about a file that is not there or cannot be read.
+
+    Raises:
+      DamagedError: the file is missing, or not what was written.
+      UserError: it cannot be read for another reason.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamagedError(path, "no such file", remedy) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): {remedy}") from (
+            error
+        )
+    try:
+        checksums.check(path, data)
+    except DamagedError as error:
+        raise DamagedError(path, error.why, remedy) from error
+    return data
+
+
+def read_text(path: Path, remedy: str = RESTORE) -> str:
+    """As ``read_bytes``, of UTF-8 text."""
+    try:
+        return read_bytes(path, remedy).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedError(path, f"not UTF-8 text ({error.reason})", remedy) from error
+
+
+def read_json(path: Path, remedy: str = RESTORE) -> Any:
+    """As ``read_bytes``, of JSON."""
+    return _json(str(path), read_text(path, remedy), remedy)
+
+
+def read_json_lines(path: Path, remedy: str = RESTORE) -> list[dict[str, Any]]:
+    """Reads what ``write_json_lines`` wrote.
+
+    Raises:
+      DamagedError: as ``read_bytes``; a line that is no JSON object is named.
+    """
+    records = []
+    # Not ``splitlines``: models write line separators that JSON leaves as they are.
+    for number, line in enumerate(read_text(path, remedy).split("\n"), 1):
+        if line:
+            record = _json(f"{path}:{number}", line, remedy)
+            if not isinstance(record, dict):
+                raise DamagedError(f"{path}:{number}", "not a JSON object", remedy)
+            records.append(record)
+    return records
+
+
+def _json(where: str, text: str, remedy: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(where, f"not JSON ({first_line(error)})", remedy) from error
 
 
 def json_rows(

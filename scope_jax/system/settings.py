@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from models.errors import UserError
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_text, write_text
 
 T = TypeVar("T")
+
+REMEDY = "name the folder of a run, or restore the file"
 
 
 @functools.cache
@@ -67,16 +69,11 @@ def from_json(cls: type[T], text: str, *, source: str = "settings") -> T:
     Raises:
       UserError: text that is no JSON, an unknown field, or a value of a wrong type.
     """
-    return _build(cls, _parse(text, source), source)
-
-
-def _parse(text: str, source: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{source}: not JSON ({error}): restore the file, or start a new run folder"
-        ) from error
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not JSON ({error}): {REMEDY}") from error
+    return _build(cls, value, source)
 
 
 def _build(hint: Any, value: Any, where: str) -> Any:
@@ -135,39 +132,14 @@ def _build_dataclass(cls: type, value: Any, where: str) -> Any:
 
 
 def save(settings: Any, path: Path) -> None:
-    """Writes the settings as JSON; the file appears whole or not at all."""
-    write_text(path, to_json(settings))
+    """Writes the settings as JSON, whole or not at all; the hash is recorded."""
+    write_text(path, to_json(settings), recorded=True)
 
 
 def load(cls: type[T], path: Path) -> T:
     """Settings from a file written by `save`.
 
     Raises:
-      UserError: see `from_json` and `read_json`.
+      UserError: see `from_json` and ``files.read_text``.
     """
-    return from_json(cls, _text(path), source=str(path))
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file of a run holds.
-
-    Raises:
-      UserError: the file is missing, or holds no text or no JSON.
-    """
-    return _parse(_text(path), str(path))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{path}: no such file: name the folder of a run") from error
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}): name the folder of a run"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text ({error.reason}): restore the file, or start a "
-            "new run folder"
-        ) from error
+    return from_json(cls, read_text(path, REMEDY), source=str(path))

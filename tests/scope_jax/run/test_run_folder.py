@@ -1,5 +1,7 @@
 """A run's folder: whole files, one writer, one configuration."""
 
+import pathlib
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -7,7 +9,12 @@ import pytest
 import configs
 from models.errors import UserError
 from scope_jax.run.folder import RunFolder
-from scope_jax.system.files import replacing, write_json_lines, write_text
+from scope_jax.system.files import (
+    read_json,
+    replacing,
+    write_json_lines,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -115,11 +122,123 @@ def test_what_a_killed_start_was_writing_is_no_obstacle_and_goes(tmp_path, confi
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff"])
-@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
-def test_a_damaged_file_of_a_run_is_one_line(tmp_path, config, name, damage):
-    RunFolder(tmp_path / "run", config).close()
-    (tmp_path / "run" / name).write_bytes(damage)
-    with pytest.raises(UserError, match=f"{name}: not .*restore the file") as caught:
-        RunFolder(tmp_path / "run", config)
+DAMAGE = {
+    "emptied": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "zeroed": lambda data: bytes(len(data)),
+    "flipped": lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
+}
+damaged = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+
+
+@damaged
+def test_a_damaged_configuration_is_refused_or_written_again(tmp_path, config, damage):
+    run = tmp_path / "run"
+    RunFolder(run, config).close()
+    file = run / "config.json"
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    with pytest.raises(UserError, match=r"config\.json: not .*exactly") as caught:
+        RunFolder(run, replace(config, seed=7))
     assert "\n" not in str(caught.value)
+    RunFolder(run, config).close()
+    assert file.read_bytes() == whole
+    assert (run / "config.json.damaged").read_bytes() == damage(whole)
+
+
+def test_a_lost_configuration_is_written_again_from_the_same_options(tmp_path, config):
+    run = tmp_path / "run"
+    folder = RunFolder(run, config)
+    folder.record("iter_1/challenger", status="done")
+    folder.close()
+    (run / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json: no such file: .*exactly"):
+        RunFolder(run, replace(config, seed=7))
+    assert RunFolder(run, config).done("iter_1/challenger")
+
+
+@damaged
+def test_a_damaged_manifest_is_set_aside(tmp_path, config, damage, caplog):
+    run = tmp_path / "run"
+    folder = RunFolder(run, config)
+    folder.record("iter_1/challenger", status="done", step=4)
+    folder.close()
+    file = run / "manifest.json"
+    file.write_bytes(damage(file.read_bytes()))
+    assert RunFolder(run, config).manifest == {"stages": {}}
+    assert (run / "manifest.json.damaged").is_file()
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert "manifest.json: not what was written" in line and "found again" in line
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        "checkpoints/iter_1/solver/2/state/x",
+        "tasks/iter_1.parquet",
+        "rollouts/iter_1/solver/step_0001.jsonl",
+        "export/iter_1/solver/config.json",
+        "tb/solver/events.out",
+        "eval/small_world/scores.json",
+        "report.html",
+    ],
+)
+def test_a_failed_start_deletes_nothing_where_one_result_is(tmp_path, config, result):
+    """Whatever else is lost: no clean-up concludes from one file that there is none."""
+    run = tmp_path / "run"
+    RunFolder(run, config).close()
+    write_text(run / result, "x")
+    write_text(run / "metrics.jsonl", "")
+    before = {file for file in run.rglob("*") if file.is_file()}
+    RunFolder(run, config).abandon()
+    assert {file for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_metrics_are_results(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    write_text(tmp_path / "run" / "metrics.jsonl", "one line\n")
+    folder.abandon()
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == "one line\n"
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
+def test_a_persons_file_is_no_rest_of_a_killed_process(tmp_path, config):
+    RunFolder(tmp_path / "run", config).close()
+    (tmp_path / "run" / "notes.tmp").write_text("mine")
+    RunFolder(tmp_path / "run", config)
+    assert (tmp_path / "run" / "notes.tmp").read_text() == "mine"
+
+
+def test_every_hash_is_what_sha256sum_checks(tmp_path, config):
+    folder = RunFolder(tmp_path / "run", config)
+    for status in ("running", "done"):
+        folder.record("iter_1/challenger", status=status)
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"],
+        cwd=folder.path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.stdout.split() == ["config.json:", "OK", "manifest.json:", "OK"]
+
+
+def test_a_process_killed_between_hash_and_file_left_both_whole(tmp_path, monkeypatch):
+    file = tmp_path / "x.json"
+    write_text(file, "1", recorded=True)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("scope_jax.system.files.os.replace", interrupt)
+        write_text(file, "2", recorded=True)
+    assert read_json(file) == 1
+    write_text(file, "2", recorded=True)
+    assert read_json(file) == 2
+    file.write_text("1")
+    with pytest.raises(UserError, match=r"x\.json: not what was written"):
+        read_json(file)
+
+
+def interrupt(source, target):
+    """The rename of data is where a process is killed; that of hashes is not."""
+    if not str(target).endswith("SHA256SUMS"):
+        raise KeyboardInterrupt
+    pathlib.Path(source).rename(target)

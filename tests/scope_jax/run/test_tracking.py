@@ -3,12 +3,14 @@
 import io
 import json
 import logging
+import shutil
 import struct
 
 import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
+from models.errors import DamagedError
 from scope_jax.config import TrackingConfig
 from scope_jax.report.tables import stage_table, table_rows
 from scope_jax.run import tracking
@@ -52,15 +54,86 @@ def test_an_interrupted_run_has_the_records_of_an_uninterrupted_one(tmp_path):
     assert [comparable(r) for r in read(tmp_path / "cut")] == expected
 
 
-def test_rewinding_drops_later_stages_and_iterations_only(tmp_path):
-    with Tracker(tmp_path, QUIET) as tracker:
+def positions(run):
+    return [(r["iteration"], r["stage"], r["step"]) for r in read(run)]
+
+
+def test_a_stage_made_again_leaves_the_records_of_finished_later_ones(tmp_path):
+    """As after a lost manifest, or a checkpoint that is damaged."""
+    with Tracker(tmp_path / "whole", QUIET) as tracker:
         steps(tracker, 1, "challenger", [1, 2])
-        steps(tracker, 1, "tasks", [1])
+        steps(tracker, 1, "tasks", [1, 2])
         steps(tracker, 1, "solver", [1])
         steps(tracker, 2, "challenger", [3])
+    expected = positions(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    with Tracker(tmp_path / "run", QUIET) as tracker:
         tracker.rewind(1, "tasks", 0)
-    left = [(r["iteration"], r["stage"], r["step"]) for r in read(tmp_path)]
-    assert left == [(1, "challenger", 1), (1, "challenger", 2)]
+        assert len(tracker.records) == 4
+        steps(tracker, 1, "tasks", [1, 2])
+    assert positions(tmp_path / "run") == expected
+
+
+def broken(run, number, change):
+    """Changes line ``number`` of the metrics; returns the whole file."""
+    file = run / "metrics.jsonl"
+    lines = file.read_bytes().split(b"\n")
+    lines[number - 1] = change(lines[number - 1])
+    file.write_bytes(b"\n".join(lines))
+    return file.read_bytes()
+
+
+def other_digit(line):
+    """As a flipped bit leaves it: JSON as before, with another number."""
+    return line.replace(b'"reward/mean": 0.2', b'"reward/mean": 0.3')
+
+
+@pytest.mark.parametrize(
+    "damage", [other_digit, lambda line: line[:9], lambda line: b"\0" * len(line)]
+)
+def test_a_damaged_line_is_named_and_nothing_is_rewritten(tmp_path, damage):
+    with Tracker(tmp_path, QUIET) as tracker:
+        steps(tracker, 1, "solver", list(range(1, 13)))
+    found = broken(tmp_path, 2, damage)
+    with pytest.raises(DamagedError, match=r"metrics\.jsonl:2: .*remove the line"):
+        Tracker(tmp_path, QUIET)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == found
+    # The remedy works.
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b"\n".join(line for n, line in enumerate(found.split(b"\n"), 1) if n != 2)
+    )
+    with Tracker(tmp_path, QUIET) as tracker:
+        assert [r["step"] for r in tracker.records] == [1, *range(3, 13)]
+
+
+def test_a_copy_is_kept_before_lines_are_dropped(tmp_path):
+    with Tracker(tmp_path, QUIET) as tracker:
+        steps(tracker, 1, "solver", [1, 2, 3])
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(before := file.read_bytes() + b'{"iteration": 1, "st')
+    with Tracker(tmp_path, QUIET) as tracker:
+        tracker.rewind(1, "solver", 1)
+    assert (tmp_path / "metrics.jsonl.before").read_bytes() == before
+    assert len(read(tmp_path)) == 1
+
+
+def test_lines_of_older_versions_are_read_and_get_checksums(tmp_path):
+    old = {"iteration": 1, "stage": "solver", "step": 1, "reward/mean": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + "\n")
+    with Tracker(tmp_path, QUIET) as tracker:
+        assert tracker.records == [old]
+    assert b'"checksum": "' in (tmp_path / "metrics.jsonl").read_bytes()
+    assert read(tmp_path) == [old]
+
+
+def test_curves_whose_metrics_are_gone_are_kept(tmp_path):
+    with Tracker(tmp_path) as tracker:
+        steps(tracker, 1, "challenger", [1, 2])
+    (tmp_path / "metrics.jsonl").unlink()
+    with Tracker(tmp_path) as tracker:
+        steps(tracker, 1, "challenger", [3])
+    kept = scalars(tmp_path / "tb.before" / "challenger", "reward/mean")
+    assert kept == pytest.approx({1: 0.1, 2: 0.2})
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path):

@@ -36,5 +36,5 @@ def test_a_file_of_something_else_is_one_line(tmp_path):
     (tmp_path / "t.parquet").write_text("hello")
     with pytest.raises(UserError, match="not a Parquet file"):
         read_tasks(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="missing"):
+    with pytest.raises(UserError, match="no such file"):
         read_tasks(tmp_path / "none.parquet")
