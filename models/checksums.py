@@ -117,6 +117,13 @@ def settle(path: Path, digest: str) -> None:
         _write(path.parent, sums | {path.name: (digest,)})
 
 
+def forget(path: Path) -> None:
+    """Drops the hash of a file that was removed."""
+    sums = read(path.parent)
+    if sums.pop(path.name, None):
+        _write(path.parent, sums)
+
+
 def read(folder: Path, *, strict: bool = False) -> dict[str, tuple[str, ...]]:
     """The hashes of a folder by the name of the file; empty where it has none.
 

@@ -3,7 +3,7 @@
 May import the rest of ``models``, which must not import it and touches no model files.
 """
 
-from models.hf.folder import content_hash, load_config, read_json, resolve
+from models.hf.folder import content_hash, load_config, read_json, resolve, verify
 from models.hf.loading import load
 from models.hf.saving import save
 from models.hf.tokenizer import load_tokenizer, vocab_rows
@@ -16,5 +16,6 @@ __all__ = [
     "read_json",
     "resolve",
     "save",
+    "verify",
     "vocab_rows",
 ]

@@ -5,8 +5,9 @@ import json
 import re
 from pathlib import Path
 
+from models import checksums
 from models.config import DecoderConfig
-from models.errors import UserError, first_line
+from models.errors import DamagedError, UserError, first_line
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # The files that a model needs, and none with code: no *.bin (pickle), no *.py.
@@ -80,6 +81,24 @@ def read_json(file: Path) -> dict:
     return value
 
 
+def verify(path: str | Path, *, lacking: bool = False) -> None:
+    """Compares the files of a model folder that ``save`` wrote with their hashes.
+
+    A folder without hashes passes: others make theirs without.
+
+    Args:
+      path: the folder, or a hub name.
+      lacking: a file may be missing, as from a copy for one purpose.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and not lacking:
+        raise DamagedError(folder, "no such folder")
+    checksums.verify_folder(resolve(path), lacking=lacking)
+
+
 def content_hash(path: str | Path) -> str:
     """Returns a hash of a model folder's weights, configuration, tokenizer, template.
 
@@ -91,8 +110,7 @@ def content_hash(path: str | Path) -> str:
     kept = ("config.json", "tokenizer.json", "tokenizer_config.json")
     kept += ("chat_template.jinja",)
     files = [folder / name for name in kept] + list(folder.glob("*.safetensors"))
-    for file in sorted(file for file in files if file.is_file()):
-        with file.open("rb") as stream:
-            inner = hashlib.file_digest(stream, "sha256").hexdigest()
+    hashes = checksums.of_files(file for file in files if file.is_file())
+    for file, inner in sorted(hashes.items()):
         digest.update(f"{file.name} {inner}\n".encode())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.hf.folder import load_config, resolve
+from models.hf.folder import load_config, resolve, verify
 from models.hf.layout import flatten, layout, unflatten
 from models.hf.place import THREADS, chunks, place
 from models.hf.tensor_files import FLOAT_DTYPES, Entry, open_tensors
@@ -48,10 +48,12 @@ def load(
       see ``models.hf.layout``).
 
     Raises:
+      DamagedError: if a file is not what its ``SHA256SUMS`` says.
       UserError: if a file or tensor is missing, damaged, unexpected or of the wrong
         shape, or the model type is not supported.
     """
     folder = resolve(path)
+    verify(folder, lacking=True)
     config = load_config(folder)
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16

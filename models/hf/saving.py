@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from models import checksums, storage
 from models.config import DecoderConfig
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from models.hf.folder import read_json
 from models.hf.layout import Leaf, flatten, layout
 from models.hf.tensor_files import Planned, plan_files, write_file, write_index
@@ -57,6 +58,7 @@ def save(
 
     Raises:
       UserError: if ``path`` exists and isn't a model folder, or can't be written.
+      StorageError: if the disk is full.
     """
     path = Path(path).expanduser()
     if path.exists() and not (path / "config.json").is_file():
@@ -72,6 +74,12 @@ def save(
                 save_tokenizer(draft, tokenizer, template)
             _write_generation_config(draft, fields, tokenizer, stop_ids)
     except OSError as error:
+        if storage.refusal(error) in storage.NO_ROOM:
+            needed = sum(
+                leaf.size * np.dtype(dtype or leaf.dtype).itemsize
+                for leaf in jax.tree.leaves(params)
+            )
+            raise StorageError(storage.describe(path, error.errno, needed)) from error
         raise UserError(
             f"{path}: can't be written ({error.strerror or error}): choose another "
             "place, or free disk space"
@@ -188,12 +196,11 @@ def _appearing(path: Path) -> Iterator[Path]:
             new, old = draft / "new", draft / "old"
             new.mkdir()
             yield new
-            for file in new.iterdir():  # on disk before the folder gets its final name
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+            checksums.record_folder(new)  # on disk before it gets its final name
             if path.exists():
                 path.rename(old)
             new.rename(path)
+            storage.sync_folder(path.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -1,12 +1,16 @@
 """One atomic checkpoint: the whole training state, and a JSON of what it belongs to.
 
-A folder holds one subfolder per step, named by its number. Orbax writes under a
-temporary name and renames at the end, so a numbered folder is complete, and anything
-else was left by a process that was killed.
+A folder holds one subfolder per step, named by its number. It is written under another
+name, hashed, brought to the disk and renamed, so that a numbered folder is complete;
+its ``SHA256SUMS`` says whether it still is. What is found damaged is renamed to
+``STEP.damaged`` and kept until the step has been saved again.
 """
 
+import contextlib
 import json
+import logging
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,30 +18,69 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from models.errors import UserError
+from models import checksums, storage
+from models.errors import DamagedError, UserError, first_line
 
 Tree = TypeVar("Tree")
 
 IN_FLIGHT = 2**30  # bytes on their way to or from the disk
-COMPLETE = "orbax.checkpoint"  # the empty file that Orbax puts into every checkpoint
+WRITING, REPLACED = ".writing", ".replaced"
 
 
 def steps(folder: str | Path) -> list[int]:
-    """Returns the steps that have a complete checkpoint in ``folder``, in order."""
+    """Returns the steps that have a checkpoint in ``folder``, in order."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdigit() and (path / COMPLETE).is_file()
-    )
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
 def latest(folder: str | Path) -> int | None:
-    """Returns the last step that has a complete checkpoint, or None."""
+    """Returns the last step that has a checkpoint, or None."""
     found = steps(folder)
     return found[-1] if found else None
+
+
+def newest_whole(
+    folder: str | Path, damaged: Callable[[DamagedError], None]
+) -> int | None:
+    """Returns the last step whose checkpoint is whole, or None.
+
+    Those after it are set aside. All of them are read, and nothing is restored.
+
+    Args:
+      damaged: is told of each that is not whole.
+    """
+    folder = Path(folder)
+    for replaced in folder.glob(f"*{REPLACED}"):
+        if not replaced.with_suffix("").exists():  # killed between two renames
+            replaced.rename(replaced.with_suffix(""))
+    for step in reversed(steps(folder)):
+        try:
+            verify(folder, step)
+            return step
+        except DamagedError as error:
+            with storage.writing(folder):
+                storage.set_aside(folder / str(step))
+            damaged(error)
+    return None
+
+
+def verify(folder: str | Path, step: int) -> bool:
+    """Compares the files of a checkpoint with their hashes.
+
+    Returns:
+      Whether it has hashes; those of older versions have none.
+
+    Raises:
+      DamagedError: naming a file.
+    """
+    path = Path(folder) / str(step)
+    if checksums.verify_folder(path):
+        return True
+    if not (path / "orbax.checkpoint").is_file():  # which Orbax puts into all of them
+        raise DamagedError(path, "holds no checkpoint")
+    return False
 
 
 def save(
@@ -63,26 +106,56 @@ def save(
 
     Returns:
       The checkpoint's folder.
+
+    Raises:
+      StorageError: the disk refuses it; what was there before is as it was.
     """
     folder = Path(folder).absolute()
-    if leads := jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_partial(folder)
-    # Or another process's save would begin before the folder has been cleaned.
-    multihost_utils.sync_global_devices("checkpoint folder")
-    path = folder / str(step)
+    path, draft = folder / str(step), folder / f"{step}{WRITING}"
+    needed = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
     # Through JSON and back: fails here, before the write, if it isn't JSON.
     meta = json.loads(json.dumps(meta or {}))
-    with _one_copy():
-        ocp.save(path, state, custom_metadata=meta, overwrite=True)
-    for old in steps(folder)[: -max(keep, 1)] if leads else ():
-        if not keep_every or old % keep_every:
-            shutil.rmtree(folder / str(old))
+    with storage.writing(path, needed):
+        if leads := jax.process_index() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_partial(folder)
+        # Or another process's save would begin before the folder has been cleaned.
+        multihost_utils.sync_global_devices("checkpoint folder")
+        try:
+            with _one_copy(), _one_report():
+                ocp.save(draft, state, custom_metadata=meta, overwrite=True)
+            if leads:
+                checksums.record_folder(draft)
+                _publish(draft, path)
+        except BaseException:
+            if leads:
+                _remove_partial(folder)
+            raise
+        # The others must not look for it before it is there.
+        multihost_utils.sync_global_devices("checkpoint written")
+        if leads:
+            remove_old(folder, keep=keep, keep_every=keep_every)
+            shutil.rmtree(folder / f"{step}.damaged", ignore_errors=True)
     return path
 
 
+def remove_old(folder: str | Path, *, keep: int, keep_every: int) -> None:
+    """Removes what ``save`` does not keep; alone, what it was killed before removing.
+
+    Args:
+      folder, keep, keep_every: as given to ``save``.
+    """
+    for old in steps(folder)[: -max(keep, 1)]:
+        if not keep_every or old % keep_every:
+            shutil.rmtree(Path(folder) / str(old))
+
+
 def restore(
-    folder: str | Path, abstract_state: Tree, *, step: int | None = None
+    folder: str | Path,
+    abstract_state: Tree,
+    *,
+    step: int | None = None,
+    verified: bool = False,
 ) -> tuple[Tree, dict[str, Any], int]:
     """Reads a checkpoint back, onto the mesh that ``abstract_state`` names.
 
@@ -92,17 +165,19 @@ def restore(
         wanted back (``train_state.States.abstract``). The mesh may differ from the
         one that it was saved on.
       step: which; None takes the latest.
+      verified: its files have been compared with their hashes already.
 
     Returns:
       (state, meta, step); the arrays are bit-equal to those saved.
 
     Raises:
+      DamagedError: a file of it is not what was written.
       UserError: if there is no such checkpoint, or its shapes differ.
     """
     path, step = _find(folder, step)
-    metadata = ocp.metadata(path)
-    _check_shapes(path, metadata.metadata, abstract_state)
-    with _one_copy():
+    with _reading(path, verified):
+        metadata = _metadata(path)
+        _check_shapes(path, metadata.metadata, abstract_state)
         state = ocp.load(path, abstract_state)
     return state, metadata.custom_metadata or {}, step
 
@@ -125,10 +200,10 @@ def restore_params(
       UserError: as ``restore``.
     """
     path, step = _find(folder, step)
-    saved = ocp.metadata(path).metadata
-    _check_shapes(path, saved["params"], abstract_params)
-    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
-    with _one_copy():
+    with _reading(path, verified=False):
+        saved = _metadata(path).metadata
+        _check_shapes(path, saved["params"], abstract_params)
+        wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
         state = ocp.load(path, wanted | {"params": abstract_params})
     return state["params"], step
 
@@ -147,12 +222,51 @@ def _find(folder: str | Path, step: int | None) -> tuple[Path, int]:
     return folder / str(step), step
 
 
+@contextlib.contextmanager
+def _reading(path: Path, verified: bool) -> Iterator[None]:
+    """Compares a checkpoint with its hashes; what then fails is no damage.
+
+    Without hashes, damage is what Orbax fails at, in one of many ways.
+    """
+    verified = verified or verify(path.parent, int(path.name))
+    try:
+        with _one_copy():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        if verified:
+            raise
+        raise DamagedError(path, f"cannot be read ({first_line(error)})") from error
+
+
+def _metadata(path: Path) -> Any:
+    """What Orbax says of a checkpoint; without it, shapes could not be compared."""
+    metadata = ocp.metadata(path)
+    if metadata.metadata is None:
+        raise DamagedError(path, "does not say which arrays it holds")
+    return metadata
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Gives a finished draft its name."""
+    replaced = path.with_name(path.name + REPLACED)
+    if path.exists():
+        path.rename(replaced)
+    draft.rename(path)
+    storage.sync_folder(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 def _remove_partial(folder: Path) -> None:
-    """Removes what killed processes left in ``folder``."""
-    complete = {str(step) for step in steps(folder)}
+    """Removes what killed processes left in ``folder``: names that we and Orbax give.
+
+    Anything else stays: a checkpoint that lacks a file may be all that there is.
+    """
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in complete:
-            shutil.rmtree(path)
+        ours = path.name.endswith((WRITING, REPLACED))
+        if path.is_dir() and (ours or ".orbax-checkpoint-tmp" in path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _one_copy() -> ocp.Context:
@@ -163,6 +277,22 @@ def _one_copy() -> ocp.Context:
     context.memory.read_concurrent_bytes = IN_FLIGHT
     context.array.saving.use_compression = False  # noise does not shrink
     return context
+
+
+@contextlib.contextmanager
+def _one_report() -> Iterator[None]:
+    """Keeps Orbax's threads from logging a refusal of the disk, which is raised too."""
+    logger = logging.getLogger("absl")
+
+    def tells_more(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (error and storage.refusal(error))
+
+    logger.addFilter(tells_more)
+    try:
+        yield
+    finally:
+        logger.removeFilter(tells_more)
 
 
 def _check_shapes(path: Path, saved: Any, wanted: Any) -> None:

@@ -55,4 +55,4 @@ def compare(names: tuple[str, str], before: Records, after: Records) -> Comparis
 def write(folder: Path, shown: Comparison) -> None:
     """Writes it for people (``before_after.md``) and for the report (``.json``)."""
     write_text(folder / "before_after.md", comparison_markdown(shown))
-    settings.save(shown, folder / "before_after.json")
+    settings.save(shown, folder / "before_after.json", recorded=True)

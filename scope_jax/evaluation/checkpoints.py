@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from models import hf
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.evaluation import before_after, rubric_file, small_world
@@ -17,7 +18,7 @@ from scope_jax.evaluation.solving import MODES
 from scope_jax.report import page
 from scope_jax.report.comparison import comparison_table
 from scope_jax.report.scores import interval, score_table
-from scope_jax.run.folder import RunFolder
+from scope_jax.run.folder import LostArtefactError, RunFolder, needed_from
 from scope_jax.run.tracking import Tracker, console
 from scope_jax.selfplay.parts import Parts, open_parts
 from scope_jax.selfplay.training import Progress
@@ -26,6 +27,9 @@ from scope_jax.system.files import write_json_lines, write_text
 from scope_jax.system.hosts import ONE_HOST
 
 log = logging.getLogger("scope_jax")
+
+BASE = "base"
+"""Name of the base model among the Solvers."""
 
 Found = dict[str, tuple[dict[str, float], list[dict]]]
 """By Solver: metrics, and a record per task."""
@@ -78,6 +82,12 @@ def evaluate(
                 _show(parts, file.stem, "Solvers", found)
             else:
                 found = _score_small_world(parts, count, split)
+    except LostArtefactError as error:
+        run_folder.record(error.stage, status="damaged")
+        raise UserError(
+            f"{error.file}: {error.why}: give train.py the command of the run, which "
+            "makes it again, then this one"
+        ) from error
     except UserError:
         run_folder.abandon()
         raise
@@ -125,7 +135,12 @@ def _score_each(parts: Parts, score: Score) -> Found:
     hosts = parts.hosts
     found: Found = {}
     for number, (name, path) in enumerate(hosts.from_leader(lambda: _solvers(parts))):
-        parts.trainer.use_folder(path)
+        if name == BASE:
+            parts.trainer.use_folder(path)
+        else:
+            with needed_from(f"{name}/solver"):
+                hosts.from_leader(lambda path=path: hf.verify(path))
+                parts.trainer.use_folder(path)
 
         def scored(name: str = name, number: int = number):
             with parts.tracker.stage(number, "evaluation", total=1) as bar:
@@ -156,14 +171,15 @@ def _show(parts: Parts, kind: str, title: str, found: Found) -> None:
     for name, (_, records) in found.items():
         write_json_lines(folder / f"{name}.jsonl", records)
     scores = {name: metrics for name, (metrics, _) in found.items()}
-    write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    text = json.dumps(scores, indent=2) + "\n"
+    write_text(folder / "scores.json", text, recorded=True)
     console.print(score_table(scores, title))
 
 
 def _solvers(parts: Parts) -> list[tuple[str, str]]:
     """(name, folder) of the base model and of every exported Solver."""
     config = parts.world.config
-    found = [("base", config.model.path)]
+    found = [(BASE, config.model.path)]
     for iteration in range(1, config.iterations + 1):
         path = parts.folder.export(iteration, "solver")
         if path.is_dir():

@@ -20,7 +20,7 @@ from scope_jax.method.types import Rubric
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
-from scope_jax.system.files import json_rows
+from scope_jax.system.files import json_rows, read_text
 
 FORM = '{"prompt": "..", "rubrics": ["..", ..]}, or "questions" for "rubrics"'
 
@@ -31,10 +31,7 @@ def read(path: Path) -> list[dict]:
     Raises:
       UserError: the file is missing or empty, or a line is not of the form above.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    text = read_text(Path(path), "name a file of prompts")
     rows = json_rows(str(path), text, _good, FORM)
     if not rows:
         raise UserError(f"{path}: holds no prompt: add at least one line")

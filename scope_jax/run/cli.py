@@ -7,6 +7,7 @@ that every mistake is one line: the value, why it is wrong, and what to do.
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import re
@@ -18,7 +19,8 @@ from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
 import tyro
 
-from models.errors import UserError
+from models import storage
+from models.errors import StorageError, UserError
 from models.ranges import at_least
 from scope_jax.config import Config, check_sizes
 from scope_jax.system.settings import closest, leaves
@@ -119,13 +121,19 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs a script; a user's mistake is one ``error: ...`` line and exit code 2."""
+    """Runs a script; what a user can mend is one ``error: ...`` line.
+
+    Exit codes: 2 for a mistake or a damaged file, 1 for a disk that refuses a write.
+    """
     try:
         code = main(sys.argv[1:])
     except UserError as error:
         said = _as_given(" ".join(str(error).split()), sys.argv[1:])
         print(f"error: {said}", file=sys.stderr)
         code = 2
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -133,7 +141,23 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         # The reader of our output (such as `head`) has left: nothing to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.filename is None or error.errno not in (*BAD_NAMES, *storage.REFUSALS):
+            raise
+        name, code = str(error.filename), 2 if error.errno in BAD_NAMES else 1
+        if code == 1:
+            print(f"error: {storage.describe(name, error.errno)}", file=sys.stderr)
+        else:
+            shown = name if len(name) <= 80 else f"{name[:40]}...{name[-30:]}"
+            print(
+                f"error: {shown}: {os.strerror(error.errno)}: give another name",
+                file=sys.stderr,
+            )
     sys.exit(code or 0)
+
+
+BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""What the system says of a path that cannot be."""
 
 
 def _asks_for_help(argv: Sequence[str]) -> bool:

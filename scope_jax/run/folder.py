@@ -5,6 +5,7 @@ rollouts/iter_1/challenger/step_0001.jsonl   tasks/iter_1.parquet
 checkpoints/iter_1/solver/STEP/   export/iter_1/solver/   report.html
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,30 @@ LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "infere
 MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
 CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
 FOUND_AGAIN = "finished stages are found again from their files"
+
+
+class LostArtefactError(DamagedError):
+    """What a stage needs of a finished one is damaged or gone; that can be made again.
+
+    Attributes:
+      stage: which made it, such as ``iter_1/solver``.
+    """
+
+    def __init__(self, file: Path, why: str, remedy: str, stage: str):
+        super().__init__(file, why, remedy)
+        self.stage = stage
+
+    def __reduce__(self):
+        return type(self), (self.file, self.why, self.remedy, self.stage)
+
+
+@contextlib.contextmanager
+def needed_from(stage: str) -> Iterator[None]:
+    """Says of damage that is found in the ``with`` block which stage can mend it."""
+    try:
+        yield
+    except DamagedError as error:
+        raise LostArtefactError(error.file, error.why, error.remedy, stage) from error
 
 
 class RunPaths:
@@ -106,9 +132,10 @@ class RunFolder(RunPaths):
         if self._lost_config and self._config_file.is_file():
             storage.set_aside(self._config_file)
         if not self._config_file.is_file():
-            settings.save(config, self._config_file)
+            settings.save(config, self._config_file, recorded=True)
         self.writable = self.path
         self.manifest = self._read_manifest()
+        self.began = self.manifest.get("began") or round(time.time(), 3)
 
     def _check_place(self, config: Config, *, fresh: bool) -> bool:
         """Refuses a place that is not this run's; whether it is to be emptied first."""
@@ -238,6 +265,7 @@ class RunFolder(RunPaths):
         """Notes facts about a stage, and when it was done; writes the manifest."""
         if facts.get("status") == "done":
             facts["unix"] = round(time.time(), 3)
+        self.manifest.setdefault("began", self.began)
         self.manifest["stages"].setdefault(name, {}).update(facts)
         text = json.dumps(self.manifest, indent=2) + "\n"
         write_text(self._manifest_file, text, recorded=True)
@@ -252,7 +280,10 @@ class Follower(RunPaths):
 
     Attributes:
       writable: a folder for what it logs, deleted at the end.
+      began: when the run was started first; for the other alone.
     """
+
+    began = None
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         super().__init__(path)

@@ -82,13 +82,22 @@ class Tracker:
     Args:
       run_dir: run folder; ``metrics.jsonl`` and ``tb/`` are inside.
       config: what is written and shown.
+      began: when the run was started first (seconds since 1970); None: with the first
+        record.
 
     Raises:
       DamagedError: a line of the metrics that are there is damaged.
       StorageError: here and in all methods: the disk refuses a write.
     """
 
-    def __init__(self, run_dir: Path, config: TrackingConfig | None = None):
+    def __init__(
+        self,
+        run_dir: Path,
+        config: TrackingConfig | None = None,
+        *,
+        began: float | None = None,
+    ):
+        self._began = began
         self.config = config or TrackingConfig()
         self.run_dir = Path(run_dir)
         self._path = self.run_dir / records.NAME
@@ -110,11 +119,12 @@ class Tracker:
         Args:
           metrics: flat, slash names; NaN is written as null.
           iteration: from 1.
-          stage: one of `STAGES`.
+          stage: one of ``records.STAGES``.
           step: the stage's step (or batch) that the metrics belong to.
         """
         record: dict[str, Any] = {"iteration": iteration, "stage": stage, "step": step}
-        record |= {name: _number(value) for name, value in sorted(metrics.items())}
+        measured = dict(metrics) | self._goodput(metrics)
+        record |= {name: _number(value) for name, value in sorted(measured.items())}
         record["time/unix"] = round(time.time(), 3)
         place = bisect.bisect(
             self.records, records.position(record), key=records.position
@@ -126,6 +136,19 @@ class Tracker:
         self._file.append(records.line(record))
         self.records.append(record)
         self._board([record])
+
+    def _goodput(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The share of wall time so far that went into steps that count.
+
+        What does not count: starts, idle time between them, checkpoints and exports,
+        and steps that were lost and made again.
+        """
+        if not (own := _seconds(metrics)):
+            return {}
+        counted = own + sum(map(_seconds, self.records))
+        first = min((r["time/unix"] - _seconds(r) for r in self.records[:1]), default=0)
+        began = self._began or first or time.time() - own
+        return {"perf/goodput": counted / max(time.time() - began, counted)}
 
     def rewind(self, iteration: int, stage: str, step: int) -> None:
         """Drops a stage's records after a step that it resumes from.
@@ -299,6 +322,16 @@ def _summary(metrics: Mapping[str, float]) -> str:
             label = "reward" if label in ("mean", "total") else label
             parts.append(f"{label} {format_number(_number(value))}")
     return "  ".join(parts)
+
+
+def _seconds(record: Mapping[str, Any]) -> float:
+    """What a step took: the sum of its laps, or the time of the whole batch."""
+    laps = {
+        name: value or 0.0
+        for name, value in record.items()
+        if name.startswith("time/") and name != "time/unix"
+    }
+    return laps.get("time/batch", sum(laps.values()))
 
 
 def _number(value: Any) -> float | int | None:

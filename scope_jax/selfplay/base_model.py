@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from models import hf
+from models import hf, storage
 from models.chat import ChatRenderer
 from models.config import DecoderConfig
 from rl.learner.optimizer import Params
@@ -37,15 +37,22 @@ class BaseModel:
         return hf.load(path or self.path, mesh=self.mesh, dtype=dtype)[1]
 
     def export(self, folder: Path, params: Params) -> None:
-        """Writes weights as a Hugging Face folder, which other programs read too."""
+        """Writes weights as a Hugging Face folder, which other programs read too.
+
+        Raises:
+          StorageError: the disk refuses it.
+        """
         params = self.hosts.local_copy(params, self.mesh)
-        self.hosts.from_leader(
-            lambda: hf.save(
-                folder,
-                self.decoder,
-                params,
-                tokenizer=self.tokenizer,
-                template=self.renderer.template,
-                stop_ids=self.renderer.stop_ids,
-            )
-        )
+
+        def save() -> None:
+            with storage.writing(folder):
+                hf.save(
+                    folder,
+                    self.decoder,
+                    params,
+                    tokenizer=self.tokenizer,
+                    template=self.renderer.template,
+                    stop_ids=self.renderer.stop_ids,
+                )
+
+        self.hosts.from_leader(save)

@@ -11,10 +11,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from models.errors import DamagedError, UserError
 from scope_jax.method.types import Document, Rubric, Task
 from scope_jax.selfplay.task_file import read_tasks
-from scope_jax.system.files import json_rows
+from scope_jax.system.files import json_rows, read_text
 
 FORM = '{"task": "..", "type": "..", "rubrics": ["..", ..]}'
 
@@ -31,11 +31,9 @@ def read_given(path: Path) -> list[Task]:
         tasks = read_tasks(path)
     else:
         try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"tasks.file={path}: is no text: name JSON lines, or a .parquet file"
-            ) from error
+            text = read_text(path, "name JSON lines, or a .parquet file")
+        except DamagedError as error:
+            raise UserError(f"tasks.file={error}") from error
         rows = json_rows(f"tasks.file={path}", text, _good, FORM)
         tasks = [_task(number, row) for number, row in enumerate(rows, 1)]
     if not tasks:

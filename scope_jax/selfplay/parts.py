@@ -10,7 +10,7 @@ from models.sharding import make_mesh
 from retrieval.search import open_passages
 from scope_jax.config import Config
 from scope_jax.method import prompts
-from scope_jax.run.folder import RunFolder
+from scope_jax.run.folder import RunFolder, needed_from
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.attempts import context_tokens
 from scope_jax.selfplay.base_model import BaseModel
@@ -50,10 +50,17 @@ class Parts:
     profile: int = 0
 
     def serve_previous_solver(self, iteration: int) -> None:
-        """Makes ``solver`` on the server the Solver of the iteration before."""
+        """Makes ``solver`` on the server the Solver of the iteration before.
+
+        Raises:
+          LostArtefactError: its export is not whole.
+        """
         path = self.world.config.model.path
         if iteration > 1:
-            path = str(self.folder.export(iteration - 1, "solver").absolute())
+            export = self.folder.export(iteration - 1, "solver").absolute()
+            with needed_from(f"iter_{iteration - 1}/solver"):
+                self.hosts.from_leader(lambda: hf.verify(export))
+            path = str(export)
         self.serving.load_solver(path)
 
 

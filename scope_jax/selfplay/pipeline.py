@@ -10,7 +10,7 @@ from models.errors import UserError
 from scope_jax.config import Config, check_sizes
 from scope_jax.report import page
 from scope_jax.report.tables import stage_table
-from scope_jax.run.folder import Follower, RunFolder
+from scope_jax.run.folder import Follower, LostArtefactError, RunFolder
 from scope_jax.run.tracking import Tracker, console
 from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.parts import Parts, open_parts
@@ -55,38 +55,77 @@ def run(
         read_given(Path(config.tasks.file))
     folder = _open_folder(path, config, hosts, fresh=fresh)
     try:
-        todo = [
-            (iteration, stage)
-            for iteration in range(1, config.iterations + 1)
-            for stage in STAGES
-            if not folder.done(f"iter_{iteration}/{stage}")
-        ]
         if _is_evaluated(folder, config):
             evaluate = None
-        if not todo and not evaluate:
+        if not _unfinished(folder, config) and not evaluate:
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
         with (
-            Tracker(folder.writable, config.tracking) as tracker,
+            Tracker(folder.writable, config.tracking, began=folder.began) as tracker,
             open_parts(config, folder, tracker, hosts, profile=profile) as parts,
         ):
-            for iteration, stage in todo:
-                STAGES[stage](parts, iteration)
-                if hosts.is_leader:
-                    if records := tracker.of(iteration, stage):
-                        title = f"iteration {iteration}: {stage}"
-                        console.print(stage_table(records, title))
-                    page.write(folder.path)
-            if evaluate:
-                evaluate(parts)
-                if hosts.is_leader:
-                    page.write(folder.path)
+            _run_stages(parts, config, evaluate)
         log.info("finished: everything is in %s, report.html first", path)
     except UserError:
         folder.abandon()
         raise
     finally:
         folder.close()
+
+
+def _run_stages(
+    parts: Parts, config: Config, evaluate: Callable[[Parts], None] | None
+) -> None:
+    """Runs what is unfinished, in order; again where an earlier result is lost.
+
+    A stage finds out that it needs something that is damaged when it reads it. The one
+    that made it is then run again, from what is left of it, and the later ones, which
+    have their results, are not. It ends with the same numbers as before.
+    """
+    again: set[str] = set()
+    while True:
+        try:
+            while todo := _unfinished(parts.folder, config):
+                STAGES[todo[0][1]](parts, todo[0][0])
+                _show(parts, *todo[0])
+            if evaluate:
+                evaluate(parts)
+                if parts.hosts.is_leader:
+                    _write_report(parts)
+            return
+        except LostArtefactError as error:
+            if error.stage in again:  # what was just written does not last
+                raise
+            again.add(error.stage)
+            log.warning("%s: %s: %s makes it again", error.file, error.why, error.stage)
+            parts.folder.record(error.stage, status="damaged")
+
+
+def _unfinished(folder: RunFolder | Follower, config: Config) -> list[tuple[int, str]]:
+    """The stages that are still to be run, in order."""
+    return [
+        (iteration, stage)
+        for iteration in range(1, config.iterations + 1)
+        for stage in STAGES
+        if not folder.done(f"iter_{iteration}/{stage}")
+    ]
+
+
+def _show(parts: Parts, iteration: int, stage: str) -> None:
+    """Prints a stage's table and writes the report; the leader does."""
+    if parts.hosts.is_leader:
+        if records := parts.tracker.of(iteration, stage):
+            title = f"iteration {iteration}: {stage}"
+            console.print(stage_table(records, title))
+        _write_report(parts)
+
+
+def _write_report(parts: Parts) -> None:
+    """Writes the report; what it cannot read must not end the run."""
+    try:
+        page.write(parts.folder.path)
+    except UserError as error:
+        log.warning("report.html: not written: %s", error)
 
 
 def _is_evaluated(folder: RunFolder | Follower, config: Config) -> bool:

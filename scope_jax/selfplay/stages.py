@@ -9,6 +9,7 @@ from scope_jax.config import StageConfig
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
 from scope_jax.method.types import Task
+from scope_jax.run.folder import needed_from
 from scope_jax.selfplay.documents import ChallengerPrompt, challenger_prompts
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rewards import reward_challenger, reward_solver
@@ -60,7 +61,8 @@ def train_solver(parts: Parts, iteration: int) -> None:
     if not settings.steps:
         carry_over(parts, iteration, "solver")
         return
-    tasks = _usable(world, read_tasks(parts.folder.tasks(iteration)))
+    with needed_from(f"iter_{iteration}/tasks"):
+        tasks = _usable(world, read_tasks(parts.folder.tasks(iteration)))
 
     def prompts(step: int) -> list[Task]:
         return [tasks[index] for index in _chosen(len(tasks), step, settings)]

@@ -21,6 +21,7 @@ from scope_jax.selfplay.rollouts import Limits, Rollout, converse
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
 from scope_jax.system import settings
+from scope_jax.system.files import remove
 
 log = logging.getLogger("scope_jax")
 
@@ -134,7 +135,7 @@ async def write_batch(
         errors=tuple(errors),
         tokens=sum(rollout.sampled_tokens for _, rollout in played),
     )
-    settings.save(written, path)
+    settings.save(written, path, recorded=True)
     return replace(written, seconds=time.monotonic() - started)
 
 
@@ -147,7 +148,7 @@ def _earlier(path: Path) -> Written | None:
     for file in (path, older):
         if file.is_file():
             log.warning("%s: cannot be read: this batch is written again", file)
-            file.unlink()
+            remove(file)
     return None
 
 

@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from models.errors import DamagedError
 from scope_jax.method.outcomes import Outcome
 from scope_jax.method.types import Task
+from scope_jax.run.folder import RunPaths
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.metering import error_counts
@@ -25,7 +27,7 @@ from scope_jax.selfplay.task_file import read_tasks, write_tasks
 from scope_jax.selfplay.task_sifting import Verdict, sift
 from scope_jax.selfplay.task_writing import Written, write_batch
 from scope_jax.selfplay.truth_metrics import with_task_truth
-from scope_jax.system.files import write_json_lines
+from scope_jax.system.files import remove, write_json_lines
 
 log = logging.getLogger("scope_jax")
 
@@ -60,11 +62,7 @@ def _create_tasks(parts: Parts, iteration: int) -> dict[str, Any]:
     config = parts.world.config.tasks
     folder = parts.folder
     folder.record(f"iter_{iteration}/tasks", status="running")
-    tasks: list[Task] = []
-    done = 0
-    while folder.task_batch(iteration, done + 1).exists():
-        done += 1
-        tasks += read_tasks(folder.task_batch(iteration, done))
+    tasks, done = _finished_batches(folder, iteration)
     parts.tracker.rewind(iteration, "tasks", done)
     with parts.tracker.stage(
         iteration, "tasks", total=config.target, done=min(len(tasks), config.target)
@@ -87,6 +85,29 @@ def _create_tasks(parts: Parts, iteration: int) -> dict[str, Any]:
         "wanted": config.target,
         "batches": done,
     }
+
+
+def _finished_batches(folder: RunPaths, iteration: int) -> tuple[list[Task], int]:
+    """The tasks of all batches that are there, and their number.
+
+    A batch that is damaged is made again, and those after it: how many of its tasks are
+    sifted depends on how many there were before.
+    """
+    tasks: list[Task] = []
+    done = 0
+    while folder.task_batch(iteration, done + 1).exists():
+        try:
+            tasks += read_tasks(folder.task_batch(iteration, done + 1))
+        except DamagedError as error:
+            log.warning(
+                "%s: %s: tasks from batch %d on are made again",
+                error.file,
+                error.why,
+                done + 1,
+            )
+            break
+        done += 1
+    return tasks, done
 
 
 async def _batches(
@@ -145,7 +166,7 @@ async def _batches(
             )
             parts.tracker.log(metrics, iteration=iteration, stage="tasks", step=number)
             write_tasks(parts.folder.task_batch(iteration, number), kept)
-            drafts(number).unlink(missing_ok=True)
+            remove(drafts(number))
             bar.advance(metrics, len(kept))
             tasks += kept
             number += 1
@@ -155,7 +176,7 @@ async def _batches(
             await asyncio.gather(ahead, return_exceptions=True)
     # Of a batch that was written ahead and is not needed.
     for file in drafts(number).parent.glob("*.written.json*"):
-        file.unlink()
+        remove(file)
     return number - 1
 
 

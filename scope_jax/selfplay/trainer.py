@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models import hf
+from models.errors import DamagedError
 from rl.learner import checkpoint
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import Params
@@ -12,7 +13,7 @@ from rl.learner.train_state import TrainState
 from rl.learner.update import Updater
 from rl.records import Datum
 from scope_jax.config import Config, StageConfig
-from scope_jax.run.folder import RunFolder
+from scope_jax.run.folder import RunFolder, needed_from
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.policy_engine import PolicyEngine
 from scope_jax.system.compilation import return_memory
@@ -35,6 +36,8 @@ class Trainer:
         self, config: Config, folder: RunFolder, base: BaseModel, weights: Params
     ):
         self._config, self._folder, self._base = config, folder, base
+        # Of checkpoints that are not permanent the newest is kept.
+        self._kept = {"keep": 1, "keep_every": config.checkpoint.permanent_every}
         self._updaters: dict[str, Updater] = {}
         updater = self.updater("solver")
         log.info(
@@ -93,8 +96,7 @@ class Trainer:
             step,
             state,
             meta={"iteration": iteration, "role": role, "name": self._config.name},
-            keep=1,
-            keep_every=self._config.checkpoint.permanent_every,
+            **self._kept,
         )
 
     def finish(self, iteration: int, role: str, state: TrainState) -> None:
@@ -111,11 +113,13 @@ class Trainer:
         self.finish(iteration, role, state)
 
     def use_trained(self, iteration: int, role: str) -> None:
-        """Puts the policy that a stage has trained on the engine."""
-        states = self.updater(role).states
-        folder = self._folder.checkpoints(iteration, role)
-        state, _, _ = checkpoint.restore(folder, states.abstract())
-        self.engine.use(states.policy_params(state))
+        """Puts the policy that a stage has trained on the engine.
+
+        Raises:
+          LostArtefactError: its checkpoint is not whole.
+        """
+        state = self._end_of(iteration, role)
+        self.engine.use(self.updater(role).states.policy_params(state))
 
     def use_folder(self, path: str) -> None:
         """Puts the weights of a Hugging Face folder on the engine."""
@@ -126,17 +130,51 @@ class Trainer:
         """From the stage's last checkpoint, the iteration before, or the base model."""
         states = self.updater(role).states
         own = self._folder.checkpoints(iteration, role)
+        name = f"iteration {iteration} {role}"
+
+        def say(error: DamagedError) -> None:
+            log.warning("%s: %s: set aside as STEP.damaged", error.file, error.why)
+
+        def find() -> tuple[int | None, int | None]:
+            last = checkpoint.latest(own)
+            step = checkpoint.newest_whole(own, say)
+            checkpoint.remove_old(own, **self._kept)
+            return step, last
+
         # Asked once: a shared disk may show it to one process before another.
-        step = self._base.hosts.from_leader(lambda: checkpoint.latest(own))
+        step, last = self._base.hosts.from_leader(find)
+        first = (iteration - 1) * self.stage_config(role).steps
+        if last is not None and step != last:
+            back = first if step is None else step
+            log.warning("%s: steps %d to %d are made again", name, back + 1, last)
         if step is not None:
-            state, _, _ = checkpoint.restore(own, states.abstract(), step=step)
-            log.info("iteration %d %s: resumes from step %d", iteration, role, step)
+            state, _, _ = checkpoint.restore(
+                own, states.abstract(), step=step, verified=True
+            )
+            log.info("%s: resumes from step %d", name, step)
             return state, step
         if iteration == 1:
             return states.init(self._base.load()), 0
-        before = self._folder.checkpoints(iteration - 1, role)
-        state, _, step = checkpoint.restore(before, states.abstract())
-        return state, step
+        return self._end_of(iteration - 1, role), first
+
+    def _end_of(self, iteration: int, role: str) -> TrainState:
+        """The state that a stage has ended with.
+
+        Raises:
+          LostArtefactError: its checkpoint is not whole.
+        """
+        folder = self._folder.checkpoints(iteration, role)
+        step = iteration * self.stage_config(role).steps
+
+        def verify() -> None:
+            with needed_from(f"iter_{iteration}/{role}"):
+                if step not in checkpoint.steps(folder):
+                    raise DamagedError(folder / str(step), "no such checkpoint")
+                checkpoint.verify(folder, step)
+
+        self._base.hosts.from_leader(verify)
+        abstract = self.updater(role).states.abstract()
+        return checkpoint.restore(folder, abstract, step=step, verified=True)[0]
 
     def _wait(self, role: str, state: TrainState) -> TrainState:
         """The state as it waits for its next update; its policy is on the engine."""

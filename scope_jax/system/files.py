@@ -65,6 +65,13 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(line + "\n" for line in lines), recorded=True)
 
 
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and its recorded hash."""
+    with storage.writing(path):
+        path.unlink(missing_ok=True)
+        checksums.forget(path)
+
+
 class Appending:
     """A file that grows by whole pieces, each on the disk when ``append`` returns."""
 
@@ -101,11 +108,12 @@ class Appending:
 RESTORE = "restore the file"
 
 
-def read_bytes(path: Path, remedy: str = RESTORE) -> bytes:
+def read_bytes(path: Path, remedy: str = RESTORE, missing: str = "") -> bytes:
     """What a file holds, compared with its recorded hash if it has one.
 
     Args:
-      remedy: what a person can do about a file that is not there or cannot be read.
+      remedy: what a person can do about a damaged file.
+      missing: about one that is not there, if that is something else.
 
     Raises:
       DamagedError: the file is missing, or not what was written.
@@ -114,11 +122,11 @@ def read_bytes(path: Path, remedy: str = RESTORE) -> bytes:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DamagedError(path, "no such file", remedy) from error
+        raise DamagedError(path, "no such file", missing or remedy) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): {remedy}") from (
-            error
-        )
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}): {missing or remedy}"
+        ) from error
     try:
         checksums.check(path, data)
     except DamagedError as error:
@@ -126,10 +134,10 @@ def read_bytes(path: Path, remedy: str = RESTORE) -> bytes:
     return data
 
 
-def read_text(path: Path, remedy: str = RESTORE) -> str:
+def read_text(path: Path, remedy: str = RESTORE, missing: str = "") -> str:
     """As ``read_bytes``, of UTF-8 text."""
     try:
-        return read_bytes(path, remedy).decode("utf-8")
+        return read_bytes(path, remedy, missing).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DamagedError(path, f"not UTF-8 text ({error.reason})", remedy) from error
 
@@ -183,7 +191,7 @@ def json_rows(
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}:{number}: not JSON: {error}") from error
         if not good(row):
             raise UserError(f"{where}:{number}: not {form}: mend or remove the line")

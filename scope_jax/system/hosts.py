@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from models.sharding import make_mesh, replicated
 from scope_jax.system.placement import HostsConfig
 
@@ -43,21 +43,21 @@ class Hosts:
         return self.index == 0
 
     def from_leader(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns in the leader, or the ``UserError`` it raises; for all.
+        """What ``work`` returns in the leader, or the error for a user; for all.
 
         The others wait. ``work`` must not run a program that spans hosts.
         """
         if self.count == 1:
             return work()
-        answer: tuple[Any, str | None] = (None, None)
+        answer: tuple[Any, Exception | None] = (None, None)
         if self.is_leader:
             try:
                 answer = (work(), None)
-            except UserError as error:
-                answer = (None, str(error))
+            except (UserError, StorageError) as error:
+                answer = (None, error)
         value, failure = self.all_gather(answer)[0]
         if failure is not None:
-            raise UserError(failure)
+            raise failure
         return value
 
     def all_gather(self, value: T) -> list[T]:

@@ -17,7 +17,8 @@ from scope_jax.system.files import read_text, write_text
 
 T = TypeVar("T")
 
-REMEDY = "name the folder of a run, or restore the file"
+MISSING = "name the folder of a run"
+REMEDY = "restore the file, or start a new run folder"
 
 
 @functools.cache
@@ -131,9 +132,9 @@ def _build_dataclass(cls: type, value: Any, where: str) -> Any:
         raise UserError(f"{where}: {error}") from error
 
 
-def save(settings: Any, path: Path) -> None:
-    """Writes the settings as JSON, whole or not at all; the hash is recorded."""
-    write_text(path, to_json(settings), recorded=True)
+def save(settings: Any, path: Path, *, recorded: bool = False) -> None:
+    """Writes the settings as JSON; see ``files.write_text``."""
+    write_text(path, to_json(settings), recorded=recorded)
 
 
 def load(cls: type[T], path: Path) -> T:
@@ -142,4 +143,4 @@ def load(cls: type[T], path: Path) -> T:
     Raises:
       UserError: see `from_json` and ``files.read_text``.
     """
-    return from_json(cls, read_text(path, REMEDY), source=str(path))
+    return from_json(cls, read_text(path, REMEDY, MISSING), source=str(path))

@@ -251,7 +251,7 @@ def source(tmp_path):
 def test_tokenizer_files_travel_as_they_are(source, tiny_config, tiny_params, tmp_path):
     tokenizer = hf.load_tokenizer(source)
     hf.save(tmp_path / "out", tiny_config, tiny_params, tokenizer=tokenizer)
-    weights = {"config.json", "model.safetensors"}
+    weights = {"config.json", "model.safetensors", "SHA256SUMS"}
     names = {file.name for file in (tmp_path / "out").iterdir()} - weights
     assert names == {file.name for file in source.iterdir()} - {"modeling_own.py"}
     for name in names:

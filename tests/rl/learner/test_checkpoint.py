@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from models import sharding
-from models.errors import UserError
+from models.errors import DamagedError, UserError
 from rl.learner import checkpoint
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -62,12 +62,90 @@ def test_the_last_ones_and_the_permanent_ones_stay(tmp_path):
 
 def test_what_a_killed_process_left_is_ignored_then_removed(tmp_path):
     checkpoint.save(tmp_path, 4, {"x": np.arange(3)})
-    (tmp_path / "5.orbax-checkpoint-tmp-17" / "state").mkdir(parents=True)
-    (tmp_path / "6").mkdir()  # numbered, but never finished
-    (tmp_path / "6" / "junk").write_text("half")
+    for name in ("5.orbax-checkpoint-tmp-17", "5.writing", "4.replaced"):
+        (tmp_path / name / "state").mkdir(parents=True)
     assert checkpoint.latest(tmp_path) == 4
     checkpoint.save(tmp_path, 5, {"x": np.arange(3)})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["4", "5"]
+
+
+def test_what_a_kill_between_two_renames_left_is_found(tmp_path):
+    checkpoint.save(tmp_path, 4, {"x": np.arange(3)})
+    (tmp_path / "4").rename(tmp_path / "4.replaced")
+    assert checkpoint.newest_whole(tmp_path, pytest.fail) == 4
+
+
+def flip(file, bit):
+    data = bytearray(file.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+def test_every_flipped_bit_is_refused_and_its_file_named(tmp_path):
+    """Also in the middle of the numbers, which read as others."""
+    state = {"params": {"a": np.arange(20_000.0)}, "b": np.arange(7)}
+    checkpoint.save(tmp_path, 1, state)
+    files = [f for f in (tmp_path / "1").rglob("*") if f.is_file() and f.stat().st_size]
+    data = max(files, key=lambda file: file.stat().st_size)
+    rng = np.random.default_rng(0)
+    for file in [*files, *[data] * 12]:
+        bit = int(rng.integers(8 * file.stat().st_size))
+        flip(file, bit)
+        named = file.name if file.name != "SHA256SUMS" else "SHA256"
+        with pytest.raises(DamagedError, match=named) as caught:
+            checkpoint.restore(tmp_path, state)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(DamagedError, match=named):
+            checkpoint.restore_params(tmp_path, state["params"])
+        flip(file, bit)
+    checkpoint.restore(tmp_path, state)
+
+
+def data_file(path):
+    return max(path.rglob("d/*"), key=lambda file: file.stat().st_size)
+
+
+DAMAGE = {
+    "cut": lambda path: data_file(path).write_bytes(b"half"),
+    "zeroed": lambda path: data_file(path).write_bytes(
+        bytes(data_file(path).stat().st_size)
+    ),
+    "deleted": lambda path: data_file(path).unlink(),
+    "metadata emptied": lambda path: (path / "_CHECKPOINT_METADATA").write_bytes(b""),
+    "array metadata emptied": lambda path: (path / "state/_METADATA").write_bytes(b""),
+    "marker deleted": lambda path: (path / "orbax.checkpoint").unlink(),
+    "hashes emptied": lambda path: (path / "SHA256SUMS").write_bytes(b""),
+    "all deleted": lambda path: [f.unlink() for f in path.rglob("*") if f.is_file()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_the_newest_whole_one_is_found_and_the_damaged_one_kept(tmp_path, damage):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"x": np.full(999, step)})
+    damage(tmp_path / "2")
+    before = {f.name for f in (tmp_path / "2").rglob("*")}
+    told = []
+    assert checkpoint.newest_whole(tmp_path, told.append) == 1
+    (error,) = told
+    assert "\n" not in str(error) and str(tmp_path / "2") in str(error)
+    assert {f.name for f in (tmp_path / "2.damaged").rglob("*")} == before
+    assert checkpoint.steps(tmp_path) == [1]
+    got, _, _ = checkpoint.restore(tmp_path, {"x": np.zeros(999, int)})
+    np.testing.assert_array_equal(got["x"], 1)
+    checkpoint.save(tmp_path, 2, {"x": np.full(999, 2)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_of_an_older_version_is_read(tmp_path):
+    checkpoint.save(tmp_path, 1, {"x": np.arange(3)})
+    (tmp_path / "1/SHA256SUMS").unlink()
+    assert checkpoint.newest_whole(tmp_path, pytest.fail) == 1
+    got, _, _ = checkpoint.restore(tmp_path, {"x": np.arange(3)})
+    np.testing.assert_array_equal(got["x"], np.arange(3))
+    (tmp_path / "1/state/_METADATA").write_bytes(b"")
+    with pytest.raises(DamagedError, match="does not say which arrays"):
+        checkpoint.restore(tmp_path, {"x": np.arange(3)})
 
 
 def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path):

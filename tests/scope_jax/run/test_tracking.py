@@ -117,6 +117,27 @@ def test_a_copy_is_kept_before_lines_are_dropped(tmp_path):
     assert len(read(tmp_path)) == 1
 
 
+def test_goodput_is_the_share_of_time_in_steps_that_count(tmp_path, monkeypatch):
+    """Steps of 10 s; the run starts for 5 s, is killed in step 3 and started again."""
+    clock = [1000.0]
+    monkeypatch.setattr(tracking.time, "time", lambda: clock[0])
+
+    def step(tracker, number):
+        clock[0] += 10
+        times = {"time/rollout": 7.0, "time/update": 3.0}
+        tracker.log(times, iteration=1, stage="solver", step=number)
+        return tracker.records[-1]["perf/goodput"]
+
+    clock[0] += 5
+    with Tracker(tmp_path, QUIET, began=1000.0) as tracker:
+        assert step(tracker, 1) == pytest.approx(10 / 15)
+        assert step(tracker, 2) == pytest.approx(20 / 25)
+    clock[0] += 25
+    with Tracker(tmp_path, QUIET, began=1000.0) as tracker:
+        tracker.rewind(1, "solver", 1)
+        assert step(tracker, 2) == pytest.approx(20 / 60)
+
+
 def test_lines_of_older_versions_are_read_and_get_checksums(tmp_path):
     old = {"iteration": 1, "stage": "solver", "step": 1, "reward/mean": 0.5}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + "\n")

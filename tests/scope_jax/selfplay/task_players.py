@@ -165,7 +165,7 @@ def create(folder, config, **options):
 
 
 def result(players):
-    paths = sorted((players.folder.path / "rollouts/iter_1/tasks").iterdir())
+    paths = sorted((players.folder.path / "rollouts/iter_1/tasks").glob("*.jsonl"))
     kept = [
         {k: v for k, v in record.items() if not k.startswith(("time/", "perf/"))}
         for record in players.tracker.records

@@ -1,6 +1,7 @@
 """Iteration 2 starts from its role's own weights, moments and counts; KL is to M0."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
 from rl.records import Datum
-from scope_jax.run.folder import RunFolder
+from scope_jax.run.folder import LostArtefactError, RunFolder
 from scope_jax.run.tracking import Tracker, TrackingConfig
 from scope_jax.selfplay import trainer
 from scope_jax.selfplay.metering import StepMeter
@@ -23,6 +24,7 @@ from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.stages import train_challenger
 from scope_jax.selfplay.training import TrainingStage, train, with_advantages
 from scope_jax.system.hosts import ONE_HOST
+from tests.records import comparable
 from tests.scope_jax.inference.inference_world import byte_tokenizer
 from tests.scope_jax.selfplay.scripted import empty_rollout
 
@@ -167,6 +169,63 @@ def test_each_role_has_weights_and_moments_of_its_own(run):
     for role, state in zip(("challenger", "solver"), states, strict=True):
         exported = run.exported[run.folder.export(2, role)]
         np.testing.assert_array_equal(exported["embed"], state.params["embed"])
+
+
+def flip(folder):
+    """One bit of the largest file: other weights, if nobody looked."""
+    file = max(folder.rglob("d/*"), key=lambda file: file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 8
+    file.write_bytes(data)
+
+
+def final(run, iteration):
+    """The last state of the Solver, the run's records and what was exported."""
+    states = run.trainer.updater("solver").states
+    folder = run.folder.checkpoints(iteration, "solver")
+    state, _, step = checkpoint.restore(folder, states.abstract())
+    records = [comparable(record) for record in run.tracker.records]
+    exported = run.exported[run.folder.export(iteration, "solver")]
+    return step, records, jax.tree.leaves((state, exported))
+
+
+def assert_same(one, two):
+    assert one[:2] == two[:2]
+    for a, b in zip(one[2], two[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_stage_goes_on_from_the_newest_whole_checkpoint(run, caplog):
+    """Here that is the end of iteration 1: same numbers, and what is lost is said."""
+    before = final(run, 2)
+    flip(run.folder.checkpoints(2, "solver") / "4")
+    train(run.parts, 2, TrainingStage("solver", lambda step: [None], play))
+    assert_same(final(run, 2), before)
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "not what was written" in said[0] and "solver/4/" in said[0]
+    assert "iteration 2 solver: steps 3 to 4 are made again" in said
+    assert {p.name for p in run.folder.checkpoints(2, "solver").iterdir()} == {"4"}
+
+
+def test_a_finished_stage_whose_checkpoint_is_needed_is_made_again(run):
+    before, later = final(run, 1), final(run, 2)
+    folder = run.folder.checkpoints(1, "solver")
+    flip(folder / "2")
+    for needs in (
+        lambda: run.trainer.use_trained(1, "solver"),
+        lambda: (
+            shutil.rmtree(run.folder.checkpoints(2, "solver"))
+            or run.trainer.begin(2, "solver")
+        ),
+    ):
+        with pytest.raises(LostArtefactError, match="not what was written") as caught:
+            needs()
+        assert caught.value.stage == "iter_1/solver"
+    # What the pipeline then does.
+    train(run.parts, 1, TrainingStage("solver", lambda step: [None], play))
+    assert_same(final(run, 1), before)
+    train(run.parts, 2, TrainingStage("solver", lambda step: [None], play))
+    assert_same(final(run, 2), later)
 
 
 def test_a_policy_of_no_steps_stays_the_base_model(

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 import configs
+from models.errors import UserError
 from scope_jax.config import EvaluationConfig
 from scope_jax.evaluation import checkpoints, small_world
 from scope_jax.run import tracking
+from scope_jax.run.folder import LostArtefactError
 from scope_jax.selfplay import pipeline
 from scope_jax.system.hosts import ONE_HOST
 from tests.records import comparable
@@ -26,13 +28,14 @@ class Run:
 
     def __init__(self, path, monkeypatch):
         self.path, self.opened, self.loaded, self.deadly = path, 0, [], ""
-        self.evaluations = []
+        self.evaluations, self.played = [], []
 
         def stage(name):
             def play(parts, iteration):
                 parts.folder.record(f"iter_{iteration}/{name}", status="done")
                 parts.tracker.log({"reward/mean": 1.0}, **at(iteration, name))
-                parts.folder.export(iteration, name).mkdir(parents=True)
+                parts.folder.export(iteration, name).mkdir(parents=True, exist_ok=True)
+                self.played.append((iteration, name))
 
             return play
 
@@ -54,6 +57,18 @@ class Run:
             serving=SimpleNamespace(run=lambda found: found),
             trainer=SimpleNamespace(use_folder=self.loaded.append),
         )
+
+    def lose(self, monkeypatch, needing, iteration, made_by, times=1):
+        """A stage that finds, ``times`` times, that what another made is damaged."""
+        play, left = pipeline.STAGES[needing], [None] * times
+
+        def needs(parts, number):
+            if number == iteration and left:
+                left.pop()
+                raise LostArtefactError("FILE", "damaged", "restore it", made_by)
+            play(parts, number)
+
+        monkeypatch.setitem(pipeline.STAGES, needing, needs)
 
     def score(self, world, count, split, name, progress):
         if name == self.deadly:
@@ -92,7 +107,7 @@ def test_every_solver_is_scored_once_and_what_is_shown_is_written(run, capsys):
         *(str(run.path / f"export/iter_{i}/solver") for i in (1, 2)),
     ]
     folder = run.path / "eval" / "small_world"
-    names = {"base.jsonl", "iter_1.jsonl", "iter_2.jsonl", "scores.json"}
+    names = {"base.jsonl", "iter_1.jsonl", "iter_2.jsonl", "scores.json", "SHA256SUMS"}
     assert {p.name for p in folder.iterdir()} == names | {
         "before_after.md",
         "before_after.json",
@@ -133,3 +148,42 @@ def test_a_finished_run_is_evaluated_again_where_more_is_asked_for(run):
     run.start(count=5, split="dev")
     assert (run.path / "eval" / "small_world_dev" / "scores.json").is_file()
     assert run.evaluations[-1] == ("iter_2", 5, "dev")
+
+
+def test_a_stage_whose_result_is_lost_is_run_again_and_no_other(
+    run, monkeypatch, caplog
+):
+    run.lose(monkeypatch, "tasks", 2, "iter_1/challenger")
+    run.start()
+    order = ("challenger", "tasks", "solver")
+    first, second = ([(i, name) for name in order] for i in (1, 2))
+    assert run.played == [*first, second[0], first[0], *second[1:]]
+    assert caplog.messages[0] == "FILE: damaged: iter_1/challenger makes it again"
+
+
+def test_what_is_lost_again_at_once_ends_the_run_with_one_line(run, monkeypatch):
+    run.lose(monkeypatch, "tasks", 2, "iter_1/challenger", times=2)
+    with pytest.raises(UserError, match="FILE: damaged: restore it"):
+        run.start()
+    assert run.path.joinpath("manifest.json").is_file()
+
+
+def test_a_damaged_export_is_found_before_it_is_scored(run, monkeypatch):
+    run.start(count=0)
+    (export := run.path / "export/iter_1/solver").joinpath("config.json").write_text(
+        "{"
+    )
+    (export / "SHA256SUMS").write_text(f"{'0' * 64}  config.json\n")
+    with pytest.raises(UserError, match=r"iter_1/solver/config\.json: not what was"):
+        run.start()  # again and again: this stage does not write it anew
+    assert run.played.count((1, "solver")) == 2
+
+
+def test_a_report_that_cannot_be_made_does_not_end_the_run(run, caplog):
+    run.start(count=0)
+    step = run.path / "rollouts/iter_1/solver/step_0001.jsonl"
+    step.parent.mkdir(parents=True)
+    step.write_text("half a li")
+    run.start()
+    assert "report.html: not written" in caplog.text
+    assert "step_0001.jsonl:1: not JSON" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 
 from scope_jax.method.compat import Compat
 from scope_jax.method.types import TOOL_FORMATS
+from scope_jax.run.folder import LostArtefactError, needed_from
 from scope_jax.selfplay import tasks as stage
 from scope_jax.selfplay.task_file import read_tasks
 from scope_jax.selfplay.task_writing import Written, batch_prompts, task_seed
@@ -76,7 +77,8 @@ def test_a_batch_written_for_nothing_is_called_off_and_leaves_no_file(tmp_path):
     (made, _, records), players = create(tmp_path, small(target=2))
     assert (len(made), len(records)) == (2, 1)
     assert {p.name for p in (players.folder.path / "tasks/iter_1").iterdir()} == {
-        "batch_0001.parquet"
+        "batch_0001.parquet",
+        "SHA256SUMS",
     }
     whole, _ = create(tmp_path / "whole", small(target=2, max_batches=1))
     assert whole[0] == made
@@ -111,6 +113,38 @@ def test_killed_in_any_batch_it_goes_on_and_writes_nothing_twice(tmp_path, batch
     played = {seed for seed in players.written if seed not in again.written}
     assert len(played) >= before.count  # what was written was not written again
     assert set(players.written + again.written) >= set(through.written)
+
+
+@pytest.mark.parametrize("name", ["iter_1/batch_0002.parquet", "iter_1.parquet"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "removed"])
+def test_damaged_tasks_are_made_again(tmp_path, name, damage, caplog):
+    """A damaged batch costs it and those after it; the file of all of them nothing."""
+    config = small()
+    players = TaskPlayers(tmp_path / "run", config)
+    stage.create_tasks(players.parts(), 1)
+    whole = result(players)
+    players.folder.close()
+    tasks = players.folder.path / "tasks"
+    files = {f: f.read_bytes() for f in tasks.rglob("*") if f.is_file()}
+    data = bytearray((tasks / name).read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 4
+    (tasks / name).write_bytes(data[:-9] if damage == "cut" else data)
+    if damage == "removed":
+        (tasks / name).unlink()
+    lost = pytest.raises(LostArtefactError, match=r"\.parquet: n")
+    with lost as caught, needed_from("iter_1/tasks"):
+        read_tasks(tasks / name)
+    assert caught.value.stage == "iter_1/tasks"
+
+    again = TaskPlayers(tmp_path / "run", config)
+    again.tracker.records = players.tracker.records
+    stage.create_tasks(again.parts(), 1)
+    again.folder.close()
+    assert result(again) == whole
+    assert {f: f.read_bytes() for f in tasks.rglob("*") if f.is_file()} == files
+    if "batch" in name and damage != "removed":
+        assert "tasks from batch 2 on are made again" in caplog.text
 
 
 @pytest.mark.parametrize(

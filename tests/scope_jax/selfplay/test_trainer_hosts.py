@@ -1,14 +1,16 @@
 """Trainer processes on several hosts: how they are named, found and kept together."""
 
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from models.errors import UserError
-from scope_jax.run.folder import Follower
+from models.errors import StorageError, UserError
+from scope_jax.run.folder import Follower, LostArtefactError
 from scope_jax.system import hosts as module
 from scope_jax.system.hosts import Hosts, join
 from scope_jax.system.placement import HostsConfig
@@ -63,9 +65,15 @@ def test_shares_are_every_item_once():
 
 
 def test_the_leaders_mistake_is_everybodys(second_of_two, monkeypatch):
-    says(monkeypatch, (None, "tasks.target=0: too few: raise it"))
-    with pytest.raises(UserError, match="too few"):
-        second_of_two.from_leader(lambda: pytest.fail("only the leader works"))
+    for error in (
+        UserError("tasks.target=0: too few: raise it"),
+        StorageError("run: cannot be written (No space left on device)"),
+        LostArtefactError("run/x", "damaged", "restore it", "iter_1/tasks"),
+    ):
+        says(monkeypatch, (None, pickle.loads(pickle.dumps(error))))  # as it is sent
+        with pytest.raises(type(error), match=re.escape(str(error))) as caught:
+            second_of_two.from_leader(lambda: pytest.fail("only the leader works"))
+        assert vars(caught.value) == vars(error)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +114,7 @@ from pathlib import Path
 import jax, numpy as np
 from scope_jax.system.hosts import join
 from scope_jax.system.placement import HostsConfig
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from models.sharding import make_mesh, param_shardings, place
 
 hosts = join(HostsConfig(count=2))
