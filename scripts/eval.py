@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
+from models.errors import UserError
 from scope_jax.run import cli, tracking
 
 
@@ -31,7 +32,8 @@ class EvalOptions:
     """Options of this evaluation only."""
 
     run: Path | None = None
-    """Run folder. None: `runs/NAME`, where NAME is the configuration's name."""
+    """Folder of a run that is there. None: `runs/NAME`, where NAME is the
+    configuration's name; without a run there, the base model alone is scored."""
     file: Path | None = None
     """Prompts with rubrics, one JSON object per line. None: the small world's tasks."""
     count: int = 450
@@ -42,6 +44,11 @@ class EvalOptions:
 
 def main(argv: Sequence[str]) -> int:
     config, options = cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
+    if options.run is not None and not (options.run / "config.json").is_file():
+        raise UserError(
+            f"--run {options.run}: no run is there: name its folder, or leave --run "
+            "out to score the base model alone"
+        )
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
     from scope_jax.evaluation import checkpoints

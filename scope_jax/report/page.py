@@ -4,14 +4,15 @@ Self-contained: inline SVG and CSS, no script and nothing from elsewhere. All te
 models and documents is escaped.
 """
 
+import contextlib
 import fnmatch
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from models.errors import DamagedError, UserError
 from scope_jax.report import hacking
 from scope_jax.report import rollout as report_rollout
 from scope_jax.report.charts import COLOURS, line_chart
@@ -85,6 +86,8 @@ def build(run_dir: Path) -> str:
     if not config_file.is_file():
         raise UserError(f"{run_dir}: has no config.json: name the folder of a run")
     config = read_json(config_file)
+    if not isinstance(config, dict):
+        raise DamagedError(config_file, "holds no configuration")
     config_text = json.dumps(config, indent=2, ensure_ascii=False)
     records = tracking.read(run_dir)
     title = f"SCOPE run: {config.get('name', run_dir.name)}"
@@ -120,10 +123,12 @@ def _evaluation(folder: Path) -> list[str]:
     """What evaluations have found, and one task before and after."""
     parts = []
     for file in sorted(folder.glob("*/scores.json")):
-        parts += scores_html(file)
+        with _shown(file):
+            parts += scores_html(file.parent.name, read_json(file))
         compared = file.with_name("before_after.json")
         if compared.is_file():
-            parts.append(comparison_html(settings.load(Comparison, compared)))
+            with _shown(compared):
+                parts.append(comparison_html(settings.load(Comparison, compared)))
     return ["<h2>Evaluation</h2>", *parts] if parts else []
 
 
@@ -189,12 +194,25 @@ def _examples(run_dir: Path, iteration: int, stage: str) -> list[str]:
     files = sorted(folder.glob("step_*.jsonl"))
     if not files:
         return []
-    rollouts = sorted(read_json_lines(files[-1]), key=reward_of, reverse=True)
-    if len(rollouts) > EXAMPLES:
-        half = EXAMPLES // 2
-        rollouts = rollouts[:half] + rollouts[-half:]
     name = files[-1].relative_to(run_dir)
-    return [
-        f"<h4>Best and worst rollouts of {escape(str(name))}</h4>",
-        *map(rollout_html, rollouts),
-    ]
+    with _shown(files[-1]):
+        rollouts = sorted(read_json_lines(files[-1]), key=reward_of, reverse=True)
+        if len(rollouts) > EXAMPLES:
+            half = EXAMPLES // 2
+            rollouts = rollouts[:half] + rollouts[-half:]
+        return [
+            f"<h4>Best and worst rollouts of {escape(str(name))}</h4>",
+            *map(rollout_html, rollouts),
+        ]
+
+
+@contextlib.contextmanager
+def _shown(file: Path) -> Iterator[None]:
+    """Says of JSON that is not of the form that a run writes which file holds it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        why = f"not of the form that a run writes ({type(error).__name__}: {error})"
+        raise DamagedError(file, why, "restore or remove the file") from error

@@ -4,9 +4,7 @@ They are as an evaluation stores them in ``scores.json``: name of a Solver -> me
 in which ``x_stderr`` and ``x_n`` belong to ``x``.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.table import Table
 
@@ -60,9 +58,8 @@ def score_table(scores: Scores, title: str) -> Table:
     return table
 
 
-def scores_html(file: Path) -> list[str]:
-    """A file of scores for the report: curves from Solver to Solver, and a table."""
-    scores: Scores = json.loads(file.read_text(encoding="utf-8"))
+def scores_html(kind: str, scores: Scores) -> list[str]:
+    """Scores for the report: curves from Solver to Solver, and a table."""
     modes = {
         name: [
             (number, metrics[name])
@@ -78,7 +75,7 @@ def scores_html(file: Path) -> list[str]:
         cells = "".join(f"<td>{escape(value)}</td>" for value in (size, *values))
         rows += f"<tr><td>{escape(metric)}</td>{cells}</tr>"
     return [
-        f"<h3>{escape(file.parent.name)}</h3>",
+        f"<h3>{escape(kind)}</h3>",
         chart,
         f"<table><tr><th>metric, ± 95% interval</th>{head}</tr>{rows}</table>",
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_json, write_text
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 
@@ -75,7 +75,7 @@ class Run:
         """Every start of its training so far."""
         if not self.started.is_file():
             return []
-        return json.loads(self.started.read_text(encoding="utf-8"))
+        return read_json(self.started)
 
 
 class Players:

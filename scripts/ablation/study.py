@@ -15,7 +15,7 @@ from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.run import cli
 from scope_jax.small_world.assets import resolve
-from scope_jax.system.files import cache_dir
+from scope_jax.system.files import cache_dir, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,7 @@ class Study:
 
     def found(self) -> list[dict[str, Any]]:
         """The summaries of all runs."""
-        return [
-            json.loads(self._file(run).read_text(encoding="utf-8"))
-            for run in self.runs(make=True)
-        ]
+        return [read_json(self._file(run)) for run in self.runs(make=True)]
 
     def _file(self, run: Run) -> Path:
         return self.summaries / f"{run.name}.json"
@@ -130,7 +127,7 @@ class Study:
         file = self._file(run)
         if not file.is_file():
             return False
-        there = json.loads(file.read_text(encoding="utf-8"))
+        there = read_json(file)
         wanted = {
             "config": self.config,
             "settings": summaries.changed(configs.load(self.config), run.config),
@@ -149,7 +146,7 @@ class Study:
         file = run.folder / "manifest.json"
         if not file.is_file():
             return False
-        stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
+        stages = read_json(file)["stages"]
         last = f"iter_{run.config.iterations}/solver"
         return stages.get(last, {}).get("status") == "done"
 

@@ -17,7 +17,7 @@ from scope_jax.config import Config
 from scope_jax.run import tracking
 from scope_jax.run.folder import HARMLESS, RunPaths
 from scope_jax.system import settings
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_json, write_text
 
 LAST = 4  # steps of a stage, or batches of task creation
 STAGES = ("challenger", "tasks", "solver")
@@ -111,7 +111,7 @@ def scores(paths: RunPaths) -> dict[str, dict[str, float]]:
             for short, name in EVALUATION.items()
             if metrics.get(name) is not None
         }
-        for solver, metrics in json.loads(file.read_text(encoding="utf-8")).items()
+        for solver, metrics in read_json(file).items()
     }
 
 
@@ -151,7 +151,7 @@ def until(run: Run, iterations: Iterable[int]) -> dict[str, float | None]:
     None where the run was interrupted: then nobody knows.
     """
     file = run.folder / "manifest.json"
-    done = json.loads(file.read_text(encoding="utf-8"))["stages"]
+    done = read_json(file)["stages"]
     starts = run.starts()
     found: dict[str, float | None] = {}
     for i in iterations:
@@ -175,7 +175,7 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
-            one = json.loads(file.read_text(encoding="utf-8"))
+            one = read_json(file)
             complete = {"arm", "seed", "scores", "iterations"} <= one.keys()
         except (ValueError, AttributeError):
             complete = False

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from models import hf
 from models.errors import UserError
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_json, write_text
 
 DROP = 0.15  # fixed before anything was measured
 NEAR = 0.02  # of the drop, to either side
@@ -136,4 +136,4 @@ def weakened(model: Path, job: str, accuracy: Accuracy, cache: Path) -> Path:
 
 def record(folder: Path) -> Weakened:
     """How the model of a folder was weakened."""
-    return Weakened(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    return Weakened(**read_json(folder / RECORD))

@@ -12,6 +12,7 @@ from scope_jax.report import page as report
 from scope_jax.report.charts import line_chart
 from scope_jax.report.rollout import rollout_html
 from scope_jax.run.tracking import Tracker
+from scope_jax.system.files import write_text
 
 HOSTILE = '</pre><script>alert("x")</script> & \u2028 <task>T</task>'
 
@@ -218,6 +219,30 @@ def test_a_record_of_task_creation_is_shown_the_same_way():
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json: name the folder of a run"):
         report.build(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"a": 1}', "\0" * 99, "\xff"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "metrics.jsonl",
+        "rollouts/iter_1/challenger/step_0001.jsonl",
+        "eval/small_world/scores.json",
+        "eval/small_world/before_after.json",
+    ],
+)
+def test_what_is_damaged_is_named_in_one_line(run, name, damage):
+    write_text(run / "eval/small_world/scores.json", "{}")
+    file = run / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(damage + "\n" * (file.suffix == ".jsonl"), encoding="latin-1")
+    try:
+        report.build(run)
+    except UserError as error:
+        assert str(file) in str(error) and "\n" not in str(error)
+    else:  # an empty file of lines has none, and an object may be of any form
+        assert damage in ("", '{"a": 1}')
 
 
 def test_a_run_without_metrics_has_a_report(tmp_path):
