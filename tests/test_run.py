@@ -216,6 +216,36 @@ def test_killed_in_every_stage_and_started_again_gives_the_same_run(whole, tmp_p
     assert same_weights(whole[0], folder) == 4
 
 
+def test_what_is_damaged_or_lost_is_made_again_to_the_bit(whole, tmp_path):
+    """A finished run without its manifest, and a flipped bit in four of its files."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    (folder / "manifest.json").unlink()
+    checkpoints = folder / "checkpoints/iter_1/challenger/2"
+    files = [
+        max(checkpoints.rglob("d/*"), key=lambda file: file.stat().st_size),
+        folder / "tasks/iter_1/batch_0001.parquet",
+        folder / "tasks/iter_2.parquet",
+        folder / "export/iter_1/solver/model.safetensors",
+    ]
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 4
+        file.write_bytes(data)
+    said = finish(start(folder))
+    for words in (
+        "manifest.json: no such file: finished stages are found again",
+        "iteration 1 challenger: steps 1 to 2 are made again",
+        "batch_0001.parquet: not what was written",
+    ):
+        assert words in said
+    assert records(folder) == records(whole[0])
+    for pattern in ("export/**/*", "tasks/**/*", "rollouts/**/*"):
+        for file in filter(Path.is_file, whole[0].glob(pattern)):
+            twin = folder / file.relative_to(whole[0])
+            assert twin.read_bytes() == file.read_bytes(), twin
+
+
 @pytest.mark.parametrize("tool_format", ["tool_call", "function_calls_xml"])
 def test_the_other_formats_play_a_whole_iteration_too(tmp_path, tool_format):
     folder = tmp_path / "run"

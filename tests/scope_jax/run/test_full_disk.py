@@ -80,7 +80,9 @@ def content(run):
         name = file.relative_to(run).as_posix()
         skipped = ("tb/", "checkpoints/", ".lock", "metrics.jsonl.before")
         if file.is_file() and not name.startswith(skipped):
-            found[name] = re.sub(rb'"(time/)?unix": [\d.]+', b"", file.read_bytes())
+            found[name] = re.sub(
+                rb'"(began|(time/)?unix)": [\d.]+', b"", file.read_bytes()
+            )
             if file.suffix == ".jsonl":
                 found[name] = re.sub(rb'"checksum": "\w+"', b"", found[name])
     found["checkpoints"] = checkpoint.steps(run / "checkpoints/iter_1/solver")
@@ -134,8 +136,9 @@ def main(argv):
         checkpoint.save(run / "c", 1, {{"x": np.arange(1000)}}, keep=1)
         checkpoint.save(run / "c", 2, {{"x": np.random.rand(300_000)}}, keep=1)
     with Tracker(run, TrackingConfig()) as tracker:
-        for step in range(1, 10_000):
-            tracker.log({{"reward/mean": 0.5}}, iteration=1, stage="solver", step=step)
+        for step in range(1, 9999):
+            metrics = {{f"reward/{{n}}": 0.5 for n in range(50)}}
+            tracker.log(metrics, iteration=1, stage="solver", step=step)
 cli.run_main(main)
 """
 
