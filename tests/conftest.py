@@ -5,8 +5,10 @@ programs that they start, share one folder of compiled programs, which is empty 
 beginning and gone at the end.
 """
 
+import logging
 import os
 import shutil
+import signal
 import tempfile
 
 # Before jax is imported anywhere: the number of devices is fixed at its start.
@@ -52,6 +54,29 @@ def only_programs_of_one_device_are_read():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compilation_cache, "get_executable_and_time", read_some)
         yield
+
+
+@pytest.fixture(autouse=True)
+def a_script_leaves_nothing_behind():
+    """A script's main sets up logging and signals for a process of its own.
+
+    So does import-linter's, which turns all loggers off that are there.
+    """
+    from scope_jax.system import stopping
+
+    root, numbers = logging.getLogger(), stopping.SIGNALS
+    handlers, level = root.handlers[:], root.level
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    root.handlers[:], root.level = handlers, level
+    for logger in list(root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+    stopping.forget()
+    for number, handler in zip(numbers, before, strict=True):
+        if signal.getsignal(number) is not handler:
+            signal.set_wakeup_fd(-1)
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
 from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.selfplay.world import AskJudge
-from scope_jax.system import settings as settings_io
 from scope_jax.system import stopping
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_json, write_text
 from scope_jax.system.hosts import Hosts
 from scope_jax.system.stopping import Stopped
 
@@ -110,7 +109,7 @@ class Serving:
         def agree() -> dict[str, str]:
             served = self.run(self._client.served())
             found = {name: served[name] for name in judges if name in served}
-            pinned = settings_io.read_json(file) if file.is_file() else {}
+            pinned = read_json(file) if file.is_file() else {}
             for name, weights in found.items():
                 if pinned.get(name, weights) != weights:
                     raise UserError(
