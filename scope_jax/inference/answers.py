@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import httpx
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
+from models.control_tokens import encodable
 from retrieval.passages import Passage
 from rl.engine.counters import COUNTERS, Totals
 from rl.records import Completion
@@ -24,10 +25,8 @@ class BadAnswer(ValueError):
 
 
 def _encodable(value: Any) -> Any:
-    """Half a surrogate pair is valid JSON and no text: it becomes U+FFFD."""
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """Half a surrogate pair is valid JSON, and no file can hold it."""
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _text_of_null(value: Any) -> Any:
@@ -129,7 +128,7 @@ def read_completion(body: Any) -> Completion:
     answer = _read(_Completions, body)
     choice, usage = answer.choices[0], answer.usage or _Usage()
     text, stops = choice.text, (choice.stop_reason, choice.matched_stop)
-    stop = next((_encodable(s) for s in stops if isinstance(s, str)), None)
+    stop = next((encodable(s) for s in stops if isinstance(s, str)), None)
     if stop and not text.endswith(stop):
         text += stop
     details = usage.prompt_tokens_details or _Details()
@@ -256,5 +255,5 @@ def _shown(value: Any) -> str:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
     except RecursionError:
         text = type(value).__name__
-    text = " ".join(_encodable(text).split())
+    text = " ".join(encodable(text).split())
     return text if len(text) <= 200 else f"{text[:200]} .."

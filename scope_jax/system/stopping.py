@@ -97,11 +97,6 @@ def _end_at_once(number: signal.Signals) -> None:
     os._exit(128 + number)
 
 
-def forget() -> None:
-    """Forgets what has been received: for tests, which share a process."""
-    _notes.received = None
-
-
 def requested() -> bool:
     """Whether the process has been asked to end."""
     return _notes.received is not None
