@@ -232,6 +232,9 @@ class RunFolder(RunPaths):
             manifest = read_json(file)
             stages = manifest["stages"].values()
             if all(isinstance(stage, dict) for stage in stages):
+                with storage.writing(file):
+                    # Or nobody would, where a kill has ended a run's last write.
+                    checksums.settle(file, checksums.of(file))
                 return manifest
             why = "holds no stages"
         except DamagedError as error:
@@ -268,8 +271,9 @@ class RunFolder(RunPaths):
         """
         if self._has_results():
             return
-        for name in (*MADE_BY_A_START, METRICS):
-            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # why the start failed matters more
+            for name in (*MADE_BY_A_START, METRICS):
+                (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "inference", ignore_errors=True)
 
     def _empty(self) -> None:

@@ -66,10 +66,13 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there, and its recorded hash."""
+    """Removes a file, if it is there, and its recorded hash.
+
+    The hash first: a killed process leaves no line about a file that is gone.
+    """
     with storage.writing(path):
-        path.unlink(missing_ok=True)
         checksums.forget(path)
+        path.unlink(missing_ok=True)
 
 
 class Appending:

@@ -16,9 +16,12 @@ from typing import Any
 Point = Callable[[str, str], Any]
 """(kind, path below the folder) -> what is to happen there, or None.
 
-What it returns has ``before()``, ``after()`` and ``share``: a write gets as far as that
+What it returns has ``before(path)``, ``after()`` and ``share``: a write gets as far as that
 share of its data (None: all of it), between the two.
 """
+
+UNSEEN = (".lock", "inference.log")
+"""Files that hold nothing, or are written by whoever writes to stderr."""
 
 _CHANGING = re.compile(r"[wax+]")
 _OURS = re.compile(r"\.\d+\.tmp$")
@@ -71,11 +74,11 @@ class Disk:
         name = _RANDOM.sub(r"\1", _OURS.sub(".tmp", path[len(self.root) :]))
         return self._point(kind, name)
 
-    def _done(self, action: Any, call: Callable[[], Any]) -> Any:
+    def _done(self, action: Any, path: str, call: Callable[[], Any]) -> Any:
         """A change that happens whole or not at all."""
         if action is None:
             return call()
-        action.before()
+        action.before(path)
         result = call()
         action.after()
         return result
@@ -92,7 +95,7 @@ class Disk:
                 return change()
             if kind in ("unlink", "remove"):
                 self.unsynced.pop(there, None)
-            return self._done(self._at(kind, there), change)
+            return self._done(self._at(kind, there), there, change)
 
         return called
 
@@ -102,7 +105,9 @@ class Disk:
             if there is None:
                 return real(source, target, **options)
             self._done(
-                self._at("rename", there), lambda: real(source, target, **options)
+                self._at("rename", there),
+                there,
+                lambda: real(source, target, **options),
             )
             start = self.below(source) or ""
             for path in [p for p in self.unsynced if f"{p}/".startswith(f"{start}/")]:
@@ -115,7 +120,9 @@ class Disk:
             there = self.below(descriptor)
             if there is None:
                 return real(descriptor, *args)
-            self._done(self._at(kind, there), lambda: real(descriptor, *args))
+            self._done(
+                self._at(kind, there), None, lambda: real(descriptor, *args)
+            )
             if kind == "fsync":
                 self.unsynced.pop(there, None)
 
@@ -126,11 +133,12 @@ class Disk:
             there = None
             if _CHANGING.search(mode) and not isinstance(file, int):
                 there = self.below(file)
-            if there is None or os.path.basename(there) == ".lock":
+            if there is None or os.path.basename(there) in UNSEEN:
                 return real(file, mode, buffering, *args, **options)
             fresh = "a" not in mode or not os.path.exists(there)
             raw = self._done(
                 self._at("open", there) if fresh else None,
+                there,
                 lambda: _File(self, there, re.sub("[bt]", "", mode)),
             )
             if buffering == 0:

@@ -236,10 +236,10 @@ class FileFault:
         self.share = share if between else None
         self._server = faults.clock.current.process.name == "server"
 
-    def before(self) -> None:
+    def before(self, path: str | None = None) -> None:
         faults = self._faults
         if self._kind == "refused":
-            self._refuse()
+            self._refuse(path)
         elif self._kind == "kill before" or self._kind.startswith(("signal", "two")):
             faults._anywhere(self._kind)
         elif self._kind in ("server kill", "server stop"):
@@ -259,8 +259,8 @@ class FileFault:
             faults._anywhere("server kill")
             self._leave()
 
-    def _refuse(self) -> None:
-        raise OSError(self._code, os.strerror(self._code))
+    def _refuse(self, path: str | None = None) -> None:
+        raise OSError(self._code, os.strerror(self._code), path)
 
     def _leave(self) -> None:
         """A server that does this to itself goes no further."""

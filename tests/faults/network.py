@@ -15,7 +15,7 @@ from typing import Any
 import asyncio
 import httpx
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from scope_jax.inference import server
 from scope_jax.inference.access import Secrets
 from scope_jax.inference.config import ServerSettings
@@ -202,7 +202,7 @@ class Server(Process):
     def terminate(self) -> None:
         if self.returncode is None and self.accepts:
             self._loop.call_soon_threadsafe(self._ending.set)
-        elif self.returncode is None:  # Python's own handler, before uvicorn's
+        elif self.returncode is None:  # as every program that handles no signal
             self.network.clock.later(0.0, lambda: self.stopped or self._end(-15))
 
     def _end(self, code: int) -> None:
@@ -219,9 +219,9 @@ class Server(Process):
         try:
             self.network.clock.sleep(self.network.seconds("start"))
             code = self._serve()
-        except UserError as error:
+        except (UserError, StorageError) as error:
             self._say("error: " + " ".join(str(error).split()))
-            code = 2
+            code = 2 if isinstance(error, UserError) else 1
         except Exception:
             self._say(traceback.format_exc())
             code = 1
@@ -251,6 +251,7 @@ class Server(Process):
         async with process.lifespan(self._app):
             self.accepts = True
             await self._ending.wait()
+            self.accepts = False
         if process.failure is not None:
             raise process.failure
         return 0

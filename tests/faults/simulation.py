@@ -5,6 +5,8 @@ each time in a process of its own (``fork``), so that a kill loses what a kill l
 What is left must be what an undisturbed run leaves, byte for byte.
 """
 
+import gc
+import importlib
 import io
 import json
 import logging
@@ -26,15 +28,16 @@ from unittest import mock
 
 import httpx
 import jax
-from rich.console import Console
 
 import configs
 from models import checksums, hf
-from rl.learner import checkpoint
+from models.chat import ChatRenderer
+from rl.learner import checkpoint, data_order
 from scope_jax.config import Config
 from scope_jax.evaluation import checkpoints, small_world
 from scope_jax.inference import client, models, server, supervisor
-from scope_jax.run import cli, records, tracking
+from scope_jax.report import page
+from scope_jax.run import board, cli, records, tracking  # noqa: F401 (slow to import)
 from scope_jax.selfplay import parts, pipeline, policy_engine, serving, trainer
 from scope_jax.small_world import assets
 from scope_jax.small_world.world import generate
@@ -87,20 +90,21 @@ class Simulation:
 
     Args:
       folder: for the base model and the runs.
+      iterations: of a run; in the second, the server exchanges weights.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, iterations: int = 1):
         self.folder = Path(folder)
         warnings.filterwarnings("ignore", message=r".*os\.fork\(\)")
         base = self.folder / "base"
         if not base.is_dir():
             tables.write_base(base, assets.MODEL)
-        self.config = scenario(base)
+        self.config = scenario(base, iterations)
         self._passages = parts.open_passages(
-            replace(self.config.retrieval, passages=str(assets.passages_path()))
+            replace(self.config.retrieval, passages=str(_passages_path()))
         )
         self._searcher = tables.Searcher(self._passages)
-        jax.process_index()  # before any fork: no process may start devices
+        _warm_up()
         self.whole = self._undisturbed()
 
     def _undisturbed(self) -> dict[str, bytes]:
@@ -188,10 +192,13 @@ class Simulation:
     ) -> None:
         """Puts clock, disk, network and tables in place of the real ones, for good."""
         handler = logging.StreamHandler(said)
+        handler.addFilter(lambda _: clock.current.process is clock.trainer)
         logging.getLogger().handlers[:] = [handler]
         logging.getLogger("scope_jax").setLevel(logging.INFO)
+        # What they draw for people takes longer than all the rest.
         for module in (tracking, pipeline, checkpoints):
-            module.console = Console(file=said, width=100)
+            module.console = mock.Mock(is_terminal=False)
+        page.build = lambda run: "<html></html>"
         time.monotonic, time.time = clock.monotonic, clock.time
         run.mkdir(exist_ok=True)
         disk = Disk(run, faults.file)
@@ -225,19 +232,30 @@ class Simulation:
         checkpoint.ocp, checkpoint._shapes = tables.Orbax, tables.shapes_of
         parts.keep_programs = lambda: None
         parts.open_passages = lambda _: self._passages
-        parts.generate = small_world.generate = cache(generate)
+        assets.passages_path = _passages_path
+        parts.generate = small_world.generate = _generate
         server.Searcher = lambda _: self._searcher
         disk.install()
 
 
-@cache
-def _tokenizer(path: Any) -> Any:
-    return _first_tokenizer()
+_generate, _passages_path = cache(generate), cache(assets.passages_path)
+_load_tokenizer = hf.load_tokenizer
 
 
 @cache
-def _first_tokenizer(real: Any = hf.load_tokenizer) -> Any:
-    return real(assets.MODEL)
+def _tokenizer(path: Any = None) -> Any:
+    return _load_tokenizer(assets.MODEL) if path is None else _tokenizer()
+
+
+def _warm_up() -> None:
+    """What every start would import and make again, before the first fork."""
+    jax.process_index()  # no forked process may start devices
+    _generate()
+    ChatRenderer.from_tokenizer(_tokenizer())
+    data_order.order(8, seed=0, step=0, batch=2)
+    importlib.import_module("pyarrow.dataset")
+    gc.collect()
+    gc.freeze()
 
 
 class _Asyncio:
@@ -269,7 +287,7 @@ class _Pool:
     map = staticmethod(map)
 
 
-def scenario(base: Path) -> Config:
+def scenario(base: Path, iterations: int) -> Config:
     """The ``ci`` configuration with less of everything, and short waits."""
     config = configs.load("ci")
     one = {"steps": 1, "prompts_per_step": 1, "group_size": 2}
@@ -283,6 +301,7 @@ def scenario(base: Path) -> Config:
     )
     return replace(
         config,
+        iterations=iterations,
         model=replace(config.model, path=str(base), date="2026-01-01"),
         retrieval=replace(config.retrieval, passages="demo"),
         inference=inference,
