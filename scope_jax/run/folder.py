@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models import checksums, storage
+from models import checksums, hf, storage
 from models.errors import DamagedError, UserError
 from scope_jax.config import Config
 from scope_jax.run.records import NAME as METRICS
@@ -143,6 +143,9 @@ class RunFolder(RunPaths):
             for file in self.path.rglob("*.tmp"):  # a killed process was writing it
                 if CUT_OFF.search(file.name):
                     file.unlink()
+            for draft in self.path.glob("export/*/.*"):
+                if hf.is_draft(draft.name):
+                    shutil.rmtree(draft)
         if self._lost_config and self._config_file.is_file():
             storage.set_aside(self._config_file)
         if not self._config_file.is_file() or not self._has_date():

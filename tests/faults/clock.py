@@ -10,7 +10,9 @@ import concurrent.futures
 import heapq
 import itertools
 import random
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -39,8 +41,8 @@ class Thread:
 
     def start(self) -> None:
         self._clock.threads.append(self)
-        self._real = threading.Thread(target=self._run, daemon=True)
-        self._real.start()
+        self.real = threading.Thread(target=self._run, daemon=True)
+        self.real.start()
 
     def _run(self) -> None:
         self.gate.acquire()
@@ -70,6 +72,7 @@ class Clock:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self.current = Thread(self, self.trainer, None, "main")
+        self.current.real = threading.current_thread()
         self.threads = [self.current]
 
     def monotonic(self) -> float:
@@ -92,16 +95,21 @@ class Clock:
         me = self.current
         me.ready = ready
         me.deadline = None if timeout is None else self.now + timeout
-        self.hand_over()
-        if self.current is not me:
+        if self.hand_over():
             me.gate.acquire()
         return ready()
 
-    def hand_over(self) -> None:
-        """Gives the turn to one who can go on; for the last act of a thread, too."""
-        me, self.current = self.current, self._next()
-        if self.current is not me:
-            self.current.gate.release()
+    def hand_over(self) -> bool:
+        """Gives the turn to one who can go on, as the last act or before a wait.
+
+        Returns:
+          whether that is another; it runs from here on, and may hand back at once.
+        """
+        me, chosen = self.current, self._next()
+        self.current = chosen
+        if chosen is not me:
+            chosen.gate.release()
+        return chosen is not me
 
     def _next(self) -> Thread:
         while True:
@@ -116,11 +124,20 @@ class Clock:
             times = [t.deadline for t in self._living() if t.deadline is not None]
             times += [self._timers[0][0]] if self._timers else []
             if not times or min(times) > self.limit:
-                waiting = ", ".join(f"{t.process.name}/{t.name}" for t in self.threads)
-                self.hung(f"at {self.now:.0f} s nothing happens any more: {waiting}")
+                self.hung(f"at {self.now:.0f} s nothing happens any more: {self._who()}")
             self.now = max(self.now, min(times))
             while self._timers and self._timers[0][0] <= self.now:
                 heapq.heappop(self._timers)[2]()
+
+    def _who(self) -> str:
+        """Where every thread is."""
+        frames = sys._current_frames()
+        said = []
+        for thread in self.threads:
+            frame = frames[thread.real.ident]
+            stack = "".join(traceback.format_stack(frame, 12))
+            said.append(f"{thread.process.name}/{thread.name}:\n{stack}")
+        return "\n".join(said)
 
     def _living(self) -> list[Thread]:
         self.threads = [t for t in self.threads if t.process.alive and not t.done]

@@ -128,6 +128,9 @@ class Simulation:
             if wrong := judged(ended):
                 break
             if ended.code == 0:
+                if compared(content(run), self.whole):
+                    # What a disk refused to remove goes with the next start.
+                    starts.append(self.start(run, Plan(f"{seed}/once more")))
                 wrong = compared(content(run), self.whole)
                 break
         else:
