@@ -25,7 +25,7 @@ UNSEEN = (".lock", "inference.log")
 
 _CHANGING = re.compile(r"[wax+]")
 _OURS = re.compile(r"\.\d+\.tmp$")
-_RANDOM = re.compile(r"(\.(?:new|draft)-)\w+")
+_RANDOM = re.compile(r"(\.(?:new|draft)-|tfevents\.)[\w.-]+")
 
 
 class Disk:
@@ -40,9 +40,13 @@ class Disk:
         self.root, self._point = f"{Path(root).absolute()}{os.sep}", point
         self.unsynced: dict[str, int] = {}
         """Path -> bytes of it that have been brought to the disk."""
+        self._renamed: list[tuple[str, str, str | None]] = []
+        """(from, to, what was there before) of renames whose folder has not been."""
+        self._kept = f"{self.root.rstrip(os.sep)}.kept-{os.getpid()}"
 
     def install(self) -> None:
         """From now on, and to the end of the process."""
+        self._real_unlink = os.unlink
         for name in ("mkdir", "rmdir", "unlink", "remove"):
             setattr(os, name, self._call(name, getattr(os, name)))
         for name in ("rename", "replace"):
@@ -54,10 +58,15 @@ class Disk:
         shutil._USE_CP_SENDFILE = False  # which no write would be seen of
 
     def lose_power(self) -> None:
-        """Takes from files what was not brought to the disk."""
+        """Takes from files, and from folders, what was not brought to the disk."""
         for path, size in self.unsynced.items():
             if os.path.exists(path):
                 os.truncate(path, size)
+        for source, target, before in reversed(self._renamed):
+            if os.path.exists(target) and not os.path.exists(source):
+                self._real_rename(target, source)
+            if before:
+                self._real_rename(before, target)
 
     def below(self, path: Any, folder: int | None = None) -> str | None:
         """The path below the root; None elsewhere."""
@@ -100,16 +109,23 @@ class Disk:
         return called
 
     def _rename(self, real: Callable) -> Callable:
+        self._real_rename = real
+
         def renamed(source, target, **options):
             there = self.below(target)
             if there is None:
                 return real(source, target, **options)
-            self._done(
-                self._at("rename", there),
-                there,
-                lambda: real(source, target, **options),
-            )
-            start = self.below(source) or ""
+            start, before = self.below(source) or "", None
+
+            def change() -> None:
+                nonlocal before
+                if os.path.isfile(there):
+                    before = f"{self._kept}-{len(self._renamed)}"
+                    os.link(there, before)
+                real(source, target, **options)
+                self._renamed.append((start, there, before))
+
+            self._done(self._at("rename", there), there, change)
             for path in [p for p in self.unsynced if f"{p}/".startswith(f"{start}/")]:
                 self.unsynced[there + path[len(start) :]] = self.unsynced.pop(path)
 
@@ -125,6 +141,11 @@ class Disk:
             )
             if kind == "fsync":
                 self.unsynced.pop(there, None)
+                kept = [one for one in self._renamed if os.path.dirname(one[1]) != there]
+                for _, _, before in set(self._renamed) - set(kept):
+                    if before:
+                        self._real_unlink(before)
+                self._renamed = kept
 
         return called
 

@@ -9,6 +9,7 @@ import errno
 import os
 import random
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +32,6 @@ BODIES = (
     b'{"choices": [{"text": null}], "data": null, "result": [null]}',
     b'{"choices": [], "data": [], "result": [], "missing": []}',
 )
-CHANGES = ("mkdir", "rmdir", "unlink", "remove", "rename", "fsync", "truncate", "open")
-
 KINDS = {
     "file": (
         *("kill before", "kill after", "kill after", "power", "refused", "full"),
@@ -60,21 +59,22 @@ KINDS = {
 }
 """What can happen at each kind of point."""
 
-OUR_SERVERS = ("body", "cut")
-"""Answers that our own server does not give: what comes is the network's doing."""
-
 
 @dataclass
 class Plan:
     """Where the faults of one start of the command are.
 
     Attributes:
-      seed: of all that is drawn in it.
+      seed: of the order and the delays, and of what is done.
       at: numbers of points, from 1.
+      what: is done at all of them; empty: what is drawn.
+      draw: number of the draw of its details, such as an error's number.
     """
 
     seed: str
     at: tuple[int, ...] = ()
+    what: str = ""
+    draw: int = 0
 
 
 def plans(seed: int, points: int) -> list[Plan]:
@@ -115,7 +115,7 @@ class Faults:
     """Ends the process with what is written so far."""
 
     def __post_init__(self):
-        self._random = random.Random(f"faults {self.plan.seed}")
+        self._random = random.Random(f"faults {self.plan.seed} {self.plan.draw}")
         self._pace = random.Random(f"pace {self.plan.seed}")
         self._full = 0
         # One run in four is in a hurry, so that all orders come about.
@@ -165,7 +165,7 @@ class Faults:
             self.names.append(full)
         if self.count not in self.plan.at:
             return None
-        drawn = self._random.choice(KINDS[kinds])
+        drawn = self.plan.what or self._random.choice(KINDS[kinds])
         self.done.append(f"{drawn} at {self.count} {full}")
         return drawn
 
@@ -197,8 +197,6 @@ class Faults:
         raise httpx.ConnectError("connection refused", request=exchange.request)
 
     def _request_lose(self, exchange: Exchange, delay: float) -> Any:
-        from concurrent.futures import Future
-
         return delay, Future()
 
     def _request_late(self, exchange: Exchange, delay: float) -> Any:

@@ -119,7 +119,7 @@ class Simulation:
         """Runs one schedule to its end, and removes its folder if all is well."""
         began, starts, wrong = time.monotonic(), [], ""
         run = self.folder / f"run-{seed}"
-        shutil.rmtree(run, ignore_errors=True)
+        self._remove(run)
         faulty = plans(seed, len(self.names))
         peaceful = [Plan(f"{seed}/peace {number}") for number in range(STARTS)]
         for plan in (*faulty, *peaceful):
@@ -136,8 +136,13 @@ class Simulation:
         else:
             wrong = f"not finished after {STARTS} starts in peace"
         if not wrong:
-            shutil.rmtree(run, ignore_errors=True)
+            self._remove(run)
         return Outcome(seed, wrong, starts, time.monotonic() - began)
+
+    def _remove(self, run: Path) -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        for kept in self.folder.glob(f"{run.name}.kept-*"):
+            kept.unlink()
 
     def start(self, run: Path, plan: Plan, *, keep: bool = False) -> Ended:
         """Gives the command once, in a process of its own."""
