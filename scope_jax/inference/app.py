@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from rl.engine.counters import totals
 from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
@@ -128,6 +128,11 @@ class App:
             except UserError as error:
                 response = _error_response(
                     ApiError(400, without_paths(str(error)), code="invalid_value")
+                )
+            except StorageError as error:
+                log.error("%s: %s", path, error)
+                response = _error_response(
+                    ApiError(500, without_paths(str(error)), code="storage")
                 )
             except Exception as error:
                 log.exception("%s failed", path)

@@ -189,7 +189,9 @@ def _codes(*kinds: list[dict]) -> Iterator[str]:
     """How the starts of the command ended."""
     names = {0: "0, finished", 1: "1, one line", 130: "130", 143: "143"}
     names |= {137: "killed", -9: "killed"}
-    counts = [Counter(names.get(c, str(c)) for r in k for c in r["codes"]) for k in kinds]
+    counts = [
+        Counter(names.get(c, str(c)) for r in k for c in r["codes"]) for k in kinds
+    ]
     yield "| a start ended with | simulated | real |"
     yield "| --- | --- | --- |"
     for name in sorted(set().union(*counts)):
@@ -211,7 +213,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/faults")
     parser.add_argument("--place", type=Path, help="of the simulated runs; in memory")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("simulate").add_argument("--schedules", type=int, default=10_000)
+    commands.add_parser("simulate").add_argument(
+        "--schedules", type=int, default=10_000
+    )
     commands.add_parser("repeat").add_argument("seed", type=int)
     commands.add_parser("real").add_argument("--kills", type=int, default=200)
     commands.add_parser("tiny")

@@ -124,7 +124,9 @@ class Clock:
             times = [t.deadline for t in self._living() if t.deadline is not None]
             times += [self._timers[0][0]] if self._timers else []
             if not times or min(times) > self.limit:
-                self.hung(f"at {self.now:.0f} s nothing happens any more: {self._who()}")
+                self.hung(
+                    f"at {self.now:.0f} s nothing happens any more: {self._who()}"
+                )
             self.now = max(self.now, min(times))
             while self._timers and self._timers[0][0] <= self.now:
                 heapq.heappop(self._timers)[2]()

@@ -136,12 +136,12 @@ class Disk:
             there = self.below(descriptor)
             if there is None:
                 return real(descriptor, *args)
-            self._done(
-                self._at(kind, there), None, lambda: real(descriptor, *args)
-            )
+            self._done(self._at(kind, there), None, lambda: real(descriptor, *args))
             if kind == "fsync":
                 self.unsynced.pop(there, None)
-                kept = [one for one in self._renamed if os.path.dirname(one[1]) != there]
+                kept = [
+                    one for one in self._renamed if os.path.dirname(one[1]) != there
+                ]
                 for _, _, before in set(self._renamed) - set(kept):
                     if before:
                         self._real_unlink(before)

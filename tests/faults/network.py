@@ -4,6 +4,7 @@ The server's routes, its table of models and its start are the real ones, called
 on an event loop of their own; sockets and signals are not.
 """
 
+import asyncio
 import concurrent.futures
 import subprocess
 import traceback
@@ -12,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import asyncio
 import httpx
 
 from models.errors import StorageError, UserError

@@ -372,7 +372,9 @@ def compared(one: dict[str, bytes], whole: dict[str, bytes]) -> str:
     said = [f"{name} is missing" for name in whole.keys() - one.keys()]
     said += [f"{name} is left over" for name in one.keys() - whole.keys()]
     said += [
-        f"{name} differs" for name in whole.keys() & one.keys() if one[name] != whole[name]
+        f"{name} differs"
+        for name in whole.keys() & one.keys()
+        if one[name] != whole[name]
     ]
     return "; ".join(sorted(said))
 

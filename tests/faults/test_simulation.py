@@ -51,7 +51,7 @@ def test_another_order_and_other_delays_give_the_same_run(simulation, run):
     assert not compared(content(run), simulation.whole)
 
 
-@pytest.mark.parametrize("seed", range(TODAY, TODAY + 48, 2))
+@pytest.mark.parametrize("seed", range(TODAY, TODAY + 40, 2))
 def test_what_goes_wrong_today_ends_as_promised(simulation, seed):
     outcome = simulation.schedule(seed)
     again = f"python tests/faults/campaign.py repeat {seed}"

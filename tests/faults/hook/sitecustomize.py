@@ -98,9 +98,10 @@ def _servers() -> list[int]:
     for folder in Path("/proc").iterdir():
         try:
             parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            if parent == trainer and b"inference.server" in (
-                folder / "cmdline"
-            ).read_bytes():
+            if (
+                parent == trainer
+                and b"inference.server" in (folder / "cmdline").read_bytes()
+            ):
                 found.append(int(folder.name))
         except (OSError, IndexError):
             continue

@@ -19,6 +19,7 @@ import pytest
 from models.errors import UserError
 from rl.records import Request, SamplingParams
 from scope_jax.inference import ModelSource
+from scope_jax.system.stopping import Stopped
 
 ROOT = Path(__file__).parents[3]
 
@@ -131,8 +132,23 @@ def test_packages_of_the_current_folder_are_not_taken_for_ours(tmp_path, monkeyp
 
 def test_a_deadline_names_what_is_missing(tmp_path):
     config = world.inference_config(ready_timeout=0.0)
-    with pytest.raises(UserError, match="ready_timeout"):
+    with pytest.raises(Stopped, match="ready_timeout") as stopped:
         world.Supervisor(config, tmp_path / "run").start()
+    assert stopped.value.code == 1
+
+
+def test_killed_before_it_is_ready_it_is_started_again(tmp_path):
+    supervisor = world.Supervisor(world.inference_config(), tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(supervisor.start)
+        until(lambda: supervisor.pid)
+        first = supervisor.pid
+        os.kill(first, signal.SIGKILL)
+        try:
+            assert started.result() == supervisor.url
+            assert supervisor.restarts == 1 and supervisor.pid != first
+        finally:
+            supervisor.stop()
 
 
 def test_it_can_be_stopped_while_another_thread_starts_it(tmp_path):
