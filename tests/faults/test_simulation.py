@@ -1,7 +1,7 @@
 """Trainer and inference process under faults at every write, request and answer.
 
-Thousands of schedules are the campaign's (``python tests/faults/campaign.py``); here are
-some of today's, and those in which something was found once.
+Thousands of schedules are the campaign's (``python tests/faults/campaign.py``); here
+are some of today's, and those in which something was found once.
 """
 
 import datetime

@@ -22,8 +22,8 @@ def _install() -> None:
     first = os.environ.setdefault("FAULTS_TRAINER", str(os.getpid()))
     process = "trainer" if first == str(os.getpid()) else "server"
     kills = {kill["at"]: kill for kill in plan["kills"] if kill["process"] == process}
-    log = open(plan["log"], "ab", buffering=0) if plan["log"] else None
-    done = open(plan["done"], "ab", buffering=0)
+    log = os.open(plan["log"] or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    done = os.open(plan["done"], os.O_WRONLY | os.O_APPEND)
     lock, count = threading.Lock(), 0
 
     def point(kind: str, name: str) -> "_Kill | None":
@@ -32,8 +32,7 @@ def _install() -> None:
             count += 1
             kill = kills.get(count)
         full = f"{process} {kind} {name}"
-        if log:
-            log.write(f"{full}\n".encode())
+        os.write(log, f"{full}\n".encode())
         return _Kill(kill, full, done) if kill else None
 
     from tests.faults.disk import Disk
@@ -64,7 +63,7 @@ def _ask(client: type, point) -> None:
 class _Kill:
     """What happens at the point; see ``disk.Point``."""
 
-    def __init__(self, kill: dict, name: str, done):
+    def __init__(self, kill: dict, name: str, done: int):
         self._kill, self._name, self._done = kill, name, done
         self.share = 0.5 if kill["when"] == "between" else None
 
@@ -86,7 +85,7 @@ class _Kill:
         }
         victims = [pid for name in self._kill["victims"] for pid in pids[name]]
         told = json.dumps(self._kill | {"name": self._name, "killed": len(victims)})
-        self._done.write(f"{told}\n".encode())
+        os.write(self._done, f"{told}\n".encode())
         for pid in sorted(victims, key=lambda pid: pid == os.getpid()):
             os.kill(pid, signal.SIGKILL)
 
