@@ -16,8 +16,8 @@ from typing import Any
 Point = Callable[[str, str], Any]
 """(kind, path below the folder) -> what is to happen there, or None.
 
-What it returns has ``before(path)``, ``after()`` and ``share``: between the two, a write
-gets as far as that share of its data (None: all of it).
+What it returns has ``before(path)``, ``after()`` and ``share``: between the two, a
+write gets as far as that share of its data (None: all of it).
 """
 
 UNSEEN = (".lock", "inference.log")

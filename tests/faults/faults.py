@@ -69,12 +69,14 @@ class Plan:
       at: numbers of points, from 1.
       what: is done at all of them; empty: what is drawn.
       draw: number of the draw of its details, such as an error's number.
+      fresh: whether the command is given with ``--fresh``.
     """
 
     seed: str
     at: tuple[int, ...] = ()
     what: str = ""
     draw: int = 0
+    fresh: bool = False
 
 
 def plans(seed: int, points: int) -> list[Plan]:
@@ -83,14 +85,15 @@ def plans(seed: int, points: int) -> list[Plan]:
     Args:
       points: of an undisturbed run.
     """
-    drawn = random.Random(f"schedule {seed}")
+    drawn, fresh = random.Random(f"schedule {seed}"), random.Random(f"fresh {seed}")
     found = []
     while not found or (len(found) < 6 and drawn.random() < 0.5):
         count = drawn.choice((1, 1, 1, 2, 3))
         # A later start finds less to do.
         most = points if not found else drawn.choice((points, points // 4, 60))
         at = tuple(sorted(drawn.randint(1, most) for _ in range(count)))
-        found.append(Plan(f"{seed}/{len(found)}", at))
+        again = bool(found) and fresh.random() < 0.1
+        found.append(Plan(f"{seed}/{len(found)}", at, fresh=again))
     return found
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 SMALLEST = (
     *("--challenger_train.steps", "1", "--solver_train.steps", "2"),
     *("--checkpoint.every", "1", "--evaluation.count", "1"),
-    *("--tasks.target", "2", "--inference.health_timeout", "10"),
+    *("--tasks.target", "2"),
 )
 DEADLINE = 900
 """Seconds that one start may take before it counts as hung."""

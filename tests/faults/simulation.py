@@ -179,16 +179,17 @@ class Simulation:
             # All that the standard library would say goes to ``said``.
             sys.stderr = said
             self._patch(run, clock, faults, said)
-            code = self._command(run)
+            code = self._command(run, plan.fresh)
         except BaseException:
             leave(BROKEN, traceback.format_exc())
         leave(code)
 
-    def _command(self, run: Path) -> int:
+    def _command(self, run: Path, fresh: bool) -> int:
         """``scripts/train.py``, from its configuration on."""
 
         def main(argv: Any) -> None:
-            pipeline.run(self.config, run, evaluate=checkpoints.at_the_end)
+            evaluate = checkpoints.at_the_end
+            pipeline.run(self.config, run, fresh=fresh, evaluate=evaluate)
 
         try:
             cli.run_main(main)

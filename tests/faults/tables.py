@@ -1,10 +1,10 @@
 """The model's arithmetic as a table: what stands for engines, updates and Orbax.
 
 A completion is a function of weights, prompt and seed; an update is one of the state
-and the data; both through SHA-256, so that a lost or repeated rollout, a stale weight or a
-step that is made twice changes everything that follows. Files are written and read by
-the real code, but for a checkpoint's arrays, which Orbax writes in C++: in its place is
-one that makes the same kinds of files in the same order through Python.
+and the data; both through SHA-256, so that a lost or repeated rollout, a stale weight
+or a step that is made twice changes everything that follows. Files are written and read
+by the real code, but for a checkpoint's arrays, which Orbax writes in C++: its stand-in
+makes the same kinds of files in the same order through Python.
 """
 
 import asyncio
