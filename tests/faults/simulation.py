@@ -35,7 +35,7 @@ from models.chat import ChatRenderer
 from rl.learner import checkpoint, data_order
 from scope_jax.config import Config
 from scope_jax.evaluation import checkpoints, small_world
-from scope_jax.inference import client, models, server, supervisor
+from scope_jax.inference import app, client, models, openapi, server, supervisor
 from scope_jax.report import page
 from scope_jax.run import board, cli, records, tracking  # noqa: F401 (slow to import)
 from scope_jax.selfplay import parts, pipeline, policy_engine, serving, trainer
@@ -165,6 +165,7 @@ class Simulation:
 
     def _child(self, run: Path, plan: Plan, writer: int, keep: bool) -> None:
         """The process in which the command runs; never returns."""
+        gc.disable()  # it would touch, and so copy, all memory of the parent
         said = io.StringIO()
 
         def leave(code: int, why: str = "") -> None:
@@ -243,10 +244,12 @@ class Simulation:
         parts.open_passages = lambda _: self._passages
         assets.passages_path = _passages_path
         parts.generate = small_world.generate = _generate
+        app.document = _document
         server.Searcher = lambda _: self._searcher
         disk.install()
 
 
+_document = cache(openapi.document)
 _generate, _passages_path = cache(generate), cache(assets.passages_path)
 _load_tokenizer = hf.load_tokenizer
 
@@ -259,7 +262,7 @@ def _tokenizer(path: Any = None) -> Any:
 def _warm_up() -> None:
     """What every start would import and make again, before the first fork."""
     jax.process_index()  # no forked process may start devices
-    _generate()
+    _generate(), _document(key=False)
     ChatRenderer.from_tokenizer(_tokenizer())
     data_order.order(8, seed=0, step=0, batch=2)
     importlib.import_module("pyarrow.dataset")
