@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import re
 import shutil
 import tempfile
 import time
@@ -20,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models import checksums, hf, storage
+from models import checksums, storage
 from models.errors import DamagedError, UserError
 from scope_jax.config import Config
 from scope_jax.run.records import NAME as METRICS
 from scope_jax.system import settings
-from scope_jax.system.files import read_json, write_text
+from scope_jax.system.files import read_json, remove_cut_off, write_text
 
 log = logging.getLogger("scope_jax")
 
@@ -38,7 +37,6 @@ HARMLESS += ("inference.outage_timeout", "inference.max_restarts")
 EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "inference")
 MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
-CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
 LONGEST_AGO = 366
 """Days back that are tried for the start of a run whose configuration is lost."""
 FOUND_AGAIN = "finished stages are found again from their files"
@@ -140,12 +138,7 @@ class RunFolder(RunPaths):
         with storage.writing(self.path):
             if fresh or unfinished:
                 self._empty()
-            for file in self.path.rglob("*.tmp"):  # a killed process was writing it
-                if CUT_OFF.search(file.name):
-                    file.unlink()
-            for draft in self.path.glob("export/*/.*"):
-                if hf.is_draft(draft.name):
-                    shutil.rmtree(draft)
+            remove_cut_off(self.path)
         if self._lost_config and self._config_file.is_file():
             storage.set_aside(self._config_file)
         if not self._config_file.is_file() or not self._has_date():

@@ -26,8 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from tests.faults.comparing import compared  # noqa: E402
 from tests.faults.real import Real, held  # noqa: E402
-from tests.faults.simulation import Outcome, Simulation, compared  # noqa: E402
+from tests.faults.simulation import Outcome, Simulation  # noqa: E402
 
 EVERY_SECOND_ITERATION = 8
 """One schedule in so many has two iterations, which take twice as long."""

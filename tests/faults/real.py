@@ -19,7 +19,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from rl.learner import checkpoint
-from tests.faults.simulation import compared, content
+from tests.faults.comparing import compared, content
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = (

@@ -11,16 +11,13 @@ import io
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,42 +34,24 @@ from scope_jax.config import Config
 from scope_jax.evaluation import checkpoints, small_world
 from scope_jax.inference import app, client, models, openapi, server, supervisor
 from scope_jax.report import page
-from scope_jax.run import board, cli, records, tracking  # noqa: F401 (slow to import)
+from scope_jax.run import board, cli, tracking  # noqa: F401 (slow to import)
 from scope_jax.selfplay import parts, pipeline, policy_engine, serving, trainer
 from scope_jax.small_world import assets
 from scope_jax.small_world.world import generate
 from scope_jax.system import stopping
-from tests.faults import tables
+from tests.faults import arrays, tables
 from tests.faults.clock import Clock
+from tests.faults.comparing import BROKEN, HUNG, Ended, compared, content, judged
 from tests.faults.disk import Disk
-from tests.faults.faults import KILLED, Faults, Plan, plans
+from tests.faults.faults import Faults, Plan, plans
 from tests.faults.network import Network
 
 LIMIT = 7200.0
 """Virtual seconds after which a run that has not ended never will."""
-HUNG, BROKEN = 97, 98
 STARTS = 3
 """Starts in peace within which a run has to be finished."""
 PATIENCE = 120
 """Real seconds after which a start of the command is stuck in this very program."""
-
-
-@dataclass
-class Ended:
-    """How one start of the command ended.
-
-    Attributes:
-      code: its exit code.
-      said: its last words.
-      faults: what was done to it.
-      points: how many it went through.
-    """
-
-    code: int
-    said: str
-    faults: list[str] = field(default_factory=list)
-    points: int = 0
-    names: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -239,7 +218,7 @@ class Simulation:
         trainer.hf.load = tables.load
         hf.load_tokenizer = hf.saving.load_tokenizer = _tokenizer
         hf.tokenizer.load_tokenizer = _tokenizer
-        checkpoint.ocp, checkpoint._shapes = tables.Orbax, tables.shapes_of
+        checkpoint.ocp, checkpoint._shapes = arrays.Orbax, arrays.shapes_of
         parts.keep_programs = lambda: None
         parts.open_passages = lambda _: self._passages
         assets.passages_path = _passages_path
@@ -324,69 +303,3 @@ def scenario(base: Path, iterations: int) -> Config:
         checkpoint=replace(config.checkpoint, every=1),
         evaluation=replace(config.evaluation, count=1),
     )
-
-
-def judged(ended: Ended) -> str:
-    """What is wrong with how a start of the command ended; empty if nothing is."""
-    if ended.code == HUNG:
-        return f"hangs: {ended.said}"
-    if ended.code == BROKEN or "Traceback" in ended.said:
-        return f"a traceback: {ended.said}"
-    if ended.code in (0, KILLED, 130, 143):
-        return ""
-    lines = ended.said.strip().splitlines()
-    if ended.code == 1 and lines and lines[-1].startswith("error: "):
-        return ""
-    return f"exit code {ended.code}: {ended.said}"
-
-
-UNEQUAL = re.compile(
-    r"^(inference\.log|inference/(?!judges)|tb/|tb\.before|\.lock|metrics\.jsonl\.before)"
-)
-CLOCK = re.compile(rb'"(began|(time/)?unix)": [\d.]+')
-
-
-def content(run: Path) -> dict[str, bytes]:
-    """What must be equal: every name and every byte but the clock's."""
-    found = {}
-    for file in sorted(run.rglob("*")):
-        name = file.relative_to(run).as_posix()
-        if UNEQUAL.match(name):
-            continue
-        if file.is_dir():
-            found[f"{name}/"] = b""
-            continue
-        data = CLOCK.sub(b"", file.read_bytes())
-        if name == "metrics.jsonl":
-            kept = [
-                {k: v for k, v in r.items() if not k.startswith(("time/", "perf/"))}
-                for r in records.read(file).records
-            ]
-            data = json.dumps(kept).encode()
-        elif name == "SHA256SUMS":
-            data = re.sub(rb"\w{64}  manifest", b"manifest", data)
-        elif name == "report.html":
-            data = b""  # shows the clock's figures; that it is there is enough
-        found[name] = data
-    return found
-
-
-def compared(one: dict[str, bytes], whole: dict[str, bytes]) -> str:
-    """How two runs differ; empty if they do not."""
-    said = [f"{name} is missing" for name in whole.keys() - one.keys()]
-    said += [f"{name} is left over" for name in one.keys() - whole.keys()]
-    said += [
-        f"{name} differs"
-        for name in whole.keys() & one.keys()
-        if one[name] != whole[name]
-    ]
-    return "; ".join(sorted(said))
-
-
-@contextmanager
-def temporary() -> Any:
-    """A simulation in a folder that is gone afterwards."""
-    # In memory: what is tested is what is written, not how long a disk takes.
-    place = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        yield Simulation(Path(folder))

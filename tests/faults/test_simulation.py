@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from scope_jax.system import files
+from tests.faults.comparing import compared, content, judged
 from tests.faults.faults import KILLED, Plan
-from tests.faults.simulation import Simulation, compared, content, judged
+from tests.faults.simulation import Simulation
 
 # A forked process runs nothing of JAX.
 pytestmark = pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called")
