@@ -8,6 +8,7 @@ careless, so that there is something to learn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -15,14 +16,15 @@ import configs
 from pretraining.judging import LONG
 from pretraining.player import Player
 from pretraining.transcripts import JOBS, MAX_SEARCHES, Script
-from pretraining.wording import document_text, rubric_text
+from pretraining.wording import document_text
 from rl.records import SamplingParams
 from scope_jax.method import challenger_output, judge, prompts, solver_output
 from scope_jax.method.conversation import ConversationSpec, State
 from scope_jax.method.formats import assistant_texts
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
-from scope_jax.small_world.tasks import heldout_tasks, stated_facts
+from scope_jax.small_world.tasks import heldout_tasks, rubric_text, stated_facts
 from scope_jax.small_world.truth import (
+    GradeKind,
     answer_truth,
     grade_kind,
     task_metrics,
@@ -44,11 +46,10 @@ REQUIRED: dict[str, Bar] = {
     **{f"challenger/{form}/format": Bar(0.97) for form in TOOL_FORMATS},
     **{f"solver/{form}/format": Bar(0.97) for form in TOOL_FORMATS},
     "challenger/rubrics_true": Bar(0.85),
-    "challenger/answerable": Bar(0.7),
+    "challenger/answerable": Bar(0.8),
     "gate_entity/balanced": Bar(0.9),
     "gate_source/balanced": Bar(0.9),
-    # Not of its rare other errors, one in a hundred: see docs/small-world.md.
-    **{f"grader/{kind}": Bar(0.9) for kind in ("met", "wrong_value", "absent")},
+    **{f"grader/{kind}": Bar(0.9) for kind in get_args(GradeKind)},
     "grader/long": Bar(0.75, 0.9),
     "solver/true score": Bar(0.40, 0.50),
 }

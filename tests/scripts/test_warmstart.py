@@ -8,12 +8,13 @@ import pytest
 
 from models import hf
 from models.errors import UserError
-from pretraining import exam, examples, transcripts, warmstart
+from pretraining import exam, examples, recipe, transcripts, warmstart
 from pretraining import tokenizer as small_tokenizer
 from scope_jax.small_world import assets, world
 
-TINY = warmstart.WarmstartConfig(
+TINY = recipe.WarmstartConfig(
     steps=4,
+    refine_steps=2,
     decay_steps=2,
     warmup_steps=1,
     batch_tokens=704,
@@ -87,6 +88,19 @@ def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokeni
         weights += weight
     whole = float(warmstart._loss(params, decoder, packed)[0])
     np.testing.assert_allclose(whole, total / weights, rtol=1e-5)
+
+
+def test_the_second_cycle_begins_when_the_first_has_come_to_rest():
+    config = recipe.WarmstartConfig()
+    rate = config.schedule(1.0)
+    assert rate(0) == 0 and rate(config.warmup_steps) == 1
+    assert rate(config.steps - 1) < 0.01
+    peak = config.steps + config.warmup_steps
+    np.testing.assert_allclose(rate(peak), config.refine_rate)
+    assert 0 < rate(config.total_steps - 1) < 0.01 < rate(config.total_steps - 100)
+    kinds = [config.weights(step) for step in (0, config.steps - 1, config.steps)]
+    wanted = [config.job_weights, config.finish_weights, config.refine_weights]
+    assert kinds == wanted
 
 
 def test_batches_are_a_function_of_seed_and_step(tokenizer):
