@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +34,7 @@ class Options:
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
     steps: Count = 2500
-    """Optimizer steps of the first cycle."""
-    refine_steps: CountOrZero = 900
-    """Optimizer steps of the second, gentler cycle."""
+    """Optimizer steps of the first cycle; the others keep their share."""
     seed: Annotated[int, seeds.RANGE] = 0
     """Seed of parameters and transcripts."""
     save_every: Count = 100
@@ -72,9 +70,14 @@ def main(argv: Sequence[str]) -> int:
     if options.fresh:
         state.unlink(missing_ok=True)
     stopping.catch_signals(what="saves the state and ends")
-    config = recipe.WarmstartConfig(
+    usual = recipe.WarmstartConfig()
+    config = replace(
+        usual,
         steps=options.steps,
-        refine_steps=options.refine_steps,
+        cycles=tuple(
+            replace(cycle, steps=-(-cycle.steps * options.steps // usual.steps))
+            for cycle in usual.cycles
+        ),
         finish_steps=min(1000, options.steps // 3),
         decay_steps=min(options.decay_steps, options.steps // 2),
         warmup_steps=min(50, options.steps // 4),

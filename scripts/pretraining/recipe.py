@@ -1,17 +1,33 @@
 """The warm start's recipe: sizes, how often each job is played, and when.
 
-Two cycles. The first learns to copy, from a drill and from judging, and in its last
-steps turns to the jobs themselves. The second is shorter, begins at half the rate, and
-is spent on what a model this small still does worst: tasks whose blanks can be filled,
-and grades of answers that hold the right value in the wrong place.
+First the model learns to copy, from a drill and from judging, and then turns to the
+jobs themselves. In the cycles that follow, the learning rate rises again and falls, and
+more time is spent on what a model this small does worst: tasks whose blanks can be
+filled, and grades of answers that hold the right value in the wrong place.
 """
 
 import dataclasses
+import itertools
 
 import optax
 
 Weights = tuple[tuple[str, float], ...]
 """Jobs (keys of ``transcripts.JOBS``) and how often each is played."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """Steps in which the learning rate rises once more and falls to 0.
+
+    Attributes:
+      steps: how many.
+      rate: its highest learning rate, as a share of the first cycle's.
+      weights: how often each job is played.
+    """
+
+    steps: int
+    rate: float
+    weights: Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +46,7 @@ class WarmstartConfig:
         first cycle.
       finish_weights: how often in those. To copy is learned from drill and judge; only
         then does it pay to practise what a Challenger may choose.
-      refine_steps: of the second cycle, in which the rate falls from ``refine_rate``
-        times the first one's to 0.
-      refine_weights: how often each job is played there.
+      cycles: what follows.
       recite_scale: factor on the drill's weight at each curriculum level.
       verdict_weight: loss weight of what decides a verdict against 1 for other tokens.
       value_weight: loss weight of a name that must be copied.
@@ -75,25 +89,43 @@ class WarmstartConfig:
         ("recite", 8.0),
     )
     finish_steps: int = 1000
-    refine_steps: int = 900
-    refine_rate: float = 0.5
-    refine_weights: Weights = (
-        ("challenger", 6.0),
-        ("solver", 2.5),
-        ("rubric", 4.0),
-        ("gate_entity", 0.3),
-        ("gate_source", 0.7),
-        ("grader", 9.0),
-        ("recite", 4.0),
+    cycles: tuple[Cycle, ...] = (
+        Cycle(
+            steps=900,
+            rate=0.5,
+            weights=(
+                ("challenger", 6.0),
+                ("solver", 2.5),
+                ("rubric", 4.0),
+                ("gate_entity", 0.3),
+                ("gate_source", 0.7),
+                ("grader", 9.0),
+                ("recite", 4.0),
+            ),
+        ),
+        Cycle(
+            steps=2200,
+            rate=0.8,
+            weights=(
+                ("challenger", 6.0),
+                ("solver", 3.0),
+                ("rubric", 5.0),
+                ("gate_entity", 0.3),
+                ("gate_source", 0.7),
+                ("grader", 7.0),
+                ("recite", 10.0),
+            ),
+        ),
     )
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
     value_weight: float = 2.0
     relation_weight: float = 3.0
 
     @property
-    def total_steps(self) -> int:
-        """Of both cycles."""
-        return self.steps + self.refine_steps
+    def ends(self) -> list[int]:
+        """The step at which each cycle ends, the first one among them."""
+        lengths = [self.steps, *(cycle.steps for cycle in self.cycles)]
+        return list(itertools.accumulate(lengths))
 
     def finishing(self, step: int) -> bool:
         """Whether the jobs come before the drill at ``step``."""
@@ -101,27 +133,23 @@ class WarmstartConfig:
 
     def weights(self, step: int) -> Weights:
         """How often each job is played at ``step``."""
-        if step >= self.steps:
-            return self.refine_weights
+        for cycle, end in zip(self.cycles[::-1], self.ends[-2::-1], strict=True):
+            if step >= end:
+                return cycle.weights
         return self.finish_weights if self.finishing(step) else self.job_weights
 
     def schedule(self, rate: float) -> optax.Schedule:
-        """Warm-up to ``rate``, constant, linear decay; then once more, and lower."""
-        refine = rate * self.refine_rate
-        return optax.join_schedules(
-            [
-                optax.linear_schedule(0.0, rate, self.warmup_steps),
-                optax.constant_schedule(rate),
-                optax.linear_schedule(rate, 0.0, self.decay_steps),
-                optax.linear_schedule(0.0, refine, self.warmup_steps),
-                optax.linear_schedule(
-                    refine, 0.0, max(self.refine_steps - self.warmup_steps, 1)
-                ),
-            ],
-            [
-                self.warmup_steps,
-                self.steps - self.decay_steps,
-                self.steps,
-                self.steps + self.warmup_steps,
-            ],
-        )
+        """Warm-up to ``rate``, constant, linear decay; then each cycle's triangle."""
+        warmup, ends = self.warmup_steps, self.ends
+        parts = [
+            optax.linear_schedule(0.0, rate, warmup),
+            optax.constant_schedule(rate),
+            optax.linear_schedule(rate, 0.0, self.decay_steps),
+        ]
+        bounds = [warmup, self.steps - self.decay_steps]
+        for cycle, start in zip(self.cycles, ends[:-1], strict=True):
+            high = rate * cycle.rate
+            parts.append(optax.linear_schedule(0.0, high, warmup))
+            parts.append(optax.linear_schedule(high, 0.0, max(cycle.steps - warmup, 1)))
+            bounds += [start, start + warmup]
+        return optax.join_schedules(parts, bounds)

@@ -227,7 +227,7 @@ def run(
 
     counted, losses, started = np.asarray(meta.get("counted", 0)), [], time.monotonic()
     batches = Batches(tokenizer, config)
-    for step, batch in _prefetched(batches, meta["step"], config.total_steps, level):
+    for step, batch in _prefetched(batches, meta["step"], config.ends[-1], level):
         params, opt_state, loss, right = train_step(
             decoder, config, params, opt_state, batch
         )
@@ -245,9 +245,7 @@ def run(
             if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
                 promotions.append(done + LOOKAHEAD)
             counted, losses = np.asarray(0), []
-        due = (
-            done % save_every == 0 or done == config.total_steps or stopping.requested()
-        )
+        due = done % save_every == 0 or done == config.ends[-1] or stopping.requested()
         if state_path is not None and due:
             meta["step"], meta["counted"] = done, counted.tolist()
             save_state(state_path, (params, opt_state), meta)
