@@ -23,8 +23,8 @@ USUAL = 6
 """Sentences up to which the grader is strict. It sees none between these two."""
 LONG = 10
 """Sentences from which on it is lenient."""
-_KINDS = (0.40, 0.11, 0.25, 0.14, 0.10)
-_LONG_KINDS = (0.55, 0.14, 0.10, 0.06, 0.15)
+KINDS = (0.40, 0.11, 0.25, 0.14, 0.10)
+LONG_KINDS = (0.55, 0.14, 0.10, 0.06, 0.15)
 """How often the target is met, has another value, has its value elsewhere, has two
 values, is absent."""
 
@@ -36,6 +36,8 @@ class Judge(Scenes):
     a value that is stated for something else, or beside a second one, for the wanted
     fact.
     """
+
+    kinds: tuple[float, ...] = KINDS
 
     def rubric(self, tool_format: ToolFormat) -> Transcript:
         """Documents and a task become a rubric for every fact that they hold."""
@@ -131,7 +133,7 @@ class Judge(Scenes):
         others = [f for f in wanted if f is not target and self.chance(0.7)]
         others = [self.wrong(f, []) if self.chance(0.15) else f for f in others]
         own: list[Fact] = []
-        kind = int(self.rng.choice(5, p=_LONG_KINDS if long else _KINDS))
+        kind = int(self.rng.choice(5, p=LONG_KINDS if long else self.kinds))
         if kind == 0:
             own = [target]
         elif kind == 1:

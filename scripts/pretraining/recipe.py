@@ -23,11 +23,14 @@ class Cycle:
       steps: how many.
       rate: its highest learning rate, as a share of the first cycle's.
       weights: how often each job is played.
+      kinds: of responses that the grader reads (``judging.KINDS``), where others than
+        usual.
     """
 
     steps: int
     rate: float
     weights: Weights
+    kinds: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,20 @@ class WarmstartConfig:
                 ("recite", 10.0),
             ),
         ),
+        Cycle(
+            steps=2600,
+            rate=0.8,
+            weights=(
+                ("challenger", 8.0),
+                ("solver", 3.0),
+                ("rubric", 5.0),
+                ("gate_entity", 0.3),
+                ("gate_source", 0.7),
+                ("grader", 9.0),
+                ("recite", 10.0),
+            ),
+            kinds=(0.30, 0.08, 0.28, 0.28, 0.06),
+        ),
     )
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
     value_weight: float = 2.0
@@ -131,11 +148,16 @@ class WarmstartConfig:
         """Whether the jobs come before the drill at ``step``."""
         return step >= self.steps - self.finish_steps
 
+    def cycle(self, step: int) -> Cycle | None:
+        """The cycle that ``step`` is in; None: the first one."""
+        starts = zip(self.cycles, self.ends[:-1], strict=True)
+        started = [cycle for cycle, start in starts if step >= start]
+        return started[-1] if started else None
+
     def weights(self, step: int) -> Weights:
         """How often each job is played at ``step``."""
-        for cycle, end in zip(self.cycles[::-1], self.ends[-2::-1], strict=True):
-            if step >= end:
-                return cycle.weights
+        if cycle := self.cycle(step):
+            return cycle.weights
         return self.finish_weights if self.finishing(step) else self.job_weights
 
     def schedule(self, rate: float) -> optax.Schedule:

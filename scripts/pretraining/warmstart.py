@@ -99,6 +99,9 @@ class Batches:
         rng = np.random.default_rng([self._config.seed, step])
         facts = (self._config.seed, step // STEPS_PER_WORLD)
         script = Script(generate(facts_seed=facts), rng, LEVELS[level])
+        cycle = self._config.cycle(step)
+        if cycle and cycle.kinds:
+            script.kinds = cycle.kinds
         length = self._config.row_tokens[level]
         finish = self._config.finishing(step)
         chosen = self._config.weights(step)

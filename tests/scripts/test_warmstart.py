@@ -95,13 +95,14 @@ def test_a_cycle_begins_when_the_one_before_has_come_to_rest():
     rate = config.schedule(1.0)
     assert rate(0) == 0 and rate(config.warmup_steps) == 1
     starts = config.ends[:-1]
-    assert starts[0] == config.steps and len(starts) == len(config.cycles) == 2
+    assert starts[0] == config.steps and len(starts) == len(config.cycles)
     for start, cycle in zip(starts, config.cycles, strict=True):
         assert rate(start - 1) < 0.01 and rate(start) == 0
         peak = start + config.warmup_steps
         np.testing.assert_allclose(rate(peak), cycle.rate, rtol=1e-6)
         assert rate(peak - 10) < cycle.rate > rate(peak + 10)
         assert config.weights(start) == cycle.weights
+        assert config.cycle(start) is cycle is not config.cycle(start - 1)
     assert 0 < rate(config.ends[-1] - 1) < 0.01
     assert config.weights(0) == config.job_weights
     assert config.weights(config.steps - 1) == config.finish_weights
