@@ -86,7 +86,7 @@ def examine(player: Player, *, count: int = 150) -> dict[str, float]:
             found[f"{job}/{name}"] = float(np.mean(values))
     for job in ("gate_entity", "gate_source"):
         found |= _gate(player, job, 2 * count)
-    return found | _grader(player, 16 * count)
+    return found | _grader(player, 48 * count)  # two values are one in 500 grades
 
 
 def failures(found: dict[str, float]) -> list[str]:
@@ -226,7 +226,7 @@ def _grader(player: Player, count: int) -> dict[str, float]:
         parse = solver_output.parse_answer(state.played)
         if parse.valid:
             cases += [(task.text, parse.answer, fact) for fact in task.facts]
-    for _ in range(count // 4):
+    for _ in range(count // 12):
         chain = script.chain()
         target = script.pick(chain.wanted)
         stated = script.response(target, chain, long=True)

@@ -133,6 +133,20 @@ class WarmstartConfig:
             ),
             kinds=(0.30, 0.08, 0.28, 0.28, 0.06),
         ),
+        Cycle(
+            steps=1200,
+            rate=0.6,
+            weights=(
+                ("challenger", 7.0),
+                ("solver", 3.0),
+                ("rubric", 5.0),
+                ("gate_entity", 0.3),
+                ("gate_source", 0.7),
+                ("grader", 14.0),
+                ("recite", 8.0),
+            ),
+            kinds=(0.30, 0.06, 0.33, 0.27, 0.04),
+        ),
     )
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
     value_weight: float = 2.0
