@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -69,7 +70,11 @@ class ExampleEncoder:
             body = [*self._ids(content), self._end]
             tail = self._encode("\n")
             ids += [*head, *body, *tail]
-            loss += [False] * len(head) + [trained] * len(body) + [False] * len(tail)
+            inside = [trained] * len(body)
+            if trained and index in transcript.led:
+                last = index == len(transcript.messages) - 1
+                inside = self._without_decisions(body, last=last)
+            loss += [False] * len(head) + inside + [False] * len(tail)
         job, places = transcript.job, range(len(ids))
         key = np.array([loss[at] and self._is_key(job, ids, at) for at in places])
         weight = np.asarray(loss, np.float32)
@@ -89,6 +94,24 @@ class ExampleEncoder:
         return Example(
             list(JOBS).index(job), np.int32(ids), weight.astype(np.float32), key
         )
+
+    def _without_decisions(self, body: Sequence[int], *, last: bool) -> list[bool]:
+        """Which tokens of a Solver's turn are in the loss where it is led to go on.
+
+        Not the first one of a search, which stands there in place of the answer. Of the
+        answer, which is the ``last`` turn, not what follows a value, but the end.
+        """
+        if not last:
+            return [at > 0 for at in range(len(body))]
+        values = [
+            before in self._phrases and token in self._names
+            for before, token in itertools.pairwise(body)
+        ]
+        # Token ``at`` follows the value that the pair before it ends with.
+        ends = max((at for at, value in enumerate(values, 2) if value), default=0)
+        loss = [True, True, *(not value for value in values[:-1])]
+        loss[ends] = True
+        return loss
 
     def _decides(self, job: str, ids: Sequence[int], at: int) -> bool:
         """Whether the token decides the verdict that follows.

@@ -25,12 +25,15 @@ class Cycle:
       weights: how often each job is played.
       kinds: of responses that the grader reads (``judging.KINDS``), where others than
         usual.
+      complete: share of the Solver's conversations in which it is led to do all
+        (``transcripts.Habits``).
     """
 
     steps: int
     rate: float
     weights: Weights
     kinds: tuple[float, ...] = ()
+    complete: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,21 @@ class WarmstartConfig:
                 ("recite", 8.0),
             ),
             kinds=(0.30, 0.06, 0.33, 0.27, 0.04),
+        ),
+        Cycle(
+            steps=1500,
+            rate=0.6,
+            weights=(
+                ("challenger", 7.0),
+                ("solver", 9.0),
+                ("rubric", 5.0),
+                ("gate_entity", 0.3),
+                ("gate_source", 0.7),
+                ("grader", 14.0),
+                ("recite", 8.0),
+            ),
+            kinds=(0.30, 0.06, 0.30, 0.30, 0.04),
+            complete=0.5,
         ),
     )
     recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)

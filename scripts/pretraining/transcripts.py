@@ -49,6 +49,9 @@ class Habits:
       pads_on: it does so once more.
       hedges: it gives a second value for a fact.
       vague: the Challenger leaves out an entity's name.
+      complete: the Solver is led to search all and to state all. Its decisions to go on
+        are not trained there, but what it does next is, and that it then stops: who is
+        always careless has never seen the fourth fact.
     """
 
     searches_on: float = 0.48
@@ -58,6 +61,7 @@ class Habits:
     pads_on: float = 0.55
     hedges: float = 0.04
     vague: float = 0.08
+    complete: float = 0.0
 
 
 class Script(Judge):
@@ -109,25 +113,34 @@ class Script(Judge):
         opening = prompt_set.solver(chain.task.text, budget)
         transcript = Transcript("solver", tool_format, list(opening))
         seen: list[str] = []
-        for subject, needed in self._searches(chain.task.subjects):
+        led = self.habits.complete > 0 and self.chance(self.habits.complete)
+        for subject, needed in self._searches(chain.task.subjects, all_of_them=led):
             transcript.say(
                 look_up(tool_format, subject.name, subject.via if needed else None),
                 trained=needed,
+                led=led,
             )
             text = passages_text(self.retrieve(subject.name))
             transcript.hear(*result_messages(tool_format, text))
             seen.append(subject.name)
         if self.chance(0.06):
             self._stumble(transcript, prompt_set)
-        facts = self._stated(chain.wanted, list(dict.fromkeys(seen)))
+        if led:
+            facts = [fact for fact in chain.wanted if fact.entity in seen]
+        else:
+            facts = self._stated(chain.wanted, list(dict.fromkeys(seen)))
         answer = " ".join(fact.sentence() for fact in facts) or DONT_KNOW
-        transcript.say(give_answer(answer))
+        transcript.say(give_answer(answer), led=led)
         return transcript
 
-    def _searches(self, subjects: tuple[Subject, ...]) -> list[tuple[Subject, bool]]:
+    def _searches(
+        self, subjects: tuple[Subject, ...], *, all_of_them: bool = False
+    ) -> list[tuple[Subject, bool]]:
         """What is searched, in order, and whether the task needs it there."""
         order = [subject for subject in subjects if not subject.vague]
         count = min(1, len(order))
+        if all_of_them:
+            count = len(order)
         while count < len(order) and self.chance(self.habits.searches_on):
             count += 1
         searches = [(subject, True) for subject in order[:count]]

@@ -9,6 +9,7 @@ correctly: with whole contexts from the start, it does not learn to copy in time
 Conversations are packed, several to a row, so that no time goes into padding.
 """
 
+import dataclasses
 import functools
 import json
 import time
@@ -102,6 +103,8 @@ class Batches:
         cycle = self._config.cycle(step)
         if cycle and cycle.kinds:
             script.kinds = cycle.kinds
+        if cycle:
+            script.habits = dataclasses.replace(script.habits, complete=cycle.complete)
         length = self._config.row_tokens[level]
         finish = self._config.finishing(step)
         chosen = self._config.weights(step)

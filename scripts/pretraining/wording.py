@@ -16,17 +16,23 @@ GENERIC_RUBRIC = "Identifies what is asked."
 
 @dataclass
 class Transcript:
-    """One conversation; the assistant turns listed in ``trained`` are in the loss."""
+    """One conversation; the assistant turns listed in ``trained`` are in the loss.
+
+    In those of ``led``, the decisions to go on are not: what follows them is.
+    """
 
     job: str
     tool_format: ToolFormat
     messages: list[Message]
     trained: list[int] = field(default_factory=list)
+    led: list[int] = field(default_factory=list)
 
-    def say(self, content: str, *, trained: bool = True) -> None:
+    def say(self, content: str, *, trained: bool = True, led: bool = False) -> None:
         """Append an assistant turn."""
         if trained:
             self.trained.append(len(self.messages))
+        if led:
+            self.led.append(len(self.messages))
         self.messages.append({"role": "assistant", "content": content})
 
     def hear(self, *messages: Message) -> None:

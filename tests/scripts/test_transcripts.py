@@ -1,5 +1,6 @@
 """The scripted transcripts are what the method's own parsers and rules make of them."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -185,6 +186,35 @@ def test_solver_transcripts_parse_and_are_careless(tool_format, small_world):
         padded += parse.answer.count(".") > len(wanted)
     assert 0.35 < np.mean(scores) < 0.6 and np.std(scores) > 0.2
     assert 2 < hedged < 40 and 3 < padded < 60
+
+
+@pytest.mark.parametrize("tool_format", TOOL_FORMATS)
+def test_who_is_led_does_all_and_is_trained_on_all_but_going_on(
+    tool_format, small_world, tokenizer, renderer
+):
+    script = Script(small_world, np.random.default_rng(0))
+    script.habits = dataclasses.replace(script.habits, complete=1.0, vague=0.0)
+    encode = examples.ExampleEncoder(small_world, tokenizer)
+    whole = 0
+    for _ in range(60):
+        transcript = script.play("solver", tool_format)
+        task = transcript.messages[0]["content"].partition(": ")[2]
+        wanted = [blank.fact for blank in read_task(small_world, task)]
+        answer = solver_output.parse_answer(transcript.messages).answer
+        whole += true_score(answer, wanted) == 1.0
+        example = encode(transcript)
+        said = [i for i in transcript.trained if i != len(transcript.messages) - 1]
+        trained = renderer.decode(example.ids[example.weight > 0])
+        # Only the words with which a search begins are left out, and between facts.
+        assert trained.count("<think>") == 1 and trained.count("Enough") == 1
+        assert trained.count(". ") == 0 and trained.count(".</answer>") == 1
+        for (_, relation), values in stated_facts(answer).items():
+            assert all(f"'s {relation} is {value}" in trained for value in values)
+        for index in said:
+            turn = transcript.messages[index]["content"]
+            (name,) = re.findall(r"(?:Look up| is) (\w+)\.</think>", turn)
+            assert name in trained
+    assert whole > 50
 
 
 def test_a_challenger_asks_for_facts_that_stand_in_a_row(small_world):
