@@ -72,7 +72,7 @@ class InferenceConfig:
     and ends with exit code 1; the same command goes on."""
     max_queue: Count = 8192
     """Completions, and separately searches, that may wait on the server. Any more are
-    answered 429, and the client retries them."""
+    answered 429 and 503, and the client retries them."""
     max_body_mib: Count = 4
     """Longest body of a request, in MiB. One prompt of the engine's length in token ids
     always fits."""
