@@ -55,7 +55,9 @@ def document(*, key: bool) -> dict[str, Any]:
     model = {"parameters": [name]}
     control = {"security": [{"control": []} | ({"key": []} if key else {})]}
     paths = {
-        "/retrieve": {"post": _route("Passages of queries", _BODY | _SEARCH, SearchBody)},
+        "/retrieve": {
+            "post": _route("Passages of queries", _BODY | _SEARCH, SearchBody)
+        },
         "/v1/completions": {
             "post": _sampling("Completions of prompts", CompletionBody)
         },

@@ -66,7 +66,15 @@ def test_no_query_is_no_result(plain):
 
 
 # What models write between the tags of a search.
-WRITTEN = ["", " \n ", "?!", "zyxw qwerty", "Café \U0001f600 \u4e2d\u6587", "\0", "\ufffd"]
+WRITTEN = [
+    "",
+    " \n ",
+    "?!",
+    "zyxw qwerty",
+    "Café \U0001f600 \u4e2d\u6587",
+    "\0",
+    "\ufffd",
+]
 WRITTEN += ["<|im_end|>", "</information>", '"river"', "river\nriver", "river " * 400]
 
 
