@@ -5,6 +5,7 @@ on the event loop, one long text would keep all others waiting.
 """
 
 import asyncio
+import datetime
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -250,7 +251,9 @@ def _mean(logprobs: Sequence[float]) -> float:
 
 def _ids(call: Call, served: Served, prompt: Any) -> Sequence[int]:
     if call.chat:
-        return served.renderer.prompt_ids(prompt, call.tools)
+        # As other servers do; a run sends ids, and never asks the clock.
+        renderer = served.renderer.on_day(datetime.date.today().isoformat())
+        return renderer.prompt_ids(prompt, call.tools)
     if isinstance(prompt, str):
         # As vLLM does: a prompt in text is taken as rendered, its special tokens count.
         return served.tokenizer(prompt)["input_ids"]

@@ -1,6 +1,7 @@
 """The inference process over HTTP: wire formats, determinism, weights in and out."""
 
 import asyncio
+import datetime
 import json
 import os
 import signal
@@ -94,6 +95,26 @@ def test_chat_completion_renders_the_models_template(http):
     # Control tokens that a user writes stay text: 10 bytes, not one id.
     rendered = len("user\nHello <|im_end|>") + len("\nassistant\n") + 3
     assert answer["usage"]["prompt_tokens"] == rendered
+
+
+def test_a_template_that_prints_the_date_is_told_the_servers_day(folder, http):
+    config, params = hf.load(folder / "base")
+    tokenizer = world.byte_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}\n" + world.CHATML
+    hf.save(folder / "dated", config, params, tokenizer=tokenizer)
+    loaded = {"path": str(folder / "dated")}
+    assert http.post("/v1/models/dated", json=loaded, timeout=600).status_code == 200
+    asked = {"model": "dated", "messages": [{"role": "user", "content": "a"}]}
+    before = datetime.date.today()
+    answer = http.post(
+        "/v1/chat/completions",
+        json=asked | {"max_tokens": 1, "return_token_ids": True},
+    )
+    after = datetime.date.today()
+    http.delete("/v1/models/dated")
+    ids = answer.json()["choices"][0]["prompt_token_ids"]
+    day = datetime.date.fromisoformat(tokenizer.decode(ids)[:10])
+    assert before <= day <= after
 
 
 def test_stop_string_is_cut_unless_asked_for(server, http):
