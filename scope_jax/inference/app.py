@@ -315,8 +315,13 @@ class App:
             yield sse("[DONE]")
 
     async def _body(self, request: HttpRequest, parse: Callable[[Any], T]) -> T:
-        limit, seconds = self.config.body_bytes, self.config.client_timeout
-        return await read_body(request, parse, limit=limit, seconds=seconds)
+        return await read_body(
+            request,
+            parse,
+            limit=self.config.body_bytes,
+            values=self.config.body_values,
+            seconds=self.config.client_timeout,
+        )
 
 
 def _internal(error: Exception) -> ApiError:

@@ -50,6 +50,8 @@ class Sampling:
         for prompt in call.prompts:
             if (size := _bytes_of(prompt, call.tools)) > served.most_bytes:
                 raise _too_long(f"{size:,} bytes", engine)
+            if call.chat and len(prompt) > engine.max_length:  # each has a token
+                raise _too_long(f"{len(prompt):,} messages", engine)
         loop = asyncio.get_running_loop()
         tokenize = [
             loop.run_in_executor(_TOKENIZERS, _ids, call, served, prompt)

@@ -101,6 +101,11 @@ class InferenceConfig:
         # An id of ten digits, a comma and a space, and the other fields.
         return max(self.max_body_mib * 2**20, 12 * self.engine.max_length + 2**16)
 
+    @property
+    def body_values(self) -> int:
+        """Most values in the body of a request: token ids, messages, fields."""
+        return max(2**17, 2 * self.engine.max_length)
+
     def judges(self) -> dict[str, str]:
         """Name under which it is served -> folder of each model that judges one job."""
         found = {"rubric_writer": self.rubric_model, "grader": self.grader_model}

@@ -31,7 +31,7 @@ from rl.engine.thread import EngineThread
 from rl.records import Completion, Request
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.errors import ApiError, bad_field, without_paths
-from scope_jax.system.compilation import return_memory
+from scope_jax.system.compilation import settle
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,7 @@ class ModelTable:
         try:
             async with self._one_at_a_time:
                 source = await self._load(name, source)
+                await asyncio.to_thread(settle)
             self.wanted[name] = source
         except UserError as error:
             if old_wanted is None:
@@ -221,6 +222,7 @@ class ModelTable:
             self.on_change()
             if served:
                 await self._release(served)
+            await asyncio.to_thread(settle)
 
     async def close(self) -> None:
         """Ends all engines, whatever they are doing."""
@@ -270,7 +272,6 @@ class ModelTable:
         engine, config, tokenizer, renderer = await asyncio.to_thread(place)
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
-        return_memory()
         thread, length = EngineThread(engine), self.engine_config.max_length
         return Served(source, config, tokenizer, renderer, thread, length)
 
