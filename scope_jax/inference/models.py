@@ -6,11 +6,12 @@ tokenizer stay the same; only its parameters are exchanged, when nothing is in f
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,9 @@ from scope_jax.system.compilation import settle
 
 log = logging.getLogger(__name__)
 
+# Seconds for which a client that reads its stream slowly keeps weights from being
+# exchanged; what it still wants of the engine then fails.
+LONGEST_USE = 120.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
@@ -51,6 +55,29 @@ class Served:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     """Of the engine: with another one, counts start from 0."""
     created: int = field(default_factory=lambda: int(time.time()))
+    users: int = 0
+    unused: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while there are no users."""
+
+    def __post_init__(self):
+        self.unused.set()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A request that may ask the engine again: until its end the weights stay."""
+        self.users += 1
+        self.unused.clear()
+        try:
+            yield
+        finally:
+            self.users -= 1
+            if not self.users:
+                self.unused.set()
+
+    async def until_unused(self) -> None:
+        """Waits for the requests that began before, but not for ever for a slow one."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.unused.wait(), LONGEST_USE)
 
     @cached_property
     def most_bytes(self) -> int:
@@ -290,6 +317,7 @@ class ModelTable:
             engine.set_params(params)
             served.source = source
 
+        await served.until_unused()
         await served.call(exchange, when_idle=True)
         log.info("exchanged the weights of a compiled engine: %s", source.path)
         return True
@@ -297,6 +325,7 @@ class ModelTable:
     async def _release(self, served: Served) -> None:
         if any(s is served for s in self.names.values()):
             return
+        await served.until_unused()
         await served.call(lambda engine: None, when_idle=True)
         await asyncio.to_thread(served.thread.close)
 

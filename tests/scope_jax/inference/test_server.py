@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -241,6 +243,43 @@ def test_weights_are_exchanged_by_name_and_hash(server, folder):
                 await client.complete("other", request)
 
     asyncio.run(play())
+
+
+def test_weights_are_exchanged_under_requests_that_ask_the_engine_again(
+    server, folder, http
+):
+    """Log-probs of alternatives, and JSON, take several calls of one engine."""
+    again = {"prompt": "abc", "logprobs": 2, "echo": True, "max_tokens": 4}
+    chat = [{"role": "user", "content": "json"}]
+    ask_json = {"messages": chat, "response_format": {"type": "json_object"}}
+    done, found, pid = threading.Event(), [], server.pid
+    world.write_model(folder / "again", seed=2)
+
+    def work(path, body):
+        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as one:
+            while not done.is_set():
+                answer = one.post(path, json=body | {"model": "moving"})
+                found.append((answer.status_code, answer.text))
+
+    def load(name):
+        path = {"path": str(folder / name)}
+        answer = http.post("/v1/models/moving", json=path, timeout=600)
+        assert answer.status_code == 200
+
+    load("base")  # the judge's engine
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            pool.submit(work, "/v1/completions", again)
+            pool.submit(work, "/v1/chat/completions", ask_json | {"max_tokens": 4})
+        try:
+            for name in ("trained", "base", "trained", "again", "base"):
+                load(name)
+                assert http.get("/stats").status_code == 200
+        finally:
+            done.set()
+    assert http.delete("/v1/models/moving").status_code == 200
+    assert [text for status, text in found if status != 200] == []
+    assert len(found) > 20 and server.pid == pid and server.restarts == 0
 
 
 def test_clients_that_go_away_cancel_their_requests(server, http):
