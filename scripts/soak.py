@@ -4,9 +4,10 @@
 
 Clients ask for all that there is, again and again: completions of ids and of text,
 chats, streams, log-probs, several choices, searches, requests that are wrong, and
-clients that go away; once a minute, `solver` gets other weights. Measured from a third
-of the time on, when all of that has been asked for. Exit code 1: something grew by more
-than ``--growth``, was compiled, or was answered as it should not be.
+clients that go away; once a minute, `solver` gets other weights. The time begins when
+all of that has been asked for; memory is measured from a third of it on. Exit code 1:
+it grew by more than ``--growth``, something was compiled, or answered as it should not
+be.
 """
 
 import asyncio
@@ -69,14 +70,14 @@ class Seen:
       wrong: what should not have been.
       waits: seconds of each answer of /health.
       memory: resident megabytes, by seconds since the start.
-      compiled: programs so far, by seconds since the start.
+      compiled: programs so far.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    waits: list[tuple[float, float]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
-    compiled: list[tuple[float, float]] = field(default_factory=list)
+    compiled: list[float] = field(default_factory=list)
 
 
 WORDS = ["river", "guild", "Who wrote", "the", "lamp", "town of", "glass", "?", "\n"]
@@ -115,13 +116,13 @@ def request(draw: random.Random) -> tuple[str, str, dict[str, Any], int]:
 
 
 async def client(
-    url: str, draw: random.Random, seen: Seen, end: float, number: int
+    url: str, draw: random.Random, seen: Seen, end: float = 0.0, count: int = 0
 ) -> None:
-    """One request after the other until ``end``."""
-    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as http:
-        while time.monotonic() < end:
+    """One request after the other until ``end``, or ``count`` of them."""
+    async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False) as http:
+        while count or time.monotonic() < end:
             name, path, body, expected = request(draw)
-            patience = draw.uniform(0.01, 0.2) if name == "leaves" else 120
+            patience = draw.uniform(0.01, 0.2) if name == "leaves" else 600
             try:
                 answer = await asyncio.wait_for(http.post(path, json=body), patience)
                 status = answer.status_code
@@ -133,6 +134,23 @@ async def client(
             seen.answers[f"{name} {status}"] += 1
             if status != expected and not (name == "leaves" and status == 200):
                 seen.wrong.append(f"{name}: {status} {answer.text[:200]}")
+            if (count := count - 1) == 0:
+                return
+
+
+async def warm_up(server: Supervisor, folders: Sequence[Path], seed: int) -> None:
+    """Whatever is compiled when it is first asked for, and two exchanges."""
+    options = {"base_url": server.url, "timeout": 600, "trust_env": False}
+    async with httpx.AsyncClient(**options) as http:
+        for model in ("judge", "solver"):
+            for ids in (8, 100, 200, 400):  # log-probs have programs by length
+                body = {"model": model, "prompt": [5] * ids, "logprobs": 3}
+                answer = await http.post("/v1/completions", json=body | {"echo": True})
+                answer.raise_for_status()
+    draws = (random.Random(f"warm {seed} {i}") for i in range(8))
+    await asyncio.gather(*(client(server.url, d, Seen(), count=20) for d in draws))
+    now = time.monotonic()
+    await exchange(server, folders, 0.1, Seen(), now + 0.2)
 
 
 async def exchange(
@@ -160,10 +178,10 @@ async def watch(server: Supervisor, seen: Seen, start: float, end: float) -> Non
         every = (end - start) / SAMPLES
         while (now := time.monotonic()) < end:
             await http.get("/health")
-            seen.waits.append((now - start, time.monotonic() - now))
+            seen.waits.append(time.monotonic() - now)
             text = (await http.get("/metrics")).text
             line = next(x for x in text.splitlines() if x.startswith("scope_compiled "))
-            seen.compiled.append((now - start, float(line.split()[1])))
+            seen.compiled.append(float(line.split()[1]))
             seen.memory.append((now - start, resident(server)))
             await asyncio.sleep(max(0.0, every - (time.monotonic() - now)))
 
@@ -187,11 +205,8 @@ def verdict(seen: Seen, options: Options) -> list[str]:
     """Prints what was seen; returns what is wrong with it."""
     print("answers:", ", ".join(f"{k} x {n}" for k, n in sorted(seen.answers.items())))
     begin = options.minutes * 60 / 3
-    waits, memory, compiled = (
-        [point for point in points if point[0] >= begin]
-        for points in (seen.waits, seen.memory, seen.compiled)
-    )
-    ordered = sorted(1000 * wait for _, wait in waits)
+    memory = [point for point in seen.memory if point[0] >= begin]
+    ordered = sorted(1000 * wait for wait in seen.waits)
     at = [ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99, 1)]
     print("/health: p50 {:.1f}, p99 {:.1f}, longest {:.1f} ms".format(*at))
     values = [value for _, value in memory]
@@ -202,8 +217,8 @@ def verdict(seen: Seen, options: Options) -> list[str]:
         f"({min(values):.0f} to {max(values):.0f}), {3600 * grows:+.1f} MB an hour, "
         f"{grown:+.2%} in this time"
     )
-    more = compiled[-1][1] - compiled[0][1]
-    print(f"compiled: {compiled[0][1]:.0f} in the first third, {more:.0f} since then")
+    more = seen.compiled[-1] - seen.compiled[0]
+    print(f"compiled: {seen.compiled[0]:.0f} before, {more:.0f} since then")
     wrong = list(seen.wrong)
     if grown > options.growth:
         wrong.append(f"memory grew by {grown:.2%}, more than {options.growth:.2%}")
@@ -214,10 +229,11 @@ def verdict(seen: Seen, options: Options) -> list[str]:
 
 async def work(server: Supervisor, folders: Sequence[Path], options: Options) -> Seen:
     """All of it, for as long as it takes."""
+    await warm_up(server, folders, options.seed)
     seen, start = Seen(), time.monotonic()
     end = start + 60 * options.minutes
     tasks = [
-        client(server.url, random.Random(f"{options.seed} {i}"), seen, end, i)
+        client(server.url, random.Random(f"{options.seed} {i}"), seen, end)
         for i in range(options.clients)
     ]
     tasks += [exchange(server, folders, options.exchange, seen, end)]
