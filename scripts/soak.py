@@ -116,11 +116,13 @@ def request(draw: random.Random) -> tuple[str, str, dict[str, Any], int]:
 
 
 async def client(
-    url: str, draw: random.Random, seen: Seen, end: float = 0.0, count: int = 0
+    url: str, draw: random.Random, seen: Seen, *, end: float, least: int = 0
 ) -> None:
-    """One request after the other until ``end``, or ``count`` of them."""
+    """One request after the other until ``end``, ``least`` of them at any rate."""
     async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False) as http:
-        while count or time.monotonic() < end:
+        done = 0
+        while done < least or time.monotonic() < end:
+            done += 1
             name, path, body, expected = request(draw)
             patience = draw.uniform(0.01, 0.2) if name == "leaves" else 600
             try:
@@ -134,8 +136,6 @@ async def client(
             seen.answers[f"{name} {status}"] += 1
             if status != expected and not (name == "leaves" and status == 200):
                 seen.wrong.append(f"{name}: {status} {answer.text[:200]}")
-            if (count := count - 1) == 0:
-                return
 
 
 async def warm_up(server: Supervisor, folders: Sequence[Path], seed: int) -> None:
@@ -148,7 +148,9 @@ async def warm_up(server: Supervisor, folders: Sequence[Path], seed: int) -> Non
                 answer = await http.post("/v1/completions", json=body | {"echo": True})
                 answer.raise_for_status()
     draws = (random.Random(f"warm {seed} {i}") for i in range(8))
-    await asyncio.gather(*(client(server.url, d, Seen(), count=20) for d in draws))
+    await asyncio.gather(
+        *(client(server.url, d, Seen(), end=0.0, least=20) for d in draws)
+    )
     now = time.monotonic()
     await exchange(server, folders, 0.1, Seen(), now + 0.2)
 
@@ -233,7 +235,7 @@ async def work(server: Supervisor, folders: Sequence[Path], options: Options) ->
     seen, start = Seen(), time.monotonic()
     end = start + 60 * options.minutes
     tasks = [
-        client(server.url, random.Random(f"{options.seed} {i}"), seen, end)
+        client(server.url, random.Random(f"{options.seed} {i}"), seen, end=end)
         for i in range(options.clients)
     ]
     tasks += [exchange(server, folders, options.exchange, seen, end)]
