@@ -150,10 +150,12 @@ def test_the_longest_and_deepest_bodies_keep_nobody_waiting(server, http, kind):
     def send():
         return [http.post(path, content=body, headers=JSON) for _ in range(3)]
 
+    _, idle = health_during(server.url, lambda: time.sleep(0.2))
     answers, waits = health_during(server.url, send)
     assert {answer.status_code for answer in answers} <= {400, 413}
-    # Half of them: one alone may wait for its turn on a machine with other work.
-    assert statistics.median(waits) < 0.05
+    # Half of them: one alone may wait for its turn on a machine with other work, which
+    # also makes all of them slower.
+    assert statistics.median(waits) < 0.05 + 5 * statistics.median(idle)
 
 
 def test_more_values_than_a_body_may_have_are_refused_before_they_are_read(http):
