@@ -199,6 +199,8 @@ def resident(server: Supervisor) -> float:
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Per second: the median of the slopes between points half the time apart."""
     half = len(points) // 2
+    if not half:  # too short a time, or too crowded a machine, to say anything
+        return 0.0
     pairs = zip(points[:half], points[-half:], strict=True)
     return statistics.median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairs)
 
@@ -207,7 +209,7 @@ def verdict(seen: Seen, options: Options) -> list[str]:
     """Prints what was seen; returns what is wrong with it."""
     print("answers:", ", ".join(f"{k} x {n}" for k, n in sorted(seen.answers.items())))
     begin = options.minutes * 60 / 3
-    memory = [point for point in seen.memory if point[0] >= begin]
+    memory = [point for point in seen.memory if point[0] >= begin] or seen.memory[-1:]
     ordered = sorted(1000 * wait for wait in seen.waits)
     at = [ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99, 1)]
     print("/health: p50 {:.1f}, p99 {:.1f}, longest {:.1f} ms".format(*at))

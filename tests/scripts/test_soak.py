@@ -22,6 +22,7 @@ def test_the_slope_is_that_of_a_line_whatever_single_points_say():
     points[20] = points[150] = (points[20][0], 9000.0)
     assert soak.slope(points) == pytest.approx(0.25, abs=0.02)
     assert soak.slope([(float(x), 7.0) for x in range(10)]) == 0
+    assert soak.slope([(3.0, 7.0)]) == 0
 
 
 @pytest.mark.parametrize(
