@@ -24,11 +24,12 @@ from scope_jax.inference.completions import Sampling
 from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.errors import ApiError, without_paths
 from scope_jax.inference.metrics import Metrics, measured
-from scope_jax.inference.models import ModelTable, Served
+from scope_jax.inference.models import ModelTable
 from scope_jax.inference.openapi import document
 from scope_jax.inference.protocol import Choice, search_json
 from scope_jax.inference.requests import read_body, unless_gone
 from scope_jax.inference.schemas import ModelBody
+from scope_jax.inference.served import Served
 from scope_jax.inference.streaming import sse, stream
 from scope_jax.inference.validation import (
     Call,

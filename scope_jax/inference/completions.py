@@ -18,12 +18,12 @@ from rl.engine.stopping import first_stop
 from rl.records import Completion, Request
 from scope_jax.inference.errors import ApiError, bad_field
 from scope_jax.inference.json_text import first_bad
-from scope_jax.inference.models import Served
 from scope_jax.inference.protocol import (
     Choice,
     completion_json,
     cut_stop,
 )
+from scope_jax.inference.served import Served
 from scope_jax.inference.validation import NON_FINITE, TOO_LONG, Call
 
 # For one token of a JSON object: one in a hundred of the model's choices is found.

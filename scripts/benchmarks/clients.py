@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,39 +76,10 @@ def run(args: argparse.Namespace) -> harness.Result:
         clients, health = peer("clients"), peer("health")
         time.sleep(1)
         notes["/health, idle"] = _spread(health.turn()["waits"])
-        waits: list[float] = []
-        kept: dict[str, list[float]] = {}
-
-        def note(name: str, value: float) -> None:
-            kept.setdefault(name, []).append(value)
-
-        def alone(turn: int) -> float:
-            cpu = time.process_time()
-            seconds = _alone(engine, turn, work, args.new)
-            note("engine's CPU", time.process_time() - cpu)
-            return seconds
-
-        def served() -> float:
-            health.turn()
-            cpu = _cpu_seconds(server)
-            said = clients.turn()
-            note("server's CPU", _cpu_seconds(server) - cpu)
-            note("clients' CPU", said["cpu"])
-            waits.extend(health.turn()["waits"])
-            assert said["tokens"] == args.clients * args.new
-            return said["seconds"]
-
-        seconds: dict[str, list[float]] = {"ours": [], "engine alone": []}
-        for turn in range(args.repeats + 1):
-            taken = {"engine alone": alone(turn), "ours": served()}
-            if not turn:
-                kept.clear()
-                waits.clear()
-                continue
-            for name, value in taken.items():
-                seconds[name].append(value)
-        notes |= _overheads(seconds, kept)
-        notes["/health, under load"] = _spread(waits)
+        players = _Players(engine, server, clients, health, work, args.new)
+        seconds = players.take_turns(args.repeats)
+        notes |= _overheads(seconds, players.kept)
+        notes["/health, under load"] = _spread(players.waits)
         if args.hostile:
             limits = {"bytes": config.body_bytes, "values": config.body_values}
             notes |= _hostile(peer, health, clients, limits, args.hostile)
@@ -119,6 +91,57 @@ def run(args: argparse.Namespace) -> harness.Result:
         seconds=seconds,
         notes=notes,
     )
+
+
+@dataclass
+class _Players:
+    """The engine and the server, who play the same requests in turns.
+
+    Attributes:
+      kept: what CPU time each turn took, by whose it was.
+      waits: seconds of /health while the server played.
+    """
+
+    engine: Engine
+    server: Supervisor
+    clients: harness.Peer
+    health: harness.Peer
+    work: dict[str, int]
+    new: int
+    kept: dict[str, list[float]] = field(default_factory=dict)
+    waits: list[float] = field(default_factory=list)
+
+    def take_turns(self, repeats: int) -> dict[str, list[float]]:
+        """Seconds of each turn; a first one of both is not counted."""
+        seconds: dict[str, list[float]] = {"ours": [], "engine alone": []}
+        for turn in range(repeats + 1):
+            taken = {"engine alone": self._alone(turn), "ours": self._served()}
+            if not turn:
+                self.kept.clear()
+                self.waits.clear()
+                continue
+            for name, value in taken.items():
+                seconds[name].append(value)
+        return seconds
+
+    def _alone(self, turn: int) -> float:
+        cpu = time.process_time()
+        seconds = _alone(self.engine, turn, self.work, self.new)
+        self._note("engine's CPU", time.process_time() - cpu)
+        return seconds
+
+    def _served(self) -> float:
+        self.health.turn()
+        cpu = _cpu_seconds(self.server)
+        said = self.clients.turn()
+        self._note("server's CPU", _cpu_seconds(self.server) - cpu)
+        self._note("clients' CPU", said["cpu"])
+        self.waits.extend(self.health.turn()["waits"])
+        assert said["tokens"] == self.work["count"] * self.new
+        return said["seconds"]
+
+    def _note(self, name: str, value: float) -> None:
+        self.kept.setdefault(name, []).append(value)
 
 
 def _model(shape: str, folder: Path) -> Path:
