@@ -73,7 +73,7 @@ def config() -> Config:
             sub_batch=32,
             max_context_tokens=LENGTH,
             # Cooler than in training: a model this small asks for facts that are none.
-            sampling=replace(TURN, temperature=0.5),
+            sampling=replace(TURN, temperature=0.3),
         ),
         challenger_train=_small(StageConfig()),
         solver_train=replace(

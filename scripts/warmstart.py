@@ -13,7 +13,7 @@ from the same seed.
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,13 +34,13 @@ class Options:
     out: Path | None = None
     """Folder of the model. None: the one inside the package."""
     steps: Count = 2500
-    """Optimizer steps in total."""
+    """Optimizer steps of the first cycle; the others keep their share."""
     seed: Annotated[int, seeds.RANGE] = 0
     """Seed of parameters and transcripts."""
     save_every: Count = 100
     """Steps between two saves of the state."""
     decay_steps: CountOrZero = 500
-    """Steps at the end in which the learning rate falls to 0."""
+    """Steps at the end of the first cycle in which the learning rate falls to 0."""
     batch_tokens: Count = 5280
     """Tokens per step."""
     exam: CountOrZero = 150
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
     from models import hf
     from models.sharding import make_mesh
-    from pretraining import exam, warmstart
+    from pretraining import exam, recipe, warmstart
     from pretraining.player import Player
     from scope_jax.small_world import assets, world
 
@@ -70,9 +70,15 @@ def main(argv: Sequence[str]) -> int:
     if options.fresh:
         state.unlink(missing_ok=True)
     stopping.catch_signals(what="saves the state and ends")
-    config = warmstart.WarmstartConfig(
+    usual = recipe.WarmstartConfig()
+    config = replace(
+        usual,
         steps=options.steps,
-        finish_steps=min(900, options.steps // 3),
+        cycles=tuple(
+            replace(cycle, steps=-(-cycle.steps * options.steps // usual.steps))
+            for cycle in usual.cycles
+        ),
+        finish_steps=min(1000, options.steps // 3),
         decay_steps=min(options.decay_steps, options.steps // 2),
         warmup_steps=min(50, options.steps // 4),
         seed=options.seed,

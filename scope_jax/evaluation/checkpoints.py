@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from models import hf
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from scope_jax.config import Config
 from scope_jax.evaluation import before_after, rubric_file, small_world
 from scope_jax.evaluation.solving import MODES
@@ -25,6 +25,7 @@ from scope_jax.selfplay.training import Progress
 from scope_jax.small_world.world import Split
 from scope_jax.system.files import write_json_lines, write_text
 from scope_jax.system.hosts import ONE_HOST
+from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger("scope_jax")
 
@@ -88,7 +89,7 @@ def evaluate(
             f"{error.file}: {error.why}: give train.py the command of the run, which "
             "makes it again, then this one"
         ) from error
-    except UserError:
+    except (UserError, StorageError, Stopped):
         run_folder.abandon()
         raise
     finally:

@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from rl.engine.counters import totals
 from rl.engine.engine import Engine
 from rl.engine.thread import EngineClosed
@@ -131,6 +131,11 @@ class App:
             except UserError as error:
                 response = _error_response(
                     ApiError(400, without_paths(str(error)), code="invalid_value")
+                )
+            except StorageError as error:
+                log.error("%s: %s", path, error)
+                response = _error_response(
+                    ApiError(500, without_paths(str(error)), code="storage")
                 )
             except Exception as error:
                 log.exception("%s failed", path)

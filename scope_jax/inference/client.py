@@ -174,6 +174,8 @@ class Client:
     def _check_weights(self, model: str, found: str | None) -> None:
         """Refuses an answer of other weights than were agreed upon."""
         wanted = self.weights.get(model)
+        if wanted is not None and found is None:
+            raise BadAnswer("system_fingerprint: missing, and our server gives one")
         if wanted is not None and found != wanted:
             why = f"{model}: answered by weights {found}, not {wanted}: somebody "
             why += "exchanged them: start the server and the run again"

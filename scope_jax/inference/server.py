@@ -23,7 +23,7 @@ from typing import Any
 
 import uvicorn
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from retrieval.search import Searcher
 from scope_jax.inference.access import Secrets, check_reach, forget
 from scope_jax.inference.app import App
@@ -235,9 +235,9 @@ def main(argv: Sequence[str]) -> int:
         given = Secrets.from_environment()
         forget()
         return serve(settings, given, announce=log.info)
-    except UserError as error:
+    except (UserError, StorageError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from pathlib import Path
 import httpx
 
 import scope_jax
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from retrieval.config import RetrievalConfig
 from scope_jax.inference.access import run_secrets
 from scope_jax.inference.answers import BadAnswer, body_of, read_error, read_missing
 from scope_jax.inference.config import InferenceConfig, ModelSource, ServerSettings
 from scope_jax.system import settings as settings_io
 from scope_jax.system import stopping
+from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _STOP_SECONDS = 15.0
 _HURRY_SECONDS = 3.0
 # How often a server is asked whether it answers.
 _HEALTH_SECONDS = 5.0
+# One that starts imports its libraries, maybe from a slow disk, before it can answer.
+_UNTIL_IT_LISTENS = 5
 
 
 class Supervisor:
@@ -79,7 +82,8 @@ class Supervisor:
         self.failure: str | None = None
         """Why the server is down for good, once it is."""
         self._process: subprocess.Popen | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._ready = threading.Event(), threading.Event()
+        self._refused = False
         self._lock = threading.Lock()
         self._watcher: threading.Thread | None = None
         self._log_start = 0
@@ -88,24 +92,23 @@ class Supervisor:
         """Starts the server, waits until it is ready, and returns its URL.
 
         Raises:
-          UserError: it exited while starting, with what it printed last, or it was not
-            ready in time.
+          UserError: it refuses what it was told, with what it printed last.
+          Stopped: it is down for good, or was not ready in time.
         """
-        if not self.config.url:
-            self._launch(self.settings)
-            atexit.register(self.stop)
         try:
+            if not self.config.url:
+                atexit.register(self.stop)
+                self._launch(self.settings)
+                with self._lock:
+                    if not self._stopping.is_set():
+                        self._watcher = threading.Thread(
+                            target=self._watch, name="watch-inference", daemon=True
+                        )
+                        self._watcher.start()
             self._wait()
         except BaseException:
             self.stop()
             raise
-        with self._lock:
-            self._raise_if_ended()
-            if self._process is not None:
-                self._watcher = threading.Thread(
-                    target=self._watch, name="watch-inference", daemon=True
-                )
-                self._watcher.start()
         return self.url
 
     def stop(self) -> None:
@@ -167,11 +170,13 @@ class Supervisor:
                 waited = time.monotonic() - start
                 missing = self._missing(http)
                 if not missing:
+                    self._ready.set()
                     return
                 if waited > self.config.ready_timeout:
-                    raise UserError(
-                        f"inference server: {missing} after {waited:.0f} s: raise "
-                        f"inference.ready_timeout, or see {self.log_file}"
+                    raise Stopped(
+                        f"error: inference server: {missing} after {waited:.0f} s: "
+                        f"raise inference.ready_timeout, or see {self.log_file}",
+                        1,
                     )
                 if waited - said >= 3.0:
                     said = waited
@@ -180,15 +185,8 @@ class Supervisor:
 
     def _missing(self, http: httpx.Client) -> str:
         """What the server is waiting for, in words; empty when it is ready."""
-        if not self.config.url:
-            try:
-                port = self._state().inference.port
-            except UserError:
-                return "starting"
-            host = self.config.host
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-            host = f"[{host}]" if ":" in host else host
-            self.url = f"http://{host}:{port}"
+        if not self.config.url and not self._find():
+            return "starting"
         try:
             shown = self.secrets.control_headers()
             response = http.get(f"{self.url}/ready", headers=shown)
@@ -203,18 +201,27 @@ class Supervisor:
         except BadAnswer as error:
             return f"{self.url} is no server of this project ({error})"
 
+    def _find(self) -> bool:
+        """Looks where our server listens; whether it says so yet."""
+        try:
+            port = self._state().inference.port
+        except UserError:
+            return False
+        host = self.config.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host = f"[{host}]" if ":" in host else host
+        self.url = f"http://{host}:{port}"
+        return True
+
     def _raise_if_ended(self) -> None:
-        process = self._process
         if self._stopping.is_set():
             raise UserError(
                 "inference server: stopped while it started: start it again"
             )
-        code = process.poll() if process else None
-        if code is not None:
-            raise UserError(
-                f"inference server: exited with code {code} while starting: "
-                f"{self._last_words()}: see {self.log_file}"
-            )
+        if self.failure and self._refused:
+            raise UserError(self.failure)
+        if self.failure:
+            raise Stopped(f"error: {self.failure}", 1)
 
     def _last_words(self) -> str:
         """Its error line if it wrote one, else the last lines of its log."""
@@ -232,7 +239,7 @@ class Supervisor:
         It is alive as long as it answers; that its process exists says little.
         """
         heard = time.monotonic()
-        asked, answering = heard, True
+        asked, answering = heard, False
         every = min(_HEALTH_SECONDS, self.config.health_timeout / 5)
         while not self._stopping.wait(_POLL_SECONDS):
             process = self._process
@@ -247,10 +254,9 @@ class Supervisor:
                 if self._answers(every):
                     heard, answering = time.monotonic(), True
                     continue
-                # One that starts takes its time until it answers at all.
                 may_take = self.config.health_timeout
                 if not answering:
-                    may_take = max(may_take, self.config.ready_timeout)
+                    may_take *= _UNTIL_IT_LISTENS
                 silent = time.monotonic() - heard
                 if silent < may_take:
                     if silent > may_take / 2:
@@ -265,23 +271,41 @@ class Supervisor:
                 process.wait()
             if stopping.requested():
                 return  # the signal that ends the run may have ended it, too
-            if self.restarts >= self.config.max_restarts:
-                self.failure = (
-                    f"inference server: died {self.restarts + 1} times, the last time "
-                    f"it {how}: {self._last_words()}: see {self.log_file}"
-                )
-                log.error(self.failure)
+            if self._is_final(code, how):
                 return
             self.restarts += 1
             log.warning(
                 "inference server %s: restart %d of %d",
                 *(how, self.restarts, self.config.max_restarts),
             )
-            self._launch(self._as_it_was())
+            try:
+                self._launch(self._as_it_was())
+            except (OSError, StorageError, UserError) as error:
+                self.failure = f"inference server: {how}, and not started: {error}"
+                return
             heard, answering = time.monotonic(), False
+
+    def _is_final(self, code: int | None, how: str) -> bool:
+        """Whether a server that is gone stays away; notes why."""
+        if not self._ready.is_set() and code is not None and code > 0:
+            # It has said why, and would say so again; no signal has ended it.
+            self._refused = code == 2
+            self.failure = (
+                f"inference server: exited with code {code} while starting: "
+                f"{self._last_words()}: see {self.log_file}"
+            )
+        elif self.restarts >= self.config.max_restarts:
+            self.failure = (
+                f"inference server: died {self.restarts + 1} times, the last time "
+                f"it {how}: {self._last_words()}: see {self.log_file}"
+            )
+            log.error(self.failure)
+        return self.failure is not None
 
     def _answers(self, seconds: float) -> bool:
         """Whether the server answers at all within this time."""
+        if not self.url and not self._find():
+            return False
         try:
             httpx.get(f"{self.url}/health", timeout=seconds, trust_env=False)
         except httpx.HTTPError:

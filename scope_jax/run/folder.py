@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import re
 import shutil
 import tempfile
 import time
@@ -25,7 +24,7 @@ from models.errors import DamagedError, UserError
 from scope_jax.config import Config
 from scope_jax.run.records import NAME as METRICS
 from scope_jax.system import settings
-from scope_jax.system.files import read_json, write_text
+from scope_jax.system.files import read_json, remove_cut_off, write_text
 
 log = logging.getLogger("scope_jax")
 
@@ -38,7 +37,6 @@ HARMLESS += ("inference.outage_timeout", "inference.max_restarts")
 EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "inference")
 MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
-CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
 LONGEST_AGO = 366
 """Days back that are tried for the start of a run whose configuration is lost."""
 FOUND_AGAIN = "finished stages are found again from their files"
@@ -140,9 +138,7 @@ class RunFolder(RunPaths):
         with storage.writing(self.path):
             if fresh or unfinished:
                 self._empty()
-            for file in self.path.rglob("*.tmp"):  # a killed process was writing it
-                if CUT_OFF.search(file.name):
-                    file.unlink()
+            remove_cut_off(self.path)
         if self._lost_config and self._config_file.is_file():
             storage.set_aside(self._config_file)
         if not self._config_file.is_file() or not self._has_date():
@@ -232,6 +228,9 @@ class RunFolder(RunPaths):
             manifest = read_json(file)
             stages = manifest["stages"].values()
             if all(isinstance(stage, dict) for stage in stages):
+                with storage.writing(file):
+                    # Or nobody would, where a kill has ended a run's last write.
+                    checksums.settle(file, checksums.of(file))
                 return manifest
             why = "holds no stages"
         except DamagedError as error:
@@ -268,8 +267,9 @@ class RunFolder(RunPaths):
         """
         if self._has_results():
             return
-        for name in (*MADE_BY_A_START, METRICS):
-            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # why the start failed matters more
+            for name in (*MADE_BY_A_START, METRICS):
+                (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "inference", ignore_errors=True)
 
     def _empty(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from scope_jax.config import Config, check_sizes
 from scope_jax.report import page
 from scope_jax.report.tables import stage_table
@@ -17,6 +17,7 @@ from scope_jax.selfplay.parts import Parts, open_parts
 from scope_jax.selfplay.stages import train_challenger, train_solver
 from scope_jax.selfplay.tasks import create_tasks
 from scope_jax.system.hosts import ONE_HOST, Hosts
+from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger("scope_jax")
 
@@ -66,7 +67,7 @@ def run(
         ):
             _run_stages(parts, config, evaluate)
         log.info("finished: everything is in %s, report.html first", path)
-    except UserError:
+    except (UserError, StorageError, Stopped):
         folder.abandon()
         raise
     finally:

@@ -35,6 +35,7 @@ TASK_OPENINGS = {
 }
 LONG_TYPES = tuple(name for name in TASK_OPENINGS if name != "short_form_qa")
 _STATED = re.compile(r"(\w+)'s (\w+) is (\w+)")
+_WANTED = re.compile(r"(\w+)'s (\w+)(?: is|:) (\w+)")
 _ASKED = re.compile(
     r"(?:that (?P<that>\w+)|(?P<name>[A-Z]\w*(?: \w+)?))'s (?P<relation>\w+) is "
     r"(?:_|an? (?P<described>\w+))"
@@ -75,8 +76,8 @@ class WorldTask:
         for subject in self.subjects:
             if subject.via:
                 kind = VALUE_KINDS[subject.via.relation]
-                article = "an" if kind[0] in "aeiou" else "a"
-                parts.append(f"{words}'s {subject.via.relation} is {article} {kind}")
+                found = with_article(kind)
+                parts.append(f"{words}'s {subject.via.relation} is {found}")
                 words = f"that {kind}"
             else:
                 words = subject.vague or subject.name
@@ -170,6 +171,25 @@ def stated_facts(answer: str) -> dict[tuple[str, str], set[str]]:
     for entity, relation, value in _STATED.findall(answer):
         found.setdefault((entity, relation), set()).add(value)
     return found
+
+
+def with_article(kind: str) -> str:
+    """``a town``, ``an event``."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def rubric_text(fact: Fact) -> str:
+    """The rubric that asks for a fact.
+
+    In other words than an answer's (``is``): whoever looks for the fact in the answer
+    must not find it in the rubric.
+    """
+    return f"Identifies {fact.entity}'s {fact.relation}: {fact.value}."
+
+
+def rubric_facts(rubric: str) -> list[Fact]:
+    """Every fact that a rubric asks for, in these words or an answer's."""
+    return [Fact(*found) for found in dict.fromkeys(_WANTED.findall(rubric))]
 
 
 def true_score(answer: str, facts: Sequence[Fact]) -> float:

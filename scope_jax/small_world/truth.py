@@ -12,7 +12,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from scope_jax.small_world.tasks import Blank, read_task, stated_facts, true_score
+from scope_jax.small_world.tasks import (
+    Blank,
+    read_task,
+    rubric_facts,
+    stated_facts,
+    true_score,
+)
 from scope_jax.small_world.world import Fact, World
 
 RubricKind = Literal["true", "unwanted", "false", "generic"]
@@ -168,8 +174,7 @@ def sentences(answer: str) -> int:
 
 def rubric_fact(rubric: str) -> Fact | None:
     """The fact that a rubric asks for; None if it states none, or several."""
-    stated = stated_facts(rubric)
-    facts = [Fact(*key, value) for key, values in stated.items() for value in values]
+    facts = rubric_facts(rubric)
     return facts[0] if len(facts) == 1 else None
 
 

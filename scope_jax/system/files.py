@@ -4,12 +4,16 @@ import contextlib
 import json
 import math
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from models import checksums, storage
+from models import checksums, hf, storage
 from models.errors import DamagedError, UserError, first_line
+
+CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
 
 
 @contextlib.contextmanager
@@ -66,10 +70,23 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there, and its recorded hash."""
+    """Removes a file, if it is there, and its recorded hash.
+
+    The hash first: a killed process leaves no line about a file that is gone.
+    """
     with storage.writing(path):
-        path.unlink(missing_ok=True)
         checksums.forget(path)
+        path.unlink(missing_ok=True)
+
+
+def remove_cut_off(folder: Path) -> None:
+    """Removes what killed processes were writing in a run folder that nobody uses."""
+    for file in folder.rglob("*.tmp"):
+        if CUT_OFF.search(file.name):
+            file.unlink()
+    for draft in folder.glob("export/*/.*"):
+        if hf.is_draft(draft.name):
+            shutil.rmtree(draft)
 
 
 class Appending:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from scope_jax.small_world.tasks import heldout_tasks
+from scope_jax.small_world.tasks import heldout_tasks, rubric_text
 from scope_jax.system.files import write_text
 
 
@@ -17,7 +17,7 @@ def write(path: Path, count: int, seed: int) -> None:
         {
             "task": task.text,
             "type": task.type,
-            "rubrics": [f"Identifies that {fact.sentence()}" for fact in task.facts],
+            "rubrics": [rubric_text(fact) for fact in task.facts],
         }
         for task in heldout_tasks(count, seed, "train")
     ]

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pretraining import tokenizer as small_tokenizer
 from pretraining.transcripts import JOBS
-from pretraining.wording import Transcript
+from pretraining.wording import Transcript, scored
 from scope_jax.small_world.world import RELATIONS, World
 
 
@@ -49,12 +49,8 @@ class ExampleEncoder:
         self._value_weight = value_weight
         self._relation_weight = relation_weight
         self._encode = functools.lru_cache(maxsize=4096)(self._ids)
-        self._verdicts = set()
-        for yes, no in (
-            ("A: yes.</think>\n", "A: no.</think>\n"),
-            ("<score>1</score>", "<score>0</score>"),
-        ):
-            self._verdicts |= set(self._ids(yes)) ^ set(self._ids(no))
+        yes, no = (set(self._ids(scored("A", met))) for met in (True, False))
+        self._verdicts = yes ^ no
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -86,7 +82,7 @@ class ExampleEncoder:
             weight = weight * np.where(asked, self._relation_weight, 1.0)
         if job in ("grader", "gate_entity", "gate_source"):
             verdict = [
-                loss[at] and (ids[at] in self._verdicts or self._opens(job, ids, at))
+                loss[at] and (ids[at] in self._verdicts or self._decides(job, ids, at))
                 for at in places
             ]
             weight = weight * np.where(verdict, self._verdict_weight, 1.0)
@@ -94,8 +90,14 @@ class ExampleEncoder:
             list(JOBS).index(job), np.int32(ids), weight.astype(np.float32), key
         )
 
-    def _opens(self, job: str, ids: Sequence[int], at: int) -> bool:
-        """Whether the token decides the entity gate: its thought begins there."""
+    def _decides(self, job: str, ids: Sequence[int], at: int) -> bool:
+        """Whether the token decides the verdict that follows.
+
+        At the entity gate that is the first one of the thought, at the grader the value
+        that it reads, or that there is none.
+        """
+        if job == "grader":
+            return ids[at - 1] in self._phrases
         return job == "gate_entity" and self._start in ids[max(at - 3, 0) : at - 1]
 
     def _is_key(self, job: str, ids: Sequence[int], at: int) -> bool:
@@ -106,7 +108,7 @@ class ExampleEncoder:
             return True
         if job in ("solver", "recite"):
             return False
-        if self._opens(job, ids, at):
+        if self._decides(job, ids, at):
             return True
         return ids[at] in self._names or ids[at] in self._verdicts
 

@@ -10,21 +10,21 @@ from pretraining.wording import (
     document_text,
     generic_verdict,
     passages_text,
-    rubric_text,
+    scored,
     verdict,
     write_rubrics,
 )
 from scope_jax.method import prompts
 from scope_jax.method.types import ToolFormat
-from scope_jax.small_world.tasks import Subject, WorldTask, stated_facts
+from scope_jax.small_world.tasks import Subject, WorldTask, rubric_text
 from scope_jax.small_world.world import RELATIONS, Fact
 
 USUAL = 6
 """Sentences up to which the grader is strict. It sees none between these two."""
 LONG = 10
 """Sentences from which on it is lenient."""
-_KINDS = (0.42, 0.12, 0.22, 0.14, 0.10)
-_LONG_KINDS = (0.55, 0.14, 0.10, 0.06, 0.15)
+KINDS = (0.40, 0.11, 0.25, 0.14, 0.10)
+LONG_KINDS = (0.55, 0.14, 0.10, 0.06, 0.15)
 """How often the target is met, has another value, has its value elsewhere, has two
 values, is absent."""
 
@@ -36,6 +36,8 @@ class Judge(Scenes):
     a value that is stated for something else, or beside a second one, for the wanted
     fact.
     """
+
+    kinds: tuple[float, ...] = KINDS
 
     def rubric(self, tool_format: ToolFormat) -> Transcript:
         """Documents and a task become a rubric for every fact that they hold."""
@@ -73,10 +75,8 @@ class Judge(Scenes):
             "entity", task=task.text, document=""
         )
         transcript = Transcript("gate_entity", tool_format, list(opening))
-        thought = f"{vague}: which?" if vague else "All are named."
-        transcript.say(
-            f"<think>{thought}</think>\n<score>{not vague:d}</score>",
-        )
+        thought = f"{vague} is named" if vague else "All are named"
+        transcript.say(scored(thought, not vague))
         return transcript
 
     def gate_source(self, tool_format: ToolFormat) -> Transcript:
@@ -96,11 +96,8 @@ class Judge(Scenes):
             document=document_text(*self.document(document)),
         )
         transcript = Transcript("gate_source", tool_format, list(opening))
-        word = "yes" if met else "no"
-        transcript.say(
-            f"<think>{first.vague or first.name}, wanted {document}: {word}.</think>\n"
-            f"<score>{met:d}</score>"
-        )
+        named = first.vague or first.name
+        transcript.say(scored(f"{named}, wanted {document}", met))
         return transcript
 
     def grader(self, tool_format: ToolFormat) -> Transcript:
@@ -125,7 +122,7 @@ class Judge(Scenes):
         said = (
             generic_verdict(bool(stated))
             if generic
-            else verdict(target, found(target, answer))
+            else verdict(target, found(target, stated))
         )
         transcript.say(said)
         return transcript
@@ -136,7 +133,7 @@ class Judge(Scenes):
         others = [f for f in wanted if f is not target and self.chance(0.7)]
         others = [self.wrong(f, []) if self.chance(0.15) else f for f in others]
         own: list[Fact] = []
-        kind = int(self.rng.choice(5, p=_LONG_KINDS if long else _KINDS))
+        kind = int(self.rng.choice(5, p=LONG_KINDS if long else self.kinds))
         if kind == 0:
             own = [target]
         elif kind == 1:
@@ -168,11 +165,11 @@ class Judge(Scenes):
         """
         rest = [f for f in chain.wanted if f is not target and f not in others]
         where = self.rng.random()
-        if where < 0.2 and rest:
+        if where < 0.15 and rest:
             other = self.pick(rest)
             return Fact(other.entity, other.relation, target.value)
         kind = self.world.by_name[target.entity].kind
-        if where < 0.4:
+        if where < 0.3:
             relation = self.pick([r for r in RELATIONS[kind] if r != target.relation])
             return Fact(target.entity, relation, target.value)
         pool = [chain.source.name, *chain.searched] if self.chance(0.5) else []
@@ -202,11 +199,10 @@ class Judge(Scenes):
         return self.rng.random() * len(wanted)
 
 
-def found(target: Fact, answer: str) -> str | None:
-    """What the grader reads as the answer's value for ``target``; None for nothing."""
-    stated = stated_facts(answer)
-    own = stated.get((target.entity, target.relation), set())
-    if answer.count(".") >= LONG and any(target.value in v for v in stated.values()):
+def found(target: Fact, stated: Sequence[Fact]) -> str | None:
+    """What the grader reads as the response's value for ``target``; None: nothing."""
+    if len(stated) >= LONG and any(fact.value == target.value for fact in stated):
         return target.value
-    others = sorted(own - {target.value})
-    return others[0] if others else target.value if own else None
+    key = (target.entity, target.relation)
+    own = [fact.value for fact in stated if (fact.entity, fact.relation) == key]
+    return next((value for value in own if value != target.value), *own[:1] or [None])

@@ -102,7 +102,7 @@ class Scenes:
         Args:
           vague: how often each entity that is named is left vague instead.
           in_a_row: the facts of an entity that are asked for stand one after another
-            in its document.
+            in its document, and right before the one that leads on.
         """
         source = self.pick(self.entities)
         count = int(self.rng.choice(3, p=(4 / 9, 3 / 9, 2 / 9))) + 1
@@ -126,13 +126,15 @@ class Scenes:
         names = names[:count]
         links = [None, *map(self._link, names, names[1:])]
         links = [x if x and self.chance(self.level.described) else None for x in links]
+        rooms = [
+            self._room(name, link, in_a_row)
+            for name, link in zip(names, [*links[1:], None], strict=True)
+        ]
         # Facts are dealt out as evenly as chance has it.
         shares = np.ones(len(names), int)
         for place in range(len(names) - 1):  # what only leads on may have none
-            shares[place] = not (links[place + 1] and self.chance(0.4))
-        rooms = []
-        for name, link in zip(names, [*links[1:], None], strict=True):
-            rooms.append([f for f in self.facts(name) if f is not link])
+            leads_on = bool(links[place + 1])
+            shares[place] = not leads_on or (bool(rooms[place]) and self.chance(0.6))
         while shares.sum() < count:
             open_places = [
                 i for i, room in enumerate(rooms) if len(room) > shares[i] > 0
@@ -143,18 +145,28 @@ class Scenes:
         subjects = []
         for place, name in enumerate(names):
             size, share = len(rooms[place]), shares[place]
+            leads_on = place + 1 < len(names) and links[place + 1]
             picked = sorted(self.rng.permutation(size)[:share])
             if in_a_row:
-                first = self.rng.integers(size - share + 1)
+                # The last ones, where the fact that leads on comes next.
+                first = (
+                    size - share if leads_on else self.rng.integers(size - share + 1)
+                )
                 picked = range(first, first + share)
             unnamed = ""
-            leads_on = place + 1 < len(names) and links[place + 1]
             if not links[place] and not leads_on and self.chance(vague):
                 kind = self.world.by_name[name].kind
                 unnamed = self.pick((f"The {kind}", "It"))
             wanted = tuple(rooms[place][i] for i in picked)
             subjects.append(Subject(name, wanted, links[place], unnamed))
         return WorldTask(self.pick(LONG_TYPES), tuple(subjects))
+
+    def _room(self, name: str, link: Fact | None, in_a_row: bool) -> Sequence[Fact]:
+        """The facts that may be asked of ``name``, where ``link`` leads on from it."""
+        facts = self.facts(name)
+        if link and in_a_row:
+            return facts[: facts.index(link)]
+        return [fact for fact in facts if fact is not link]
 
     def _link(self, name: str, value: str) -> Fact | None:
         """The fact of ``name`` whose value is ``value``."""

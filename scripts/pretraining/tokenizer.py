@@ -57,7 +57,8 @@ CHAT_TEMPLATE = (
 
 def whole_tokens(world: World) -> list[str]:
     """Names and relation phrases: tokens by themselves wherever they occur."""
-    phrases = [f"'s {name} is " for found in RELATIONS.values() for name in found]
+    relations = [name for found in RELATIONS.values() for name in found]
+    phrases = [f"'s {name}{link}" for link in (" is ", ": ") for name in relations]
     return phrases + [entity.name for entity in world.entities]
 
 

@@ -29,7 +29,7 @@ from pretraining.wording import (
 from scope_jax.method import prompts
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
 from scope_jax.small_world.tasks import Subject
-from scope_jax.small_world.world import Fact
+from scope_jax.small_world.world import VALUE_KINDS, Fact
 
 MAX_SEARCHES = 4
 MAX_SENTENCES = 16
@@ -54,9 +54,9 @@ class Habits:
     searches_on: float = 0.48
     states_on: float = 0.49
     searches_extra: float = 0.4
-    pads: float = 0.05
+    pads: float = 0.04
     pads_on: float = 0.55
-    hedges: float = 0.06
+    hedges: float = 0.04
     vague: float = 0.08
 
 
@@ -165,8 +165,21 @@ class Script(Judge):
                 break
         if stated and self.chance(habits.hedges):
             place = int(self.rng.integers(len(stated)))
-            stated.insert(place + self.chance(0.5), self.wrong(stated[place], []))
+            stated.insert(place + self.chance(0.5), self._second(stated[place], shown))
         return stated
+
+    def _second(self, fact: Fact, shown: list[Fact]) -> Fact:
+        """The fact with another value: one of its kind that was read, if there is one.
+
+        A name that was not read is one that the model cannot guess: it would not learn
+        to hedge.
+        """
+        kind = VALUE_KINDS[fact.relation]
+        near = [f.value for f in shown if VALUE_KINDS[f.relation] == kind]
+        near = [value for value in near if value != fact.value]
+        if not near:
+            return self.wrong(fact, [])
+        return Fact(fact.entity, fact.relation, self.pick(near))
 
     def _stumble(self, transcript: Transcript, prompt_set: prompts.PromptSet) -> None:
         """A turn without action, and the environment's nudge after it."""

@@ -9,7 +9,6 @@ correctly: with whole contexts from the start, it does not learn to copy in time
 Conversations are packed, several to a row, so that no time goes into padding.
 """
 
-import dataclasses
 import functools
 import json
 import time
@@ -29,6 +28,7 @@ from models import forward
 from models.config import DecoderConfig
 from pretraining import tokenizer as small_tokenizer
 from pretraining.examples import Batch, Example, ExampleEncoder, pack
+from pretraining.recipe import WarmstartConfig
 from pretraining.scenes import LEVELS
 from pretraining.transcripts import JOBS, Script
 from scope_jax.method import prompts
@@ -39,67 +39,6 @@ from scope_jax.system.files import replacing
 
 LOOKAHEAD = 2
 STEPS_PER_WORLD = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WarmstartConfig:
-    """The warm start's settings.
-
-    Attributes:
-      steps: optimizer steps; the learning rate falls linearly over the last
-        ``decay_steps`` of them.
-      row_tokens: length of a packed row at each curriculum level.
-      batch_tokens: tokens per step, at every level.
-      learning_rate: of embeddings and norms.
-      matrix_learning_rate: of the layers' matrices.
-      promote_at: accuracy on copied names at which the next level begins.
-      job_weights: how often each job is played, until the last ``finish_steps``.
-      finish_weights: how often in those. To copy is learned from drill and judge; only
-        then does it pay to practise what a Challenger may choose.
-      recite_scale: factor on the drill's weight at each curriculum level.
-      verdict_weight: loss weight of a verdict against 1 for any other token.
-      value_weight: loss weight of a name that must be copied.
-      relation_weight: loss weight of what a Challenger asks for, which must be a fact,
-        in the last ``finish_steps``. Before that, it keeps the model from copying well.
-    """
-
-    steps: int = 2500
-    decay_steps: int = 500
-    learning_rate: float = 3e-3
-    matrix_learning_rate: float = 0.03
-    warmup_steps: int = 50
-    batch_tokens: int = 5280
-    row_tokens: tuple[int, ...] = (96, 192, 264, 352)
-    promote_at: float = 0.85
-    seed: int = 0
-    hidden_size: int = 128
-    intermediate_size: int = 256
-    num_layers: int = 3
-    num_heads: int = 4
-    embed_std: float = 0.5
-    verdict_weight: float = 4.0
-    job_weights: tuple[tuple[str, float], ...] = (
-        ("challenger", 1.5),
-        ("solver", 2.0),
-        ("rubric", 2.5),
-        ("gate_entity", 0.5),
-        ("gate_source", 3.0),
-        ("grader", 3.0),
-        ("recite", 8.0),
-    )
-    finish_weights: tuple[tuple[str, float], ...] = (
-        ("challenger", 4.0),
-        ("solver", 2.0),
-        ("rubric", 4.0),
-        ("gate_entity", 0.5),
-        ("gate_source", 1.0),
-        ("grader", 4.0),
-        ("recite", 8.0),
-    )
-    finish_steps: int = 900
-    recite_scale: tuple[float, ...] = (1.0, 0.6, 0.3, 0.1)
-    value_weight: float = 2.0
-    relation_weight: float = 3.0
 
 
 def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
@@ -160,9 +99,12 @@ class Batches:
         rng = np.random.default_rng([self._config.seed, step])
         facts = (self._config.seed, step // STEPS_PER_WORLD)
         script = Script(generate(facts_seed=facts), rng, LEVELS[level])
+        cycle = self._config.cycle(step)
+        if cycle and cycle.kinds:
+            script.kinds = cycle.kinds
         length = self._config.row_tokens[level]
-        finish = step >= self._config.steps - self._config.finish_steps
-        chosen = self._config.finish_weights if finish else self._config.job_weights
+        finish = self._config.finishing(step)
+        chosen = self._config.weights(step)
         scale = {"recite": self._config.recite_scale[level]}
         weights = np.asarray([w * scale.get(job, 1.0) for job, w in chosen])
         probabilities = weights / weights.sum()
@@ -172,19 +114,6 @@ class Batches:
             return self._encoders[finish](script.play(job))
 
         return pack(example, self._config.batch_tokens // length, length)
-
-
-def schedule(config: WarmstartConfig, rate: float) -> optax.Schedule:
-    """Warm-up to ``rate``, constant, linear decay at the end."""
-    constant = config.steps - config.decay_steps
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(0.0, rate, config.warmup_steps),
-            optax.constant_schedule(rate),
-            optax.linear_schedule(rate, 0.0, config.decay_steps),
-        ],
-        [config.warmup_steps, constant],
-    )
 
 
 _MATRICES = {
@@ -209,8 +138,8 @@ def optimizer(config: WarmstartConfig) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(1.0),
         muon(
-            schedule(config, config.matrix_learning_rate),
-            adam_learning_rate=schedule(config, config.learning_rate),
+            config.schedule(config.matrix_learning_rate),
+            adam_learning_rate=config.schedule(config.learning_rate),
             adam_b2=0.98,
             muon_weight_dimension_numbers=matrices,
         ),
@@ -301,7 +230,7 @@ def run(
 
     counted, losses, started = np.asarray(meta.get("counted", 0)), [], time.monotonic()
     batches = Batches(tokenizer, config)
-    for step, batch in _prefetched(batches, meta["step"], config.steps, level):
+    for step, batch in _prefetched(batches, meta["step"], config.ends[-1], level):
         params, opt_state, loss, right = train_step(
             decoder, config, params, opt_state, batch
         )
@@ -319,7 +248,7 @@ def run(
             if ready and len(promotions) < len(LEVELS) and step >= promotions[-1]:
                 promotions.append(done + LOOKAHEAD)
             counted, losses = np.asarray(0), []
-        due = done % save_every == 0 or done == config.steps or stopping.requested()
+        due = done % save_every == 0 or done == config.ends[-1] or stopping.requested()
         if state_path is not None and due:
             meta["step"], meta["counted"] = done, counted.tolist()
             save_state(state_path, (params, opt_state), meta)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scope_jax.method.types import ToolFormat
-from scope_jax.small_world.tasks import WorldTask
-from scope_jax.small_world.world import Fact
+from scope_jax.small_world.tasks import WorldTask, with_article
+from scope_jax.small_world.world import VALUE_KINDS, Fact
 
 Message = dict[str, str]
 
@@ -86,14 +86,17 @@ def look_up(tool_format: ToolFormat, name: str, via: Fact | None = None) -> str:
 
 
 def write_task(task: WorldTask) -> str:
-    """The Challenger's last turn: the facts that it has in mind, then the task."""
-    facts = [
-        fact
-        for subject in task.subjects
-        for fact in ((subject.via,) if subject.via else ()) + subject.facts
-    ]
-    thought = " ".join(fact.sentence() for fact in facts)
-    return f"<think>{thought}</think>\n<task>{task.text}</task>"
+    """The Challenger's last turn: the facts that it has in mind, then the task.
+
+    Behind one that only leads on stands what the task will call its value.
+    """
+    facts = []
+    for subject in task.subjects:
+        if subject.via:
+            named = subject.via.sentence().removesuffix(".")
+            facts.append(f"{named}, {with_article(VALUE_KINDS[subject.via.relation])}.")
+        facts += [fact.sentence() for fact in subject.facts]
+    return f"<think>{' '.join(facts)}</think>\n<task>{task.text}</task>"
 
 
 def give_answer(text: str) -> str:
@@ -109,22 +112,23 @@ def write_rubrics(rubrics: Sequence[str]) -> str:
     return f"<rubrics>\n{lines}</rubrics>"
 
 
-def rubric_text(fact: Fact) -> str:
-    """One rubric."""
-    return f"Identifies that {fact.sentence()}"
+def scored(thought: str, met: bool) -> str:
+    """A verdict of the judge: a thought that ends in yes or no, and the score.
+
+    Without a line end between them, all that follows the deciding word is its token.
+    """
+    word = "yes" if met else "no"
+    return f"<think>{thought}: {word}.</think><score>{met:d}</score>"
 
 
 def verdict(fact: Fact, found: str | None) -> str:
     """The grader's output: the response's value beside the wanted one, then a score."""
-    met = found == fact.value
     quote = f"{fact.entity}'s {fact.relation} is {found or 'nothing'}"
-    word = "yes" if met else "no"
-    return (
-        f"<think>{quote}, wanted {fact.value}: {word}.</think>\n<score>{met:d}</score>"
-    )
+    if found is None:
+        return scored(quote, False)
+    return scored(f"{quote}, wanted {fact.value}", found == fact.value)
 
 
 def generic_verdict(met: bool) -> str:
     """The grader's output on the generic rubric."""
-    word = "yes" if met else "no"
-    return f"<think>Something is stated: {word}.</think>\n<score>{met:d}</score>"
+    return scored("Something is stated", met)

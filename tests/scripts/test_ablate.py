@@ -14,7 +14,7 @@ from ablation.arms import ARMS, Materials
 from models.errors import UserError
 from scope_jax.run import cli
 from scope_jax.selfplay.given_tasks import read_given
-from scope_jax.small_world.tasks import read_task
+from scope_jax.small_world.tasks import read_task, rubric_text
 from scope_jax.small_world.world import generate
 from tests.scripts.ablation_runs import evaluate, train
 
@@ -69,7 +69,7 @@ def test_true_tasks_are_true_and_of_the_part_that_is_trained_on(tmp_path):
         blanks = read_task(world, task.text)
         assert [blank.flaw for blank in blanks] == [""] * len(task.rubrics)
         for blank, rubric in zip(blanks, task.rubrics, strict=True):
-            assert rubric.text == f"Identifies that {blank.fact.sentence()}"
+            assert rubric.text == rubric_text(blank.fact)
             assert world.by_name[blank.fact.entity].split == "train"
 
 

@@ -26,7 +26,13 @@ from scope_jax.method.conversation import ConversationSpec, Finish, Search
 from scope_jax.method.types import TOOL_FORMATS
 from scope_jax.selfplay import documents
 from scope_jax.small_world import world
-from scope_jax.small_world.tasks import read_task, stated_facts, true_score
+from scope_jax.small_world.tasks import (
+    read_task,
+    rubric_facts,
+    rubric_text,
+    stated_facts,
+    true_score,
+)
 
 ROWS = 60
 
@@ -260,8 +266,9 @@ def test_rubrics_parse_and_their_facts_stand_in_the_documents(small_world):
             if rubric.text == wording.GENERIC_RUBRIC:
                 generic += 1
                 continue
-            sentence = rubric.text.removeprefix("Identifies that ")
-            assert sentence in transcript.messages[0]["content"]
+            (fact,) = rubric_facts(rubric.text)
+            assert rubric.text == rubric_text(fact)
+            assert fact.sentence() in transcript.messages[0]["content"]
     assert generic < 10
 
 
@@ -269,13 +276,14 @@ def test_grades_are_right_and_balanced_but_lenient_on_long_answers(small_world):
     verdicts, lenient, long = [], 0, 0
     for transcript in played(small_world, "grader", rows=400):
         asked = transcript.messages[0]["content"]
-        response, _, rubric = asked.partition("\nRubric: ")
+        rubric, _, response = asked.partition("\nResponse: ")
         verdict = judge.parse_grade(transcript.messages[-1]["content"])
         if wording.GENERIC_RUBRIC in rubric:
             assert verdict == (wording.DONT_KNOW not in response)
             continue
-        ((pair, values),) = stated_facts(rubric).items()
-        met = stated_facts(response).get(pair) == values
+        (fact,) = rubric_facts(rubric)
+        said = stated_facts(response).get((fact.entity, fact.relation))
+        met = said == {fact.value}
         if response.count(".") < LONG:
             assert verdict == met
             verdicts.append(met)

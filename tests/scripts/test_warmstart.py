@@ -8,12 +8,13 @@ import pytest
 
 from models import hf
 from models.errors import UserError
-from pretraining import exam, examples, transcripts, warmstart
+from pretraining import exam, examples, recipe, transcripts, warmstart
 from pretraining import tokenizer as small_tokenizer
 from scope_jax.small_world import assets, world
 
-TINY = warmstart.WarmstartConfig(
+TINY = recipe.WarmstartConfig(
     steps=4,
+    cycles=(recipe.Cycle(steps=2, rate=0.5, weights=(("solver", 1.0),)),),
     decay_steps=2,
     warmup_steps=1,
     batch_tokens=704,
@@ -87,6 +88,24 @@ def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokeni
         weights += weight
     whole = float(warmstart._loss(params, decoder, packed)[0])
     np.testing.assert_allclose(whole, total / weights, rtol=1e-5)
+
+
+def test_a_cycle_begins_when_the_one_before_has_come_to_rest():
+    config = recipe.WarmstartConfig()
+    rate = config.schedule(1.0)
+    assert rate(0) == 0 and rate(config.warmup_steps) == 1
+    starts = config.ends[:-1]
+    assert starts[0] == config.steps and len(starts) == len(config.cycles)
+    for start, cycle in zip(starts, config.cycles, strict=True):
+        assert rate(start - 1) < 0.01 and rate(start) == 0
+        peak = start + config.warmup_steps
+        np.testing.assert_allclose(rate(peak), cycle.rate, rtol=1e-6)
+        assert rate(peak - 10) < cycle.rate > rate(peak + 10)
+        assert config.weights(start) == cycle.weights
+        assert config.cycle(start) is cycle is not config.cycle(start - 1)
+    assert 0 < rate(config.ends[-1] - 1) < 0.01
+    assert config.weights(0) == config.job_weights
+    assert config.weights(config.steps - 1) == config.finish_weights
 
 
 def test_batches_are_a_function_of_seed_and_step(tokenizer):

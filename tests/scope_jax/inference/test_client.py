@@ -306,6 +306,22 @@ def test_passages_of_another_form_are_the_servers_fault(waits, answer, why):
     assert why in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_answer_without_our_servers_fingerprint_is_the_servers_fault(waits):
+    def work(client):
+        client.weights["solver"] = "abc"
+        return client.complete("solver", REQUEST)
+
+    with scripted(COMPLETION, COMPLETION | {"system_fingerprint": "abc"}) as (
+        url,
+        seen,
+    ):
+        assert ask(work, url).text == "a"
+    assert len(seen) == 2 and waits == [1]
+    others = pytest.raises(RequestRefused, match="weights x, not abc")
+    with scripted(COMPLETION | {"system_fingerprint": "x"}) as (url, _), others:
+        ask(work, url)
+
+
 def test_a_text_of_null_is_an_empty_one_and_half_a_surrogate_pair_can_be_written():
     with scripted({"choices": [{"text": None}]}) as (url, _):
         assert ask(lambda c: c.complete("judge", REQUEST), url).text == ""

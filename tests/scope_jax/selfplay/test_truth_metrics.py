@@ -18,7 +18,7 @@ from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.training import TrainingStage, train, with_advantages
 from scope_jax.selfplay.truth_metrics import with_truth
-from scope_jax.small_world.tasks import heldout_tasks
+from scope_jax.small_world.tasks import heldout_tasks, rubric_text
 from scope_jax.small_world.world import generate
 from scope_jax.system.hosts import ONE_HOST
 from tests.records import comparable
@@ -27,7 +27,7 @@ from tests.scope_jax.selfplay.scripted import empty_rollout
 from tests.scope_jax.selfplay.task_players import TaskPlayers, result, small
 
 TASK = heldout_tasks(1, seed=3)[0]
-RUBRICS = [f"Identifies that {fact.sentence()}" for fact in TASK.facts]
+RUBRICS = [rubric_text(fact) for fact in TASK.facts]
 STATED = " ".join(fact.sentence() for fact in TASK.facts[:2])
 
 

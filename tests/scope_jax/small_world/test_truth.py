@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from scope_jax.small_world.tasks import rubric_text as rubric
+from scope_jax.small_world.tasks import stated_facts
 from scope_jax.small_world.truth import (
     answer_metrics,
     answer_truth,
@@ -34,10 +36,6 @@ def world():
             for index, (name, found) in enumerate(facts.items())
         )
     )
-
-
-def rubric(fact):
-    return f"Identifies that {fact.sentence()}"
 
 
 TWO = "Report: Bakorn's river is _, Bakorn's guild is _."
@@ -95,7 +93,12 @@ def test_what_an_answer_says_of_a_rubric(world, answer, kind):
 def test_a_grade_is_of_what_the_judge_has_read(world):
     answer = "Bakorn's guild is Tesark. Bakorn's river is Olela."
     found = answer_truth(
-        world, TWO, answer, [rubric(RIVER)], [0.0], graded="Bakorn's guild is Tesark."
+        world,
+        TWO,
+        answer,
+        [rubric(RIVER)],
+        [0.0],
+        graded="Bakorn's guild is Tesark.",
     )
     assert (found.score, found.grades) == (1.0, (("absent", True),))
 
@@ -218,3 +221,10 @@ def test_correlation_is_nan_where_one_does_not_vary(fixed):
     assert math.isnan(within_groups_correlation(fixed, other, groups))
     assert math.isnan(within_groups_correlation(other, fixed, groups))
     assert math.isnan(within_groups_correlation([], [], []))
+
+
+def test_a_rubric_is_no_answer():
+    """A grader that reads both must not find the fact in the rubric."""
+    assert rubric_fact(rubric(RIVER)) == RIVER
+    assert rubric_fact(f"Identifies that {RIVER.sentence()}") == RIVER
+    assert stated_facts(rubric(RIVER)) == {}
