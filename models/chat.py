@@ -5,6 +5,7 @@ Where the content has no control string, the ids equal those of
 ``tokenizer.apply_chat_template``; a tokenizer for which that isn't so is refused.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,14 @@ class ChatRenderer:
         self._shows_turns = self._find_shows_turns()
         self._check_pieces()
         self.append_only: bool = self._probe_append_only()
+
+    def on_day(self, date: str) -> "ChatRenderer":
+        """The same renderer, whose template is told another day (YYYY-MM-DD)."""
+        if self._dated == self.template:
+            return self
+        other = copy.copy(self)
+        other._dated = dated(self.template, date)
+        return other
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[dict] | None = None

@@ -49,7 +49,14 @@ def load_template(tokenizer: Any, template: str | None) -> str:
             f"chat template {template!r}: not found: use one of "
             f"{', '.join(_packaged())}, or the path of a .jinja file"
         )
-    return file.read_text(encoding="utf-8")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        why = "not UTF-8: save it as UTF-8 text"
+        raise UserError(f"chat template {file}: {why}") from error
+    except OSError as error:
+        why = f"cannot be read ({error.strerror}): make it readable"
+        raise UserError(f"chat template {file}: {why}") from error
 
 
 def _packaged() -> list[str]:

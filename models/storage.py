@@ -14,6 +14,8 @@ from pathlib import Path
 
 from models.errors import StorageError
 
+REPLACED = "replaced"
+"""Ending of a folder whose place another one is taking."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 REFUSALS = (*NO_ROOM, *FORBIDDEN, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENXIO)
@@ -105,6 +107,20 @@ def set_aside(path: Path, ending: str = "damaged") -> Path:
         shutil.rmtree(aside)
     os.replace(path, aside)
     return aside
+
+
+def replace_folder(new: str | Path, path: str | Path) -> None:
+    """Gives a finished folder the name ``path``, in place of an older one there.
+
+    A process that is killed in between leaves the older one as ``NAME.replaced``, and
+    the new one where it was.
+    """
+    new, path = Path(new), Path(path)
+    if path.exists():
+        set_aside(path, REPLACED)
+    new.rename(path)
+    sync_folder(path.parent)
+    shutil.rmtree(path.with_name(f"{path.name}.{REPLACED}"), ignore_errors=True)
 
 
 def _size(count: int) -> str:

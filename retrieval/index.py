@@ -132,11 +132,7 @@ def _open(folder: Path, passages: Passages, encoder: Encoder) -> Index:
 
 def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -> None:
     draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
-    if folder.exists() and (not folder.is_dir() or _foreign_files(folder)):
-        raise UserError(
-            f"{folder}: has files that are not an index: choose another "
-            "retrieval.index_dir"
-        )
+    _check_place(folder)
     try:
         draft.mkdir(parents=True, exist_ok=True)
         encoder.fit(passage.contents for passage in passages)
@@ -185,7 +181,9 @@ def _publish(draft: Path, folder: Path) -> None:
             shutil.copyfile(file, draft / file.name)
         if (folder / "index.json").is_file():
             return
-        shutil.rmtree(folder)
+        _check_place(folder)  # what has come meanwhile is not ours to delete
+        (folder / "passages.npz").unlink(missing_ok=True)
+        folder.rmdir()
     try:
         draft.rename(folder)
     except OSError:
@@ -193,8 +191,16 @@ def _publish(draft: Path, folder: Path) -> None:
             raise
 
 
-def _foreign_files(folder: Path) -> bool:
-    return any(file.name != "passages.npz" for file in folder.iterdir())
+def _check_place(folder: Path) -> None:
+    """Raises where an index would take the place of anything but an offset table."""
+    if not folder.exists():
+        return
+    if folder.is_dir() and all(f.name == "passages.npz" for f in folder.iterdir()):
+        return
+    raise UserError(
+        f"{folder}: has files that are not an index, or not all of one: choose another "
+        "retrieval.index_dir, or delete this folder"
+    )
 
 
 def _short(text: str) -> str:

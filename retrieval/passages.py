@@ -133,12 +133,8 @@ class Passages:
         stat = self.path.stat()
         stamp = f"{stat.st_size} {stat.st_mtime_ns}"
         cache = None if cache_dir is None else Path(cache_dir) / "passages.npz"
-        if cache is not None and cache.is_file():
-            with np.load(cache, allow_pickle=False) as kept:
-                # Files of older versions have no suspects.
-                if str(kept["stamp"]) == stamp and "suspects" in kept:
-                    lines = kept["starts"], kept["ends"], kept["suspects"]
-                    return *lines, str(kept["hash"])
+        if cache is not None and (found := _kept(cache, stamp)):
+            return found
         digest, newlines = hashlib.sha256(), []
         for at in range(0, len(self._map), SCAN_BYTES):
             block = self._map[at : at + SCAN_BYTES]
@@ -160,6 +156,21 @@ class Passages:
         if cache is not None:
             write_npz(cache, stamp=stamp, hash=digest.hexdigest(), **lines)
         return *lines.values(), digest.hexdigest()
+
+
+def _kept(
+    cache: Path, stamp: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, str] | None:
+    """What an earlier scan found; None if there was none, or its file is damaged."""
+    try:
+        with np.load(cache, allow_pickle=False) as kept:
+            # Files of older versions have no suspects.
+            if str(kept["stamp"]) != stamp or "suspects" not in kept:
+                return None
+            lines = kept["starts"], kept["ends"], kept["suspects"]
+            return *lines, str(kept["hash"])
+    except Exception:  # NumPy and zipfile raise different types
+        return None
 
 
 class _NoPassage(ValueError):

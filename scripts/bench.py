@@ -12,10 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
-from benchmarks import forward, harness, judge, load, sampler, update
+from benchmarks import clients, forward, harness, judge, load, sampler, update
 from scope_jax.run import cli
 
 BENCHMARKS = {
+    "clients": clients,
     "forward": forward,
     "load": load,
     "sampler": sampler,

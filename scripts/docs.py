@@ -14,6 +14,7 @@ import check_packages  # noqa: F401
 import configs
 from pages import method_page, rooms, source
 from scope_jax.run import cli
+from scope_jax.system.files import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("qwen25_7b", "qwen3_8b", "olmo3_7b")
@@ -23,7 +24,7 @@ def build() -> dict[str, str]:
     """Name -> text of every page, as it must be."""
     files = source.read(ROOT)
     method = method_page.page(
-        (ROOT / "docs" / "method.toml").read_text(encoding="utf-8"),
+        read_text(ROOT / "docs" / "method.toml"),
         {name: configs.load(name) for name in FAMILIES},
         configs.load(f"{FAMILIES[1]}_paper"),
     )

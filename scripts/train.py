@@ -10,11 +10,14 @@ it at once.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+if __name__ == "__main__":  # until `main` looks at signals: imports take seconds
+    signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
 
 import check_packages  # noqa: F401
 import configs
@@ -23,29 +26,31 @@ from scope_jax.system import stopping
 
 
 def main(argv: Sequence[str]) -> int:
-    config, options = cli.parse(argv, configs)
-    # Before JAX looks for devices.
-    os.environ.update(config.placement.trainer.environment())
-    tracking.setup_logging()
-    if options.plan:
-        import jax
-
-        from scope_jax.run.plan import plan
-
-        jax.config.update("jax_platforms", "cpu")  # takes no memory of a GPU
-        found = plan(config)
-        print(found.text())
-        found.check()
-        return 0
     stopping.catch_signals()
-    from scope_jax.evaluation import checkpoints
-    from scope_jax.selfplay import pipeline
-    from scope_jax.system import hosts
+    with stopping.nothing_to_save(alone=True):
+        config, options = cli.parse(argv, configs)
+        # Before JAX looks for devices.
+        os.environ.update(config.placement.trainer.environment())
+        tracking.setup_logging()
+        if options.plan:
+            import jax
 
+            from scope_jax.run.plan import plan
+
+            jax.config.update("jax_platforms", "cpu")  # takes no memory of a GPU
+            found = plan(config)
+            print(found.text())
+            found.check()
+            return 0
+        from scope_jax.evaluation import checkpoints
+        from scope_jax.selfplay import pipeline
+        from scope_jax.system import hosts
+
+        joined = hosts.join(config.placement.hosts)
     pipeline.run(
         config,
         options.folder(config),
-        hosts=hosts.join(config.placement.hosts),
+        hosts=joined,
         fresh=options.fresh,
         profile=options.profile,
         evaluate=checkpoints.at_the_end,

@@ -11,7 +11,6 @@ from the same seed.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Annotated
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
+from models import storage
 from models.ranges import Count, CountOrZero, check_fields
 from rl import seeds
 from scope_jax.run import cli
@@ -104,9 +104,7 @@ def main(argv: Sequence[str]) -> int:
         if failed := exam.failures(found):
             print("not shipped:", *failed, f"the model is in {candidate}", sep="\n  ")
             return 1
-    if out.is_dir():
-        shutil.rmtree(out)
-    candidate.rename(out)
+    storage.replace_folder(candidate, out)
     state.unlink(missing_ok=True)
     print(f"wrote {out}")
     return 0

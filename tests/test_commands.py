@@ -127,7 +127,7 @@ def test_every_command_is_understood_and_fits(
     elif script == "serve":
         assert cli.parse(arguments, configs, options=module.ServeOptions)
         return
-    elif script == "warmstart":
+    elif script == "soak" or script == "warmstart":
         assert cli.parse_alone(module.Options, arguments, prog="", about="")
         return
     elif script == "ablate":

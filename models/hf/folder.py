@@ -72,7 +72,11 @@ def read_json(file: Path) -> dict:
         )
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be read ({error.strerror}): make it readable"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{file}: not valid JSON ({first_line(error)}): download it again"
         ) from error

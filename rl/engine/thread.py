@@ -27,6 +27,10 @@ class _Message:
     watch: Callable[[tuple[int, ...]], None] | None = None
 
 
+class EngineClosed(RuntimeError):
+    """The thread was ended on purpose, before this request was done."""
+
+
 class EngineThread:
     """Runs ``engine.poll`` while there is work; nothing else may touch the engine."""
 
@@ -71,7 +75,7 @@ class EngineThread:
         return future
 
     def close(self) -> None:
-        """Stop the thread; unfinished requests fail with RuntimeError."""
+        """Stop the thread; unfinished requests fail with `EngineClosed`."""
         self._inbox.put(_Message())
         self._thread.join()
 
@@ -87,7 +91,7 @@ class EngineThread:
             self._inbox.put(_Message(future))
 
     def _run(self) -> None:
-        error = RuntimeError("engine closed")
+        error: RuntimeError = EngineClosed("engine closed")
         try:
             while self._receive():
                 for id, completion in self._engine.poll():

@@ -24,7 +24,7 @@ from models.errors import DamagedError, UserError, first_line
 Tree = TypeVar("Tree")
 
 IN_FLIGHT = 2**30  # bytes on their way to or from the disk
-WRITING, REPLACED = ".writing", ".replaced"
+WRITING, REPLACED = ".writing", f".{storage.REPLACED}"
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -126,7 +126,7 @@ def save(
                 ocp.save(draft, state, custom_metadata=meta, overwrite=True)
             if leads:
                 checksums.record_folder(draft)
-                _publish(draft, path)
+                storage.replace_folder(draft, path)
         except BaseException:
             if leads:
                 _remove_partial(folder)
@@ -246,16 +246,6 @@ def _metadata(path: Path) -> Any:
     if metadata.metadata is None:
         raise DamagedError(path, "does not say which arrays it holds")
     return metadata
-
-
-def _publish(draft: Path, path: Path) -> None:
-    """Gives a finished draft its name."""
-    replaced = path.with_name(path.name + REPLACED)
-    if path.exists():
-        path.rename(replaced)
-    draft.rename(path)
-    storage.sync_folder(path.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _remove_partial(folder: Path) -> None:

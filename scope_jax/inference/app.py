@@ -16,17 +16,20 @@ from starlette.routing import Route
 
 from models.errors import StorageError, UserError
 from rl.engine.counters import totals
+from rl.engine.engine import Engine
+from rl.engine.thread import EngineClosed
 from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.completions import Sampling
 from scope_jax.inference.config import InferenceConfig, ModelSource
 from scope_jax.inference.errors import ApiError, without_paths
 from scope_jax.inference.metrics import Metrics, measured
-from scope_jax.inference.models import ModelTable, Served
+from scope_jax.inference.models import ModelTable
 from scope_jax.inference.openapi import document
 from scope_jax.inference.protocol import Choice, search_json
 from scope_jax.inference.requests import read_body, unless_gone
 from scope_jax.inference.schemas import ModelBody
+from scope_jax.inference.served import Served
 from scope_jax.inference.streaming import sse, stream
 from scope_jax.inference.validation import (
     Call,
@@ -207,26 +210,30 @@ class App:
 
     async def stats(self, request: HttpRequest) -> Response:
         """What each model's engine has counted since its start, and the engine's id."""
-        names = self.models.names if self.models is not None else {}
-        found = list(names.items())
-        # All at once: each may have to wait for its engine.
-        counted = await asyncio.gather(*(one.call(totals) for _, one in found))
-        engines = {
-            name: {"id": served.id} | counts
-            for (name, served), counts in zip(found, counted, strict=True)
-        }
+        counted = await self._of_engines(totals)
+        engines = {name: {"id": one.id} | counts for name, one, counts in counted}
         return JSONResponse({"engines": engines})
+
+    async def _of_engines(
+        self, count: Callable[[Engine], dict[str, float]]
+    ) -> list[tuple[str, Served, dict[str, float]]]:
+        """What each name's engine has counted."""
+        found = list(self.models.names.items() if self.models is not None else ())
+        with contextlib.ExitStack() as held:
+            for _, served in found:
+                held.enter_context(served.in_use())
+            # All at once: each may have to wait for its engine.
+            counted = await asyncio.gather(*(one.call(count) for _, one in found))
+        return [(*one, counts) for one, counts in zip(found, counted, strict=True)]
 
     async def show_metrics(self, request: HttpRequest) -> Response:
         """Counters in Prometheus's text format."""
-        text, engines = self.metrics.text(), {}
-        if self.models is not None:
-            for name, served in list(self.models.names.items()):
-                engines[name] = await served.call(lambda engine: engine.stats())
+        counted = await self._of_engines(lambda engine: engine.stats())
+        engines = {name: counts for name, _, counts in counted}
         search = {}
         if self.search is not None:
             search = {"queries": self.search.queries, "calls": self.search.calls}
-        text += measured(engines, search)
+        text = self.metrics.text() + measured(engines, search)
         return Response(text, media_type="text/plain; version=0.0.4")
 
     async def openapi(self, request: HttpRequest) -> Response:
@@ -249,7 +256,7 @@ class App:
     async def _sample(self, request: HttpRequest, call: Call) -> Response:
         with contextlib.ExitStack() as held:
             self._take_place(call, held)
-            work = self._prepare(call)
+            work = self._prepare(call, held)
             sampling = await unless_gone(request, work)
             if not call.stream:
                 work = self._watched(self._answer(sampling))
@@ -277,8 +284,9 @@ class App:
         self.metrics.in_flight += samples
         held.callback(leave)
 
-    async def _prepare(self, call: Call) -> Sampling:
+    async def _prepare(self, call: Call, held: contextlib.ExitStack) -> Sampling:
         served = await (await self._models()).get(call.model)
+        held.enter_context(served.in_use())
         return await Sampling.prepare(call, served, self.config.engine)
 
     async def _answer(self, sampling: Sampling) -> dict[str, Any]:
@@ -293,6 +301,9 @@ class App:
     async def _watched(self, work: Awaitable[T]) -> T:
         try:
             return await work
+        except EngineClosed as error:
+            why = "the model's weights were exchanged meanwhile: try again"
+            raise ApiError(503, why, code="model_gone", retry_after=1) from error
         except RuntimeError as error:
             # What is wrong with a request ends that request; this ended the engine.
             self.on_fatal(error)
@@ -320,8 +331,9 @@ class App:
             yield sse("[DONE]")
 
     async def _body(self, request: HttpRequest, parse: Callable[[Any], T]) -> T:
-        limit, seconds = self.config.body_bytes, self.config.client_timeout
-        return await read_body(request, parse, limit=limit, seconds=seconds)
+        config = self.config
+        limits = {"limit": config.body_bytes, "values": config.body_values}
+        return await read_body(request, parse, **limits, seconds=config.client_timeout)
 
 
 def _internal(error: Exception) -> ApiError:

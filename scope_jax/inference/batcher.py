@@ -41,11 +41,12 @@ class SearchBatcher:
         """The results of one request.
 
         Raises:
-          ApiError: 429 when ``max_queue`` requests are waiting.
+          ApiError: 503 when ``max_queue`` requests are waiting: what clients of
+            Search-R1's format send again, which a 429 is not.
         """
         if len(self._waiting) >= self.max_queue:
             raise ApiError(
-                429,
+                503,
                 f"{self.max_queue} searches are waiting: try again",
                 code="queue_full",
                 retry_after=1,

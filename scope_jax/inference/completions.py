@@ -5,6 +5,7 @@ on the event loop, one long text would keep all others waiting.
 """
 
 import asyncio
+import datetime
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,12 @@ from rl.engine.stopping import first_stop
 from rl.records import Completion, Request
 from scope_jax.inference.errors import ApiError, bad_field
 from scope_jax.inference.json_text import first_bad
-from scope_jax.inference.models import Served
 from scope_jax.inference.protocol import (
     Choice,
     completion_json,
     cut_stop,
 )
+from scope_jax.inference.served import Served
 from scope_jax.inference.validation import NON_FINITE, TOO_LONG, Call
 
 # For one token of a JSON object: one in a hundred of the model's choices is found.
@@ -49,6 +50,8 @@ class Sampling:
         for prompt in call.prompts:
             if (size := _bytes_of(prompt, call.tools)) > served.most_bytes:
                 raise _too_long(f"{size:,} bytes", engine)
+            if call.chat and len(prompt) > engine.max_length:  # each has a token
+                raise _too_long(f"{len(prompt):,} messages", engine)
         loop = asyncio.get_running_loop()
         tokenize = [
             loop.run_in_executor(_TOKENIZERS, _ids, call, served, prompt)
@@ -250,7 +253,9 @@ def _mean(logprobs: Sequence[float]) -> float:
 
 def _ids(call: Call, served: Served, prompt: Any) -> Sequence[int]:
     if call.chat:
-        return served.renderer.prompt_ids(prompt, call.tools)
+        # As other servers do; a run sends ids, and never asks the clock.
+        renderer = served.renderer.on_day(datetime.date.today().isoformat())
+        return renderer.prompt_ids(prompt, call.tools)
     if isinstance(prompt, str):
         # As vLLM does: a prompt in text is taken as rendered, its special tokens count.
         return served.tokenizer(prompt)["input_ids"]

@@ -72,7 +72,7 @@ class InferenceConfig:
     and ends with exit code 1; the same command goes on."""
     max_queue: Count = 8192
     """Completions, and separately searches, that may wait on the server. Any more are
-    answered 429, and the client retries them."""
+    answered 429 and 503, and the client retries them."""
     max_body_mib: Count = 4
     """Longest body of a request, in MiB. One prompt of the engine's length in token ids
     always fits."""
@@ -100,6 +100,11 @@ class InferenceConfig:
         """Longest body of a request."""
         # An id of ten digits, a comma and a space, and the other fields.
         return max(self.max_body_mib * 2**20, 12 * self.engine.max_length + 2**16)
+
+    @property
+    def body_values(self) -> int:
+        """Most values in the body of a request: token ids, messages, fields."""
+        return max(2**17, 2 * self.engine.max_length)
 
     def judges(self) -> dict[str, str]:
         """Name under which it is served -> folder of each model that judges one job."""

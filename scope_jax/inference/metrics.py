@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from scope_jax.system.compilation import Compilations
+
 
 class Metrics:
     """Counters of one server.
@@ -38,6 +40,12 @@ class Metrics:
         Gauge(
             "scope_in_flight", "Completions in progress.", registry=self.registry
         ).set_function(lambda: self.in_flight)
+        compilations = Compilations()
+        Gauge(
+            "scope_compiled",
+            "Programs compiled, or read back, since the start.",
+            registry=self.registry,
+        ).set_function(lambda: compilations.count)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Counts an answer."""

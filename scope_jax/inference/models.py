@@ -8,11 +8,8 @@ tokenizer stay the same; only its parameters are exchanged, when nothing is in f
 import asyncio
 import logging
 import re
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Container, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,78 +23,15 @@ from models.errors import UserError
 from models.sharding import make_mesh
 from rl.engine.config import EngineConfig
 from rl.engine.engine import Engine
-from rl.engine.scoring import Scores
 from rl.engine.thread import EngineThread
-from rl.records import Completion, Request
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.errors import ApiError, bad_field, without_paths
-from scope_jax.system.compilation import return_memory
+from scope_jax.inference.served import Served
+from scope_jax.system.compilation import settle
 
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-
-
-@dataclass(eq=False)
-class Served:
-    """One distinct set of weights and the engine that computes with it."""
-
-    source: ModelSource
-    config: DecoderConfig
-    tokenizer: Any
-    renderer: ChatRenderer
-    thread: EngineThread
-    max_length: int
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Of the engine: with another one, counts start from 0."""
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @cached_property
-    def most_bytes(self) -> int:
-        """Bytes of text above which a prompt cannot fit, whatever it says.
-
-        A token stands for at most as many bytes as its name has, and a normalizer
-        joins at most three characters (of Korean) to one that is as long as each.
-        """
-        longest = max(len(token.encode()) for token in self.tokenizer.get_vocab())
-        joined = 1 if self.tokenizer.backend_tokenizer.normalizer is None else 3
-        return self.max_length * longest * joined
-
-    async def complete(
-        self,
-        request: Request,
-        *,
-        watch: Callable[[tuple[int, ...]], None] | None = None,
-    ) -> tuple[Completion, str]:
-        """Samples a completion; cancelled with its task.
-
-        Returns:
-          it, and the content hash of the weights that it was sampled from.
-        """
-        future = self.thread.complete(request, watch=watch)
-        weights: list[str] = []
-        # On the engine's thread, where the weights change: before the next change.
-        future.add_done_callback(lambda _: weights.append(self.source.hash))
-        completion = await asyncio.wrap_future(future)
-        return completion, weights[0]
-
-    async def score(
-        self, ids: Sequence[int], temperature: float, *, alternatives: int
-    ) -> Scores:
-        """Log-probs of all of ``ids`` but the first; compiles what it needs first."""
-        scorer = await self.call(lambda engine: engine.scorer)
-        await asyncio.to_thread(scorer.prepare, len(ids) - 1)
-
-        def score(engine: Engine) -> Scores:
-            return engine.score(ids, temperature, alternatives=alternatives)
-
-        return await self.call(score)
-
-    async def call(
-        self, fn: Callable[[Engine], Any], *, when_idle: bool = False
-    ) -> Any:
-        """Runs ``fn(engine)`` on the engine's thread, if so wished behind all work."""
-        return await asyncio.wrap_future(self.thread.call(fn, when_idle=when_idle))
 
 
 class ModelTable:
@@ -195,6 +129,7 @@ class ModelTable:
         try:
             async with self._one_at_a_time:
                 source = await self._load(name, source)
+                await asyncio.to_thread(settle)
             self.wanted[name] = source
         except UserError as error:
             if old_wanted is None:
@@ -221,6 +156,7 @@ class ModelTable:
             self.on_change()
             if served:
                 await self._release(served)
+            await asyncio.to_thread(settle)
 
     async def close(self) -> None:
         """Ends all engines, whatever they are doing."""
@@ -270,7 +206,6 @@ class ModelTable:
         engine, config, tokenizer, renderer = await asyncio.to_thread(place)
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
-        return_memory()
         thread, length = EngineThread(engine), self.engine_config.max_length
         return Served(source, config, tokenizer, renderer, thread, length)
 
@@ -289,6 +224,7 @@ class ModelTable:
             engine.set_params(params)
             served.source = source
 
+        await served.until_unused()
         await served.call(exchange, when_idle=True)
         log.info("exchanged the weights of a compiled engine: %s", source.path)
         return True
@@ -296,6 +232,7 @@ class ModelTable:
     async def _release(self, served: Served) -> None:
         if any(s is served for s in self.names.values()):
             return
+        await served.until_unused()
         await served.call(lambda engine: None, when_idle=True)
         await asyncio.to_thread(served.thread.close)
 

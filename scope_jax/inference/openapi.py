@@ -31,7 +31,8 @@ _BODY = {
     413: "The body is too long",
     415: "Not JSON",
 }
-_WORK = {404: "No such model, or no passages", 429: "Too much is waiting"}
+_SAMPLE = {404: "No such model", 429: "Too much is waiting"}
+_SEARCH = {404: "No passages", 503: "Too much is waiting"}
 _LOAD = {404: "No such model", 500: "The weights could not be loaded"}
 
 
@@ -54,7 +55,9 @@ def document(*, key: bool) -> dict[str, Any]:
     model = {"parameters": [name]}
     control = {"security": [{"control": []} | ({"key": []} if key else {})]}
     paths = {
-        "/retrieve": {"post": _route("Passages of queries", _BODY | _WORK, SearchBody)},
+        "/retrieve": {
+            "post": _route("Passages of queries", _BODY | _SEARCH, SearchBody)
+        },
         "/v1/completions": {
             "post": _sampling("Completions of prompts", CompletionBody)
         },
@@ -95,7 +98,7 @@ def document(*, key: bool) -> dict[str, Any]:
 
 def _sampling(summary: str, body: type) -> dict[str, Any]:
     route = _route(
-        summary, _BODY | _WORK | {500: "The model's logits are broken"}, body
+        summary, _BODY | _SAMPLE | {500: "The model's logits are broken"}, body
     )
     route["responses"]["200"]["content"]["text/event-stream"] = {
         "schema": {"type": "string"}

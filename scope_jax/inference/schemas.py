@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -24,6 +25,9 @@ MOST = 2**31 - 1
 MOST_CHOICES = 128
 MOST_PROMPTS = 2048
 MOST_ALTERNATIVES = 20
+MOST_MESSAGES = 8192
+MOST_PARTS = 1024
+"""Of a message; also of calls in it, and of tools."""
 # The longest query that a transformer encoder would read is about this long.
 QUERY_CHARACTERS = 32_768
 
@@ -96,6 +100,18 @@ Prompts = Annotated[
         _prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
     ),
 ]
+
+
+def _in_turn(value: Any) -> Any:
+    """``value``; before each of many, others may go on.
+
+    pydantic checks a hundred thousand messages in one go, in half a second. Where it
+    calls a function of Python, the interpreter lets other threads in.
+    """
+    return value
+
+
+InTurn = BeforeValidator(_in_turn)
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Stops = Annotated[list[Stop], Field(fail_fast=True, max_length=64)]
 StopId = Annotated[int, Field(ge=0, le=MOST)]
@@ -212,12 +228,17 @@ class ToolCall(Body):
     function: Function
 
 
+FEW = Field(fail_fast=True, max_length=MOST_PARTS)
+Part = Annotated[TextPart, InTurn]
+Calling = Annotated[ToolCall, InTurn]
+
+
 class Message(Body):
     """One message of OpenAI's chat format."""
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
-    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
+    content: str | Annotated[list[Part], FEW] | None = None
+    tool_calls: Annotated[list[Calling], FEW] | None = None
     # Ignored: no template shows them.
     name: Any = None
     tool_call_id: Any = None
@@ -266,9 +287,12 @@ class ChatBody(_Sampled):
         {"response_format", "tool_choice", "modalities", "function_call", "functions"}
         | {"frequency_penalty", "presence_penalty", "logit_bias", "audio"}
     )
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1)]
+    messages: Annotated[
+        list[Annotated[Message, InTurn]],
+        Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES),
+    ]
     max_completion_tokens: Annotated[int, Field(ge=0, le=MOST)] | None = None
-    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
+    tools: Annotated[list[dict[str, Any]], FEW] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     logprobs: Flag = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None

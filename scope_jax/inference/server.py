@@ -76,6 +76,9 @@ def serve(
       UserError: the port is in use, others could use it without a key, or something to
         be loaded is bad.
     """
+    # Whoever computes in Python lets others go on after this many seconds, not 5 ms: an
+    # answer of /health takes several turns.
+    sys.setswitchinterval(0.001)
     if settings.parent:
         _watch_parent(settings.parent)
     process = _Process(settings, given, announce)

@@ -235,7 +235,8 @@ def _literal_queries(content: str) -> tuple[str, ...] | None:
         queries = query_list(Call("search", {"query_list": items}), "difficulty")
         # As in `json_value`: an escape may be half a surrogate pair.
         "".join(queries or ()).encode()
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    # A type error: a list as a key, or in a set.
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
     return queries
 

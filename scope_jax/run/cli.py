@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 import tyro
 
 from models import storage
+from models.control_tokens import encodable
 from models.errors import StorageError, UserError
 from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config, check_sizes
@@ -116,6 +117,11 @@ class ArgumentParser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**options)
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse's, of arguments that are text."""
+        _check_text(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises ``UserError`` instead of printing how the script is used."""
         raise UserError(f"{message}: see {self.prog} --help")
@@ -164,6 +170,13 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
 BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 """What the system says of a path that cannot be."""
+
+
+def _check_text(argv: Sequence[str]) -> None:
+    """Refuses bytes that are not UTF-8: no file of a run could hold them."""
+    for token in argv:
+        if (shown := encodable(token)) != token:
+            raise UserError(f"{shown}: not UTF-8 text: write it in another way")
 
 
 def _asks_for_help(argv: Sequence[str]) -> bool:
@@ -233,6 +246,7 @@ def _parse(argv: list[str], parts: dict[str, Any], prog: str, about: str) -> Any
         # Not by tyro, which would join the lines of a description.
         print(about.strip() + "\n")
     else:
+        _check_text(argv)
         argv = _checked(argv, list(parts.values()))
     types = [
         (name, Annotated[type(part), tyro.conf.arg(name="")])

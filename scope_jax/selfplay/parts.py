@@ -23,6 +23,7 @@ from scope_jax.selfplay.trainer import Trainer
 from scope_jax.selfplay.world import World
 from scope_jax.small_world.assets import resolve
 from scope_jax.small_world.world import generate
+from scope_jax.system import stopping
 from scope_jax.system.compilation import keep_programs
 from scope_jax.system.hosts import Hosts
 
@@ -87,39 +88,40 @@ def open_parts(
     renderer = _renderer(config, tokenizer)
     keep_programs()
     with contextlib.ExitStack() as stack:
-        serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
-        passages = open_passages(config.retrieval)
-        check_heldout(config.documents.heldout, len(passages))
-        shape = config.placement.trainer.mesh
-        mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
-        decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
-        hosts.check_mesh(mesh)
-        base = BaseModel(
-            path=config.model.path,
-            tokenizer=tokenizer,
-            renderer=renderer,
-            decoder=decoder,
-            mesh=mesh,
-            hosts=hosts,
-        )
-        trainer = Trainer(config, folder, base, weights)
-        del weights
-        stack.callback(trainer.engine.close)
-        serving.connect()
-        world = World(
-            config=config,
-            prompts=prompt_set,
-            renderer=renderer,
-            passages=passages,
-            policy=trainer.engine.complete,
-            solver=serving.solver,
-            judge=serving.judge,
-            search=serving.search,
-            rubric_writer=serving.judge_of("rubric_writer"),
-            grader=serving.judge_of("grader"),
-            truth=truth,
-            solver_context=context_tokens(config.challenger, decoder.max_position),
-        )
+        with stopping.nothing_to_save(alone=hosts.count == 1):
+            serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
+            passages = open_passages(config.retrieval)
+            check_heldout(config.documents.heldout, len(passages))
+            shape = config.placement.trainer.mesh
+            mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
+            decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
+            hosts.check_mesh(mesh)
+            base = BaseModel(
+                path=config.model.path,
+                tokenizer=tokenizer,
+                renderer=renderer,
+                decoder=decoder,
+                mesh=mesh,
+                hosts=hosts,
+            )
+            trainer = Trainer(config, folder, base, weights)
+            del weights
+            stack.callback(trainer.engine.close)
+            serving.connect()
+            world = World(
+                config=config,
+                prompts=prompt_set,
+                renderer=renderer,
+                passages=passages,
+                policy=trainer.engine.complete,
+                solver=serving.solver,
+                judge=serving.judge,
+                search=serving.search,
+                rubric_writer=serving.judge_of("rubric_writer"),
+                grader=serving.judge_of("grader"),
+                truth=truth,
+                solver_context=context_tokens(config.challenger, decoder.max_position),
+            )
         yield Parts(
             folder=folder,
             tracker=tracker,

@@ -61,7 +61,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
     """
     trainer, hosts, meter, role = parts.trainer, parts.hosts, parts.meter, stage.role
     config, name = trainer.stage_config(role), f"iter_{iteration}/{role}"
-    state, done = trainer.begin(iteration, role)
+    with stopping.nothing_to_save(alone=hosts.count == 1):
+        state, done = trainer.begin(iteration, role)
     saved = done
     first, last = (iteration - 1) * config.steps, iteration * config.steps
     parts.tracker.rewind(iteration, role, done)

@@ -59,6 +59,17 @@ def return_memory() -> None:
             trim(0)
 
 
+def settle() -> None:
+    """``return_memory``, and what is left now is never searched for garbage again.
+
+    That takes 0.2 s with JAX and a model in memory, whenever many new values are made,
+    and no thread goes on meanwhile. Call it again when large things have gone.
+    """
+    gc.unfreeze()
+    return_memory()
+    gc.freeze()
+
+
 class Compilations:
     """Counts the programs that this process compiles, or reads back, from now on."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from models.control_tokens import encodable
 from models.errors import UserError
 from scope_jax.system.files import read_text, write_text
 
@@ -109,6 +110,9 @@ def _build(hint: Any, value: Any, where: str) -> Any:
     elif hint is Path and isinstance(value, str):
         return Path(value)
     elif hint in (int, str, bool) and type(value) is hint:
+        if hint is str and encodable(value) != value:
+            why = "half a surrogate pair, which no file or request can hold"
+            raise UserError(f"{where}: {encodable(value)!r}: {why}: correct the value")
         return value
     name = getattr(hint, "__name__", str(hint))
     raise UserError(f"{where}: {value!r} is not of type {name}: correct the value")

@@ -49,6 +49,7 @@ class _Notes:
 
     received: signal.Signals | None = None
     deferred = 0
+    nothing_to_save = 0
 
 
 _notes = _Notes()
@@ -77,8 +78,10 @@ def catch_signals(*, what: str = "saves a checkpoint and ends") -> None:
                 if number not in SIGNALS:
                     continue
                 if _notes.received:
-                    _end_at_once(number)
+                    _end_at_once(number, f"{number.name}: ended at once")
                 _notes.received = number
+                if _notes.nothing_to_save:
+                    _end_at_once(number, _stopped_by(number))
                 log.warning("%s: %s; once more ends it at once", number.name, what)
 
     threading.Thread(target=read, name="signals", daemon=True).start()
@@ -90,11 +93,15 @@ def end_at_once_on_signals() -> None:
     _notes.received = signal.SIGINT
 
 
-def _end_at_once(number: signal.Signals) -> None:
+def _end_at_once(number: signal.Signals, why: str) -> None:
     if sys.stderr.isatty():
         os.write(sys.stderr.fileno(), b"\x1b[?25h")  # a progress bar hid the cursor
-    os.write(2, f"{number.name}: ended at once\n".encode())
+    os.write(2, f"{why}\n".encode())
     os._exit(128 + number)
+
+
+def _stopped_by(number: signal.Signals) -> str:
+    return f"stopped by {number.name}: the same command goes on from here"
 
 
 def requested() -> bool:
@@ -110,8 +117,7 @@ def check() -> None:
     """
     number = _notes.received
     if number and not _notes.deferred:
-        why = f"stopped by {number.name}: the same command goes on from here"
-        raise Stopped(why, 128 + number)
+        raise Stopped(_stopped_by(number), 128 + number)
 
 
 @contextlib.contextmanager
@@ -122,6 +128,24 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _notes.deferred -= 1
+
+
+@contextlib.contextmanager
+def nothing_to_save(*, alone: bool) -> Iterator[None]:
+    """Inside, the first signal ends the process at once, too.
+
+    For loading and compiling: one call takes many seconds and looks at no notes, and
+    what a killed process leaves behind is what this one would.
+
+    Args:
+      alone: no other process of the run waits for this one; else this does nothing.
+    """
+    check()
+    _notes.nothing_to_save += alone
+    try:
+        yield
+    finally:
+        _notes.nothing_to_save -= alone
 
 
 def is_deferred() -> bool:

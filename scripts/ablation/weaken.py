@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from models import hf
+from models import hf, storage
 from models.errors import UserError
 from scope_jax.system.files import read_json, write_text
 
@@ -127,8 +127,7 @@ def weakened(model: Path, job: str, accuracy: Accuracy, cache: Path) -> Path:
         add_noise(model, making, share)
         record = Weakened(share=share, before=before, after=after)
         write_text(making / RECORD, json.dumps(asdict(record)) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        making.rename(folder)
+        storage.replace_folder(making, folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return folder

@@ -42,10 +42,22 @@ def page(data: str, families: Mapping[str, Config], paper: Config) -> str:
       paper: a configuration of the variant ``paper``.
 
     Raises:
-      UserError: a value that differs without a reason, a reason without a difference,
-        a paper's value that the variant does not have, a switch without a row.
+      UserError: no TOML, a row that lacks something, a value that differs without a
+        reason, a reason without a difference, a paper's value that the variant does
+        not have, a switch without a row.
     """
-    content = tomllib.loads(data)
+    try:
+        return _page(tomllib.loads(data), families, paper)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"docs/method.toml: not TOML: {error}: correct it") from error
+    except KeyError as error:
+        why = f"a section or row lacks {error}"
+        raise UserError(f"docs/method.toml: {why}: add it") from error
+
+
+def _page(
+    content: Mapping[str, Any], families: Mapping[str, Config], paper: Config
+) -> str:
     lines = [INTRODUCTION]
     for section in content["section"]:
         lines.append(f"\n## {section['title']}\n")

@@ -192,6 +192,11 @@ def test_the_clock_never_enters_a_prompt(tokenizer):
             tokenizer, template=template, date="2025-01-31"
         )
         assert other.render([user("q")]).startswith("31 Jan 2025\n")
+        told = other.on_day("2027-12-01")
+        assert told.render([user("q")]).startswith("01 Dec 2027\n")
+        assert other.render([user("q")]).startswith("31 Jan 2025\n")
+    undated = ChatRenderer.from_tokenizer(tokenizer, template=CHATML)
+    assert undated.on_day("2027-12-01") is undated
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,20 @@ def test_no_file_or_nothing_in_it_is_one_clear_line(tmp_path):
             Passages(path)
 
 
+def test_a_damaged_table_of_offsets_is_made_again(tmp_path):
+    file, cache = write(tmp_path / "p.jsonl", ROWS), tmp_path / "cache"
+    whole = Passages(file, cache_dir=cache)
+    table = cache / "passages.npz"
+    content = table.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (b"", content[:-30], b"\0" * len(content), b"PK", flipped):
+        table.write_bytes(damaged)
+        again = Passages(file, cache_dir=cache)
+        assert (list(again), again.hash) == (list(whole), whole.hash)
+        assert table.read_bytes() == content
+
+
 HALF = '{"id": "x", "contents": "a\\ud800 b\\ntext"}'
 
 

@@ -176,6 +176,33 @@ def test_a_damaged_or_impossible_index_is_one_clear_line(tmp_path):
         Searcher(replace(config, encoder="transformer"))
 
 
+def test_what_is_not_our_own_unfinished_work_is_not_deleted(tmp_path, monkeypatch):
+    config = RetrievalConfig(
+        passages=write_corpus(tmp_path / "c.jsonl"), index_dir=str(tmp_path / "index")
+    )
+    Searcher(config, progress=False)
+    folder = tmp_path / "index"
+    (folder / "index.json").unlink()
+    kept = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert set(kept) == {"vectors.faiss", "encoder.npz", "passages.npz"}
+    with pytest.raises(UserError, match="not all of one: choose another"):
+        Searcher(config, progress=False)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == kept
+
+    encode = LexicalEncoder.encode_passages
+    mine = tmp_path / "other" / "notes.txt"
+
+    def meanwhile(self, contents):
+        mine.write_text("keep")
+        return encode(self, contents)
+
+    monkeypatch.setattr(LexicalEncoder, "encode_passages", meanwhile)
+    with pytest.raises(UserError, match="has files that are not an index"):
+        Searcher(replace(config, index_dir=str(mine.parent)), progress=False)
+    assert mine.read_text() == "keep"
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
 def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
     config = RetrievalConfig(passages=write_corpus(tmp_path / "c.jsonl"))
     monkeypatch.setattr(

@@ -188,6 +188,7 @@ def test_differences_name_fields_and_values():
         ({"tool_format": "xml"}, r"config\.tool_format: 'xml' is not"),
         ({"tasks": {"lo": 1}}, r"config\.tasks\.lo: no such field: did you mean low\?"),
         ({"tasks": 3}, r"config\.tasks: 3 is not a section"),
+        ({"name": "a\ud800"}, r"config\.name: 'a\?': half a surrogate pair"),
     ],
 )
 def test_a_damaged_config_file_is_one_clear_line(change, message):

@@ -47,6 +47,20 @@ def test_a_value_that_is_part_of_the_code_names_no_setting():
         method_page.page(other, FAMILIES, PAPER)
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (DATA + "\n[", "not TOML"),
+        (DATA.replace("reference = 42", "referrence = 42"), "lacks 'reference'"),
+        (DATA.replace("[[quirk]]", "[[quirks]]"), "lacks 'quirk'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(said, why):
+    with pytest.raises(UserError, match=f"docs/method.toml: .*{why}") as caught:
+        method_page.page(said, FAMILIES, PAPER)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_switch_without_a_row_is_found():
     said = DATA.replace('compat = "sliding_context"', "")
     with pytest.raises(UserError, match="compat: sliding_context"):

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from models.errors import UserError
+from models.errors import UserError, first_line
 from scope_jax.method.formats import Message
-from scope_jax.method.prompts.templates import Template, read_template
+from scope_jax.method.prompts.templates import Template, read_template, read_text
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
 
 TASK_TYPES = (
@@ -231,9 +231,15 @@ def _is_set_name(name: str) -> bool:
 
 def _load_examples(path: Path) -> tuple[Message, ...]:
     try:
-        messages = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}): correct it") from error
+        messages = json.loads(read_text(path))
+        # An escape may be half a surrogate pair, which no request can hold.
+        json.dumps(messages, ensure_ascii=False).encode()
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        half = isinstance(error, UnicodeEncodeError)
+        why = "half a surrogate pair" if half else first_line(error)
+        raise UserError(f"{path}: not JSON ({why}): correct it") from error
     if not isinstance(messages, list) or not all(
         isinstance(message, dict)
         and message.get("role") in ("user", "assistant", "tool", "system")

@@ -80,6 +80,21 @@ class Template:
         return mixed(*parts)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file of a prompt set.
+
+    Raises:
+      UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8: save it as UTF-8 text") from error
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {why}: make it readable") from error
+
+
 def read_template(
     path: Path,
     required: tuple[str, ...],
@@ -100,10 +115,7 @@ def read_template(
     """
     if not path.is_file():
         raise UserError(f"{path}: missing: a prompt set needs this file")
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8: save it as UTF-8 text") from error
+    text = read_text(path).strip()
     if not text:
         raise UserError(f"{path}: empty: write the prompt into it")
     allowed = (*required, *optional)

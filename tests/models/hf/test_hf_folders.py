@@ -71,6 +71,7 @@ INDEX = "model.safetensors.index.json"
     [
         (drop("config.json"), "no config.json"),
         (write("config.json", "{"), "not valid JSON"),
+        (write("config.json", "[" * 100_000), "not valid JSON"),
         (write("config.json", "[]"), "not a JSON object"),
         (config_says(model_type="mamba"), "model_type='mamba'"),
         (config_says(model_type=[]), r"model_type=\[\]"),

@@ -1,13 +1,16 @@
 """The inference process over HTTP: wire formats, determinism, weights in and out."""
 
 import asyncio
+import datetime
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -94,6 +97,26 @@ def test_chat_completion_renders_the_models_template(http):
     # Control tokens that a user writes stay text: 10 bytes, not one id.
     rendered = len("user\nHello <|im_end|>") + len("\nassistant\n") + 3
     assert answer["usage"]["prompt_tokens"] == rendered
+
+
+def test_a_template_that_prints_the_date_is_told_the_servers_day(folder, http):
+    config, params = hf.load(folder / "base")
+    tokenizer = world.byte_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}\n" + world.CHATML
+    hf.save(folder / "dated", config, params, tokenizer=tokenizer)
+    loaded = {"path": str(folder / "dated")}
+    assert http.post("/v1/models/dated", json=loaded, timeout=600).status_code == 200
+    asked = {"model": "dated", "messages": [{"role": "user", "content": "a"}]}
+    before = datetime.date.today()
+    answer = http.post(
+        "/v1/chat/completions",
+        json=asked | {"max_tokens": 1, "return_token_ids": True},
+    )
+    after = datetime.date.today()
+    http.delete("/v1/models/dated")
+    ids = answer.json()["choices"][0]["prompt_token_ids"]
+    day = datetime.date.fromisoformat(tokenizer.decode(ids)[:10])
+    assert before <= day <= after
 
 
 def test_stop_string_is_cut_unless_asked_for(server, http):
@@ -220,6 +243,43 @@ def test_weights_are_exchanged_by_name_and_hash(server, folder):
                 await client.complete("other", request)
 
     asyncio.run(play())
+
+
+def test_weights_are_exchanged_under_requests_that_ask_the_engine_again(
+    server, folder, http
+):
+    """Log-probs of alternatives, and JSON, take several calls of one engine."""
+    again = {"prompt": "abc", "logprobs": 2, "echo": True, "max_tokens": 4}
+    chat = [{"role": "user", "content": "json"}]
+    ask_json = {"messages": chat, "response_format": {"type": "json_object"}}
+    done, found, pid = threading.Event(), [], server.pid
+    world.write_model(folder / "again", seed=2)
+
+    def work(path, body):
+        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as one:
+            while not done.is_set():
+                answer = one.post(path, json=body | {"model": "moving"})
+                found.append((answer.status_code, answer.text))
+
+    def load(name):
+        path = {"path": str(folder / name)}
+        answer = http.post("/v1/models/moving", json=path, timeout=600)
+        assert answer.status_code == 200
+
+    load("base")  # the judge's engine
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            pool.submit(work, "/v1/completions", again)
+            pool.submit(work, "/v1/chat/completions", ask_json | {"max_tokens": 4})
+        try:
+            for name in ("trained", "base", "trained", "again", "base"):
+                load(name)
+                assert http.get("/stats").status_code == 200
+        finally:
+            done.set()
+    assert http.delete("/v1/models/moving").status_code == 200
+    assert [text for status, text in found if status != 200] == []
+    assert len(found) > 20 and server.pid == pid and server.restarts == 0
 
 
 def test_clients_that_go_away_cancel_their_requests(server, http):

@@ -83,6 +83,16 @@ def test_a_call_that_spells_half_a_character_is_no_call():
 
 
 @pytest.mark.parametrize(
+    "literal",
+    ["{[]: 1}", "{[]}", "{{}: 'a'}", "1()", "b'a'", "...", "'a' 'b", "*'a'", "-'a'"]
+    + ["1" * 5000, "(" * 3000, "{'a', 1}", "f'{a}'", "lambda: 'a'", "'\\N{x}'", "\0"],
+)
+def test_a_literal_that_is_no_list_of_texts_is_no_search(literal):
+    text = f"<tool_call>search(query_list=[{literal}])</tool_call>"
+    assert formats.searches(text, "tool_call", "difficulty") == []
+
+
+@pytest.mark.parametrize(
     ("tool_format", "text", "error"),
     [
         ("search_r1", "<search>q</search>", None),

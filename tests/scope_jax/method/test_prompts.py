@@ -121,7 +121,8 @@ def broken(tmp_path, name, content):
         (folder / name).unlink()
     else:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(content)
+        raw = content if isinstance(content, bytes) else content.encode()
+        (folder / name).write_bytes(raw)
     return str(folder)
 
 
@@ -137,6 +138,14 @@ def broken(tmp_path, name, content):
         ("tasks/writing.txt", None, "missing"),
         ("no_result.txt", " \n", "empty"),
         ("examples/rubric.json", "{", "not JSON"),
+        ("examples/rubric.json", "[" * 100_000, "not JSON"),
+        ("examples/rubric.json", b"[\xff]", "not UTF-8"),
+        (
+            "examples/rubric.json",
+            '[{"role": "user", "content": "\\ud800"}]',
+            "half a surrogate pair",
+        ),
+        ("rubric.txt", b"\xff", "not UTF-8"),
         ("examples/rubric.json", '[{"role": "judge"}]', "expected a list of"),
     ],
 )

@@ -110,6 +110,21 @@ def test_a_mistake_is_one_line_with_value_and_remedy(line, said, capsys):
 
 
 @pytest.mark.parametrize(
+    "argv",
+    [["--config", "tiny", "--model.path", "\udcff"], ["--config", "tiny\udce9"]]
+    + [["--config", "tiny", "--run=a\udcff"], ["--config", "tiny", "--\udcff", "1"]],
+)
+def test_bytes_that_are_no_text_are_refused_before_a_file_has_to_hold_them(argv):
+    for read in (
+        lambda: cli.parse(argv, configs),
+        lambda: cli.parse_alone(cli.RunOptions, argv[2:] or argv, prog="x", about=""),
+    ):
+        with pytest.raises(UserError, match=r"\?.*: not UTF-8 text: ") as caught:
+            read()
+        assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
     ("given", "why"),
     [
         ("--inference.port 99999", "must be between 0 and 65535"),

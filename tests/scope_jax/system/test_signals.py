@@ -27,6 +27,10 @@ def collecting(phase, info):
 def main(argv):
     stopping.catch_signals(what="saves")
     gc.callbacks.append(collecting)
+    if "compiles" in argv[0]:
+        with stopping.nothing_to_save(alone=argv == ["compiles"]):
+            print("begins", flush=True)
+            time.sleep(60)
     print("begins", flush=True)
     while True:
         gc.collect()
@@ -69,6 +73,27 @@ def test_the_second_one_ends_at_once_what_does_not_look():
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 143 and "SIGTERM: ended at once" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_is_to_be_saved_the_first_one_ends_at_once(number):
+    process = started("compiles")
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert time.monotonic() - begin < 10 and process.returncode == 128 + number
+    assert said.splitlines()[-1] == (
+        f"stopped by {number.name}: the same command goes on from here"
+    )
+
+
+def test_while_other_processes_wait_it_does_not():
+    process = started("compiles, one of several")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=20)
 
 
 @pytest.fixture
