@@ -22,7 +22,7 @@ from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.completions import Sampling
 from scope_jax.inference.config import InferenceConfig, ModelSource
-from scope_jax.inference.errors import ApiError, without_paths
+from scope_jax.inference.errors import ApiError, internal, without_paths
 from scope_jax.inference.metrics import Metrics, measured
 from scope_jax.inference.models import ModelTable
 from scope_jax.inference.openapi import document
@@ -139,7 +139,7 @@ class App:
                 )
             except Exception as error:
                 log.exception("%s failed", path)
-                response = _error_response(_internal(error))
+                response = _error_response(internal(error))
             seconds = time.monotonic() - start
             self.metrics.answered(path, response.status_code, seconds)
             return response
@@ -325,7 +325,7 @@ class App:
                 yield sse(error.json())
             except Exception as error:
                 log.exception("stream failed")
-                yield sse(_internal(error).json())
+                yield sse(internal(error).json())
             finally:
                 await pieces.aclose()
             yield sse("[DONE]")
@@ -334,11 +334,6 @@ class App:
         config = self.config
         limits = {"limit": config.body_bytes, "values": config.body_values}
         return await read_body(request, parse, **limits, seconds=config.client_timeout)
-
-
-def _internal(error: Exception) -> ApiError:
-    text = without_paths(f"{type(error).__name__}: {error}".split("\n")[0])
-    return ApiError(500, text, code="internal_error")
 
 
 def _error_response(error: ApiError) -> Response:

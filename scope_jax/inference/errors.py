@@ -47,6 +47,12 @@ def without_paths(text: str) -> str:
     return PATH.sub(r"\1", " ".join(text.split()))
 
 
+def internal(error: Exception) -> ApiError:
+    """A 500 for what should not have happened, in one line."""
+    text = without_paths(f"{type(error).__name__}: {error}".split("\n")[0])
+    return ApiError(500, text, code="internal_error")
+
+
 def read_json(raw: bytes) -> Any:
     """The JSON of a request's body; its text can be written to a file or a request.
 
