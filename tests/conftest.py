@@ -72,7 +72,7 @@ def a_script_leaves_nothing_behind():
     for logger in list(root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
             logger.disabled = False
-    stopping._notes.received = None
+    stopping._notes.received, stopping._notes.at_once = None, False
     for number, handler in zip(numbers, before, strict=True):
         if signal.getsignal(number) is not handler:
             signal.set_wakeup_fd(-1)

@@ -166,6 +166,7 @@ class Supervisor:
         start, said = time.monotonic(), 0.0
         with httpx.Client(trust_env=False, timeout=10.0) as http:
             while True:
+                stopping.check()
                 self._raise_if_ended()
                 waited = time.monotonic() - start
                 missing = self._missing(http)

@@ -50,6 +50,7 @@ class _Notes:
     received: signal.Signals | None = None
     deferred = 0
     nothing_to_save = 0
+    at_once = False
 
 
 _notes = _Notes()
@@ -77,7 +78,7 @@ def catch_signals(*, what: str = "saves a checkpoint and ends") -> None:
                 number = signal.Signals(got[0])
                 if number not in SIGNALS:
                     continue
-                if _notes.received:
+                if _notes.received or _notes.at_once:
                     _end_at_once(number, f"{number.name}: ended at once")
                 _notes.received = number
                 if _notes.nothing_to_save:
@@ -90,7 +91,7 @@ def catch_signals(*, what: str = "saves a checkpoint and ends") -> None:
 def end_at_once_on_signals() -> None:
     """The same for a script that has nothing to save: the first one ends it."""
     catch_signals(what="ends")
-    _notes.received = signal.SIGINT
+    _notes.at_once = True
 
 
 def _end_at_once(number: signal.Signals, why: str) -> None:

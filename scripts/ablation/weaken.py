@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from models import hf, storage
+from models import checksums, hf, storage
 from models.errors import UserError
 from scope_jax.system.files import read_json, write_text
 
@@ -49,6 +49,8 @@ def add_noise(model: Path, folder: Path, share: float, *, seed: int = SEED) -> N
     """Copies a model to a folder with noise in its weights, in their own precision."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(model.iterdir()):
+        if file.name == checksums.NAME:  # of other weights
+            continue
         if file.suffix != ".safetensors":
             shutil.copy(file, folder / file.name)
             continue
@@ -60,6 +62,7 @@ def add_noise(model: Path, folder: Path, share: float, *, seed: int = SEED) -> N
             size = share * np.sqrt(np.mean(tensor**2))
             tensors[name] = (tensor + size * noise).astype(tensors[name].dtype)
         save_file(tensors, folder / file.name)
+    checksums.record_folder(folder)
 
 
 def share_for(

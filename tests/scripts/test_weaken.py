@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ablation import probes, weaken
-from models import hf
+from models import checksums, hf
 from models.errors import UserError
 
 
@@ -20,6 +20,7 @@ def write_model(folder):
     tensors["b"] = rng.normal(0, 0.1, (50, 20)).astype(np.float32)
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text("{}")
+    checksums.record_folder(folder)
 
 
 def falling(share):
@@ -53,6 +54,7 @@ def test_noise_is_the_same_every_time_and_as_large_as_asked(tmp_path):
     weaken.add_noise(tmp_path / "model", tmp_path / "zero", 0.0)
     hashes = [hf.content_hash(str(tmp_path / name)) for name in ("a", "b", "zero")]
     assert hashes[0] == hashes[1]
+    assert checksums.verify_folder(tmp_path / "a")  # not with the hashes of "model"
     before, after, zero = (
         load_file(tmp_path / name / "model.safetensors")
         for name in ("model", "a", "zero")

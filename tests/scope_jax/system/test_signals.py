@@ -146,3 +146,10 @@ def test_where_one_process_is_stopped_all_are():
     for error in (Stopped("there", 143), UserError("wrong")):
         with pytest.raises(type(error)):
             two(1, (None, error)).from_leader(lambda: 1)
+
+
+def test_a_script_that_will_end_at_once_has_not_been_asked_to_end_yet():
+    """What watches a server for it would leave, and the wait for the server not end."""
+    stopping.end_at_once_on_signals()
+    assert not stopping.requested()
+    stopping.check()
