@@ -25,9 +25,9 @@ from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import check_packages  # noqa: F401, I001 (before what only an installation has)
 import httpx
 
-import check_packages  # noqa: F401
 import configs
 from ablation.weaken import add_noise
 from models.ranges import POSITIVE, Count, Share, check_fields

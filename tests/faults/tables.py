@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from safetensors.numpy import load_file
 
-from models import hf
+from models import checksums, hf
 from models.hf.layout import flatten, layout, unflatten
 from retrieval.passages import Passage
 from rl.engine.counters import COUNTERS
@@ -270,7 +270,7 @@ def write_base(folder: Path, assets: Path) -> None:
     """The base model: the small world's tokenizer, with the fewest weights."""
     folder.mkdir(parents=True)
     for file in assets.iterdir():
-        if file.suffix != ".safetensors":
+        if file.suffix != ".safetensors" and file.name != checksums.NAME:
             shutil.copyfile(file, folder / file.name)
     config = json.loads((folder / "config.json").read_text())
     config |= {"num_hidden_layers": 1, "hidden_size": 2, "intermediate_size": 2}
