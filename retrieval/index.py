@@ -19,18 +19,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.errors import UserError, first_line
+from retrieval import flat
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import Encoder
 from retrieval.passages import Passages, write_npz
 
 BUILD_BATCH = 512
-# Extra candidates per query, so that equal scores at the cutoff are ordered by passage
-# number instead of by FAISS's search order.
-SPARE = 8
-
-# For 20 or more queries at once, FAISS uses BLAS, whose sums differ in the last bits:
-# a query's result would depend on the batch that it is in.
-faiss.cvar.distance_compute_blas_threshold = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -49,10 +43,7 @@ class Index:
           queries: unit vectors, float32 [n, dim].
           k: passages per query; fewer are returned if the corpus has fewer.
         """
-        wanted = min(k + SPARE, self.vectors.ntotal)
-        scores, rows = self.vectors.search(np.ascontiguousarray(queries), wanted)
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        return flat.search(self.vectors, queries, min(k, self.vectors.ntotal))
 
 
 def folder_of(config: RetrievalConfig, passages: Passages, encoder: Encoder) -> Path:
