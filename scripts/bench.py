@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
-from benchmarks import clients, forward, harness, judge, load, sampler, update
+from benchmarks import clients, forward, harness, judge, load, sampler, search, update
 from scope_jax.run import cli
 
 BENCHMARKS = {
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "load": load,
     "sampler": sampler,
     "judge": judge,
+    "search": search,
     "update": update,
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import bench
 from benchmarks import harness
 from models.errors import UserError
 
@@ -73,3 +74,15 @@ def test_forward_beside_transformers(tmp_path):
     said = json.loads((tmp_path / "out.json").read_text())
     assert said["ratios"]["transformers"] > 0
     assert said["notes"]["same next token as transformers"] == 1.0
+
+
+def test_search_beside_both_of_faisss_ways(tmp_path):
+    out = tmp_path / "out.json"
+    options = ["--vectors", "500", "--dim", "16", "--together", "1,4"]
+    command = ["search", *options, "--repeats", "2", "--json", str(out)]
+    assert bench.main(command) == 0
+    said = json.loads(out.read_text())
+    assert said["notes"]["equal to the bit alone"] is True
+    assert said["notes"]["ms a query, 1 together"]["direct"]["median"] >= 0
+    with pytest.raises(UserError, match="--together x: needs numbers"):
+        bench.main(["search", "--together", "x"])
