@@ -23,7 +23,7 @@ from scope_jax.method.formats import Message
 
 Judge = Literal[
     *("criteria", "dialogue_criteria", "coverage", "quality", "report"),
-    *("checklist", "pairwise", "equivalence"),
+    *("checklist", "pairwise", "rubrics", "equivalence"),
 ]
 """How an answer is judged; ``verdicts`` has what is asked, ``scores`` the formulas.
 
@@ -33,7 +33,8 @@ Judge = Literal[
 - quality, report, checklist: one call, JSON with marks of 1 to 5, of five kinds, and of
   1 to 10.
 - pairwise: beside a baseline's answer, two calls with the positions swapped.
-- equivalence: whether the answer means one of the right ones.
+- rubrics: weighted requirements again, by the judge prompt that the method trains with.
+- equivalence: the same with one rubric: whether the answer means one of the right ones.
 """
 
 Opening = Literal["solver", "dialogue", "raw"]

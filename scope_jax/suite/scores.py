@@ -53,12 +53,12 @@ def met(text: str, compat: Compat) -> bool:
     return json_object(text, compat).get("criteria_met") is True
 
 
-def criteria(verdicts: Sequence[bool], weights: Sequence[float]) -> float:
+def criteria(verdicts: Sequence[float], weights: Sequence[float]) -> float:
     """Weights met over positive weights, cut to [0, 1]; 0 if no weight is positive."""
     most = sum(weight for weight in weights if weight > 0)
     if most <= 0:
         return 0.0
-    total = sum(w for yes, w in zip(verdicts, weights, strict=True) if yes)
+    total = sum(w * share for share, w in zip(verdicts, weights, strict=True))
     return _clip(total / most)
 
 

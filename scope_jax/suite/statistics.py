@@ -117,6 +117,6 @@ def over_sources(
     return Estimate(mean=mean, stderr=stderr, low=low, high=high, n=n)
 
 
-def paired(one: Mapping[str, float], base: Mapping[str, float]) -> list[float]:
-    """By how much one model is better, question by question that both answered."""
-    return [value - base[name] for name, value in one.items() if name in base]
+def paired(one: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+    """By how much one model is better, on each question that both answered."""
+    return {name: value - base[name] for name, value in one.items() if name in base}

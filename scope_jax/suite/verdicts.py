@@ -23,7 +23,6 @@ Said = Mapping[str, str | None]
 """Name of a call -> what the judge said; None where every attempt failed."""
 
 BASELINE_FIRST, MODEL_FIRST = "baseline_first", "model_first"
-GRADE, AGAIN = "grade", "again"
 VERDICT = "verdict"
 """The name of a call that is the only one."""
 
@@ -84,11 +83,19 @@ def calls(row: Row, answer: Answer, said: Said, asking: Asking) -> Calls:
     if not answer.graded:
         return {}
     wanted = _CALLS.get(row.judge, _single)(row, answer.graded, asking)
-    if row.judge == "equivalence" and asking.retry and said.get(GRADE) is not None:
-        first = said[GRADE] or ""
-        if judge.parse_grade(first, compat=asking.compat) is None:
-            wanted[AGAIN] = asking.prompts.grade_retry(wanted[GRADE], first)
+    if row.judge in ("rubrics", "equivalence") and asking.retry:
+        wanted |= {
+            again(name): asking.prompts.grade_retry(messages, first)
+            for name, messages in wanted.items()
+            if (first := said.get(name)) is not None
+            and judge.parse_grade(first, compat=asking.compat) is None
+        }
     return {name: messages for name, messages in wanted.items() if name not in said}
+
+
+def again(name: str) -> str:
+    """The name of a call that is made once more, because no grade could be read."""
+    return f"{name}, again"
 
 
 def _single(row: Row, graded: str, asking: Asking) -> Calls:
@@ -120,19 +127,32 @@ def _pair(row: Row, graded: str, asking: Asking) -> Calls:
     }
 
 
-def _equivalence(row: Row, graded: str, asking: Asking) -> Calls:
-    rubric = Rubric(judge_prompts.equivalent(row.golds))
-    [messages] = judge.grade_prompts(
-        asking.prompts, row.prompt, graded, [rubric], thinking=asking.thinking
+def _rubrics(row: Row, graded: str, asking: Asking) -> Calls:
+    if not row.short and not any(item.weight > 0 for item in row.items):
+        return {}
+    asked = judge.grade_prompts(
+        asking.prompts,
+        row.prompt,
+        graded,
+        [Rubric(text) for text, _ in _weighted(row)],
+        thinking=asking.thinking,
     )
-    return {GRADE: messages}
+    return {str(n): messages for n, messages in enumerate(asked)}
+
+
+def _weighted(row: Row) -> list[tuple[str, float]]:
+    """Rubrics and weights; right answers make one rubric."""
+    if row.short:
+        return [(judge_prompts.equivalent(row.golds), 1.0)]
+    return [(item.text, item.weight) for item in row.items]
 
 
 _CALLS = {
     "criteria": _criteria,
     "dialogue_criteria": _criteria,
     "pairwise": _pair,
-    "equivalence": _equivalence,
+    "rubrics": _rubrics,
+    "equivalence": _rubrics,
 }
 
 
@@ -205,16 +225,17 @@ def _score_pair(row: Row, answer: Answer, said: Said, asking: Asking) -> Read:
     return value, labels, len(labels)
 
 
-def _score_equivalence(row: Row, answer: Answer, said: Said, asking: Asking) -> Read:
-    grades = [
-        judge.parse_grade(said.get(name) or "", compat=asking.compat)
-        for name in (GRADE, AGAIN)
-        if name in said
-    ]
-    grade = grades[-1] if grades else None
-    labels = {} if grade is None else {GRADE: f"{grade:g}"}
-    readable = sum(grade is not None for grade in grades)
-    return (grade or 0.0) * answer.length, labels, readable
+def _score_rubrics(row: Row, answer: Answer, said: Said, asking: Asking) -> Read:
+    weighted = _weighted(row)
+    grades = []
+    for name in map(str, range(len(weighted))):
+        texts = [said[n] or "" for n in (name, again(name)) if n in said]
+        read = [judge.parse_grade(text, compat=asking.compat) for text in texts]
+        grades.append(read[-1] if read else None)
+    labels = {str(n): f"{g:g}" for n, g in enumerate(grades) if g is not None}
+    value = scores.criteria([g or 0.0 for g in grades], [w for _, w in weighted])
+    # The first of two calls had no grade, or there would be no second.
+    return value * answer.length, labels, len(labels)
 
 
 _SCORES = {
@@ -225,5 +246,6 @@ _SCORES = {
     "report": _score_marks,
     "checklist": _score_marks,
     "pairwise": _score_pair,
-    "equivalence": _score_equivalence,
+    "rubrics": _score_rubrics,
+    "equivalence": _score_rubrics,
 }

@@ -117,10 +117,11 @@ PHRASES = [
 
 # (what the judge says, score)
 QUALITY = [
-    *(
-        ('{"content_quality": %d}' % v, s)
-        for v, s in zip(range(1, 6), ["0", "1/4", "1/2", "3/4", "1"])
-    ),
+    ('{"content_quality": 1}', "0"),
+    ('{"content_quality": 2}', "1/4"),
+    ('{"content_quality": 3}', "1/2"),
+    ('{"content_quality": 4}', "3/4"),
+    ('{"content_quality": 5}', "1"),
     ('{"content_quality": 0}', "0"),
     ('{"content_quality": -7}', "0"),
     ('{"content_quality": 6}', "1"),

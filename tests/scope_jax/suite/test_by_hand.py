@@ -11,6 +11,7 @@ from scope_jax.method import prompts, solver
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.solver import LengthConfig
 from scope_jax.suite import readers, verdicts
+from scope_jax.suite.rows import Item, Row
 from scope_jax.suite.verdicts import Answer, Asking
 from tests.scope_jax.suite import by_hand
 
@@ -241,7 +242,7 @@ def test_short_form(tmp_path):
         over = tokens > 2 * limits.hard
         score, _ = graded(
             row,
-            {"grade": first, "again": again},
+            {"0": first, "0, again": again},
             answer="" if over else answer,
             text=answer,
             length=solver.length_factor(tokens, limits),
@@ -255,10 +256,27 @@ def test_the_rubric_of_a_short_answer_quotes_all_right_ones(tmp_path):
     row = {"question": "q?", "data_source": "nq", "golden_answers": ["Bern", "Berne"]}
     [read] = readers.read("nq", [written(tmp_path, [row])])
     calls = verdicts.calls(read, Answer(text="b", graded="b"), {}, asking())
-    assert '"Bern"; "Berne"' in calls["grade"][-1]["content"]
-    again = verdicts.calls(
-        read, Answer(text="b", graded="b"), {"grade": "hm"}, asking()
-    )
-    assert list(again) == ["again"]
-    assert [m["role"] for m in again["again"]] == ["user", "assistant", "user"]
-    assert again["again"][1]["content"] == "hm"
+    assert '"Bern"; "Berne"' in calls["0"][-1]["content"]
+    again = verdicts.calls(read, Answer(text="b", graded="b"), {"0": "hm"}, asking())
+    assert list(again) == ["0, again"]
+    assert [m["role"] for m in again["0, again"]] == ["user", "assistant", "user"]
+    assert again["0, again"][1]["content"] == "hm"
+
+
+def test_rubrics_of_ones_own_are_graded_as_in_training():
+    items = (Item("names it", 3.0), Item("short", 1.0), Item("rude", -2.0))
+    row = Row(source="mine", judge="rubrics", prompt="p", items=items)
+    one, half, zero = by_hand.ONE, by_hand.HALF, by_hand.ZERO
+    for said, expected in (
+        ({"0": one, "1": zero, "2": zero}, "3/4"),
+        ({"0": one, "1": one, "2": one}, "1/2"),
+        ({"0": half, "1": zero, "2": zero}, "3/8"),
+        ({"0": "hm", "0, again": one, "1": "", "1, again": "hm", "2": zero}, "3/4"),
+        ({"0": None, "1": one, "2": zero}, "1/4"),
+    ):
+        score, heard = graded(row, said)
+        same(score, expected)
+        assert heard == said
+    calls = verdicts.calls(row, Answer(text="a", graded="a"), {}, asking())
+    [asked] = SET.grade("p", "a", "1. names it")
+    assert calls["0"] == (asked,)

@@ -75,8 +75,8 @@ def test_a_paired_gain_is_of_the_same_questions():
     base = {"a": 0.0, "b": 0.5, "c": 1.0}
     better = {"c": 1.0, "a": 0.5, "b": 1.0, "d": 0.0}
     gains = statistics.paired(better, base)
-    assert gains == [0.0, 0.5, 0.5]
-    found = statistics.estimate(gains)
+    assert gains == {"c": 0.0, "a": 0.5, "b": 0.5}
+    found = statistics.estimate(list(gains.values()))
     paired = stats.ttest_rel([1.0, 0.5, 1.0], [1.0, 0.0, 0.5])
     assert found.mean / found.stderr == close(paired.statistic)
 
