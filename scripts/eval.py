@@ -37,11 +37,10 @@ from scope_jax.config import Config
 from scope_jax.evaluation import checkpoints, compare, entries, judges, results
 from scope_jax.evaluation.comparison import Comparison, read_rows
 from scope_jax.evaluation.entries import Entry
-from scope_jax.evaluation.judges import JudgeSpec
 from scope_jax.inference.chat import ChatConfig
 from scope_jax.run import cli, tracking
 from scope_jax.small_world.assets import resolve
-from scope_jax.system import stopping
+from scope_jax.system import settings, stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +87,9 @@ class EvalOptions:
     """Answers to each question."""
     temperature: Annotated[float, NOT_NEGATIVE] = 0.0
     """Temperature of answers; 0 is greedy."""
-    judge_temperature: Annotated[float, NOT_NEGATIVE] | None = None
-    """Temperature of the judge. None: 1 for a chat server, else the configuration's
-    grading temperature."""
-    judge_tokens: CountOrZero = 0
-    """Most tokens of a verdict. 0: 16384 for a chat server, else the configuration's
-    for grades."""
-    judge_role: Literal["system", "developer", "user"] = "system"
-    """What a chat server is sent system messages as."""
-    judge_concurrency: Count = 16
-    """Requests to a chat server at the same time."""
-    judge_timeout: Count = 600
-    """Seconds that an answer of a chat server may take."""
+    chat: ChatConfig = ChatConfig()
+    """How a chat server is asked that judges; a judge of our own server has the
+    configuration's `judge.grade_temperature.solver` and `judge.grade_tokens`."""
     resamples: Count = 10_000
     """Resamples of the bootstrap intervals."""
     out: Path = Path("runs/benchmarks")
@@ -118,9 +108,28 @@ class EvalOptions:
             )
 
 
+class Configurations:
+    """Configurations by name, and those of runs by their folders."""
+
+    def load(self, name: str) -> Config:
+        if entries.is_run(Path(name)):
+            return settings.load(Config, Path(name) / "config.json")
+        return configs.load(name)
+
+    def describe(self, name: str) -> str:
+        return "a run" if entries.is_run(Path(name)) else configs.describe(name)
+
+
 def parse(argv: Sequence[str]) -> tuple[Config, EvalOptions]:
-    """The configuration and the options of a command line."""
-    return cli.parse(argv, configs, options=EvalOptions, prog="eval.py")
+    """The configuration and the options of a command line.
+
+    Without ``--config``, the first run among the models gives it.
+    """
+    given = [word.partition("=")[2] or word for word in argv]
+    runs = [word for word in given if entries.is_run(Path(entries.folder_of(word)))]
+    if runs and "--model" in argv and "--config" not in argv:
+        argv = ["--config", entries.folder_of(runs[0]), *argv]
+    return cli.parse(argv, Configurations(), options=EvalOptions, prog="eval.py")
 
 
 def compared(config: Config, options: EvalOptions) -> Comparison:
@@ -147,7 +156,7 @@ def compared(config: Config, options: EvalOptions) -> Comparison:
     return Comparison(
         entries=models,
         rows=read_rows(options.benchmark, options.limit, options.limit_seed),
-        judge=judge(config, options),
+        judge=judges.named(options.judge, config, options.chat),
         second=options.second_judge,
         samples=options.samples,
         temperature=options.temperature,
@@ -156,23 +165,6 @@ def compared(config: Config, options: EvalOptions) -> Comparison:
         how=results.Bootstrap(resamples=options.resamples, seed=0),
         out=options.out,
         noted={name: getattr(options, name) for name in noted},
-    )
-
-
-def judge(config: Config, options: EvalOptions) -> JudgeSpec:
-    """Who judges."""
-    return judges.named(
-        options.judge,
-        config,
-        temperature=options.judge_temperature,
-        max_tokens=options.judge_tokens,
-        chat=ChatConfig(
-            url="",
-            model="",
-            system_role=options.judge_role,
-            concurrency=options.judge_concurrency,
-            timeout=float(options.judge_timeout),
-        ),
     )
 
 

@@ -104,6 +104,12 @@ def one(text: str, config: Config, what: str) -> Entry:
     return found[0]
 
 
+def folder_of(what: str) -> str:
+    """The folder of a run's model; of what names none, all of it."""
+    place = _PLACE.fullmatch(what)
+    return place[1] if place else what
+
+
 def is_run(path: Path) -> bool:
     """Whether a folder is a run's."""
     return (path / "manifest.json").is_file() and (path / "config.json").is_file()

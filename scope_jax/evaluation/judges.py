@@ -22,6 +22,9 @@ from scope_jax.system.hosts import ONE_HOST
 
 T = TypeVar("T")
 
+CHAT = ChatConfig()
+"""A chat server with the reference's settings."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSpec:
@@ -60,22 +63,14 @@ class JudgeSpec:
         }
 
 
-def named(
-    what: str,
-    config: Config,
-    *,
-    temperature: float | None = None,
-    max_tokens: int = 0,
-    chat: ChatConfig | None = None,
-) -> JudgeSpec:
+def named(what: str, config: Config, chat: ChatConfig = CHAT) -> JudgeSpec:
     """The judge that a command line names.
 
     Args:
       what: a model as ``entries`` reads it, or ``URL#MODEL``; empty: the
         configuration's base model. A name of its own may stand in front.
-      config: gives a served judge's temperature and tokens.
-      temperature, max_tokens: in place of the judge's usual ones.
-      chat: how a chat server is asked, but for what ``what`` says.
+      config: says how a model of our own server judges.
+      chat: how another's server is asked.
 
     Raises:
       UserError: it names no model, or several.
@@ -87,27 +82,19 @@ def named(
         url, _, model = rest.partition("#")
         if not model:
             raise UserError(f"--judge {what}: which model? write it as {url}#MODEL")
-        asked = chat or ChatConfig(url=url, model=model)
-        asked = replace(asked, url=url, model=model)
-        if temperature is not None:
-            asked = replace(asked, temperature=temperature)
-        if max_tokens:
-            asked = replace(asked, max_tokens=max_tokens)
+        chat = replace(chat, url=url, model=model)
         return JudgeSpec(
             name=name or Path(model).name,
-            chat=asked,
-            temperature=asked.temperature,
-            max_tokens=asked.max_tokens,
+            chat=chat,
+            temperature=chat.temperature,
+            max_tokens=chat.max_tokens,
         )
     entry = one(rest or config.model.path, config, "--judge")
-    usual = config.judge
     return JudgeSpec(
         name=name or entry.name,
         entry=entry,
-        temperature=usual.grade_temperature.solver
-        if temperature is None
-        else temperature,
-        max_tokens=max_tokens or usual.grade_tokens,
+        temperature=config.judge.grade_temperature.solver,
+        max_tokens=config.judge.grade_tokens,
     )
 
 

@@ -38,9 +38,9 @@ MOST_PAUSE = 600.0
 class ChatConfig:
     """How a server is asked; numbers are the reference's (spec 10)."""
 
-    url: str
+    url: str = ""
     """Address, with or without `/v1`."""
-    model: str
+    model: str = ""
     """Name of the model there."""
     temperature: Annotated[float, NOT_NEGATIVE] | None = 1.0
     """None sends none: some hosted models take no other than their own."""

@@ -4,8 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from scipy import stats  # JAX needs SciPy
-
 
 def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     """Cohen's kappa: agreement beyond what chance would give (1960).
@@ -34,5 +32,7 @@ def rank(first: Sequence[float], second: Sequence[float]) -> float | None:
     """
     if len(first) < 2 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
+    from scipy import stats  # here: it takes seconds to import, and few need it
+
     found = float(stats.spearmanr(first, second).statistic)
     return None if math.isnan(found) else found
