@@ -1,11 +1,13 @@
 """Answers and verdicts as JSON lines that grow: nothing that was paid for is lost.
 
-Each line is a record with a ``key`` that names what was asked, and is on the disk as
-soon as it is known. The order of lines is that in which they came; readers look records
-up by their keys. A line that a killed process left without its end is cut off.
+Each line is a record with a ``key`` that names what was asked, and is written as soon
+as it is known: a killed process loses none, a loss of power at most those of the last
+second. The order of lines is that in which they came; readers look records up by their
+keys. A line that was left without its end is cut off.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from models import storage
 from models.errors import DamagedError, UserError
 from scope_jax.system.files import Appending, read_json, write_text
 
+SYNC_SECONDS = 1.0
+"""Between two moments at which all records are brought to the disk."""
 REMEDY = "remove the line: what it held is asked for again"
 
 
@@ -29,6 +33,7 @@ class Journal:
         self.path = path
         self.records: dict[str, dict[str, Any]] = {}
         self._file: Appending | None = None
+        self._synced = 0.0
         data = path.read_bytes() if path.is_file() else b""
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
@@ -39,16 +44,21 @@ class Journal:
             self.records[record["key"]] = record
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Adds a record; it is on the disk when this returns."""
+        """Adds a record, and brings it to the disk where that was not done lately."""
         if self._file is None:
             self._file = Appending(self.path)
         text = json.dumps(record, ensure_ascii=False) + "\n"
-        self._file.append(text.encode())
+        # Each time would take longer than a small model's answer.
+        now = time.monotonic()
+        due = now - self._synced >= SYNC_SECONDS
+        self._synced = now if due else self._synced
+        self._file.append(text.encode(), sync=due)
         self.records[record["key"]] = dict(record)
 
     def close(self) -> None:
         """Lets go of the file."""
         if self._file is not None:
+            self._file.append(b"")  # what has come since
             self._file.close()
             self._file = None
 

@@ -70,6 +70,7 @@ def test_scores_are_those_worked_by_hand(players, hosted, tmp_path):
     assert "gain over worse" in page
 
 
+@pytest.mark.quirk(37)
 def test_answers_and_verdicts_are_clean_lines(players, hosted, tmp_path):
     compare.run(players.config, world.told(tmp_path, hosted.url, count=3))
     out = tmp_path / "out"
@@ -163,7 +164,7 @@ def test_what_fails_for_good_is_counted_and_the_same_in_any_order(
     players, tmp_path, hosted
 ):
     def fails(digest):
-        return ("500", "always") if digest % 4 == 0 else ()
+        return ("500", "always") if digest % 8 == 0 else ()
 
     pages = []
     for name in ("one", "two"):
@@ -217,7 +218,8 @@ def test_a_second_judge_needs_no_new_answer_and_agreement_is_told(
         found = compare.run(players.config, told)
     assert players.answered == before
     agreed = found["agreement"]
-    assert agreed["with"] == "one" and agreed["rank_of_models"] == 1
+    assert agreed["with"] == "one"
+    assert agreed["rank_of_models"] == pytest.approx(1)
     sources = agreed["sources"]
     assert sources["nq"]["kappa"] == sources["wildbench"]["kappa"] == 1
     # Of 32 phrases: 8 Completely/Mostly; 8 Mostly, 8 Barely, 8 Not at all, twice each.
