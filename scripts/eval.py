@@ -81,7 +81,7 @@ class EvalOptions:
     configuration's."""
     limit: CountOrZero = 0
     """Most rows of a benchmark, drawn with `limit_seed`; 0 takes all."""
-    limit_seed: int = 42
+    limit_seed: CountOrZero = 42
     """Seed of that draw."""
     samples: Count = 1
     """Answers to each question."""

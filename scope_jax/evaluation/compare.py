@@ -74,7 +74,7 @@ def run(config: Config, told: Comparison) -> dict[str, Any]:
         found = results.summary(scored, told.baseline or told.names[0], told.how)
         found |= {"judge": told.judge.name, **told.noted}
         if told.second:
-            other = _scored(told, _verdicts(told, told.second), asking)
+            other = _scored(told, _second(told, asking), asking)
             agreed = results.two_judges(scored, other)
             found["agreement"] = {"with": told.second, **agreed}
         _write(told, found, scored, records)
@@ -204,16 +204,7 @@ def _graded(told: Comparison, model: str, source: str) -> list[Graded]:
 
 
 def _verdicts(told: Comparison, judge: str) -> Records:
-    """What a judge has said so far.
-
-    Raises:
-      UserError: nothing.
-    """
-    if not (told.out / "verdicts" / judge).is_dir():
-        raise UserError(
-            f"--second_judge {judge}: has judged nothing in {told.out}: give it as "
-            "--judge first"
-        )
+    """What a judge has said so far."""
     return {
         model: {
             source: told.verdicts(judge, model, source).records for source in told.rows
@@ -222,18 +213,40 @@ def _verdicts(told: Comparison, judge: str) -> Records:
     }
 
 
+def _incomplete(
+    told: Comparison, records: Records, asking: Asking
+) -> list[tuple[str, str]]:
+    """(model, source) of those on which a call is still to be made."""
+    return [
+        (model, source)
+        for model, by in records.items()
+        for source, known in by.items()
+        if grading.incomplete(_graded(told, model, source), known, asking)
+    ]
+
+
+def _second(told: Comparison, asking: Asking) -> Records:
+    """What the second judge has said.
+
+    Raises:
+      UserError: not on all of these answers.
+    """
+    records = _verdicts(told, told.second)
+    for model, source in _incomplete(told, records, asking):
+        raise UserError(
+            f"--second_judge {told.second}: has not judged all answers of {model} to "
+            f"{source} in {told.out}: give it as --judge first"
+        )
+    return records
+
+
 def _judge(config: Config, told: Comparison, asking: Asking) -> Records:
     """Every verdict of the judge, asked for where it is not there."""
     spec = told.judge
     folder = told.out / "verdicts" / spec.name
     agree(folder / "judge.json", spec.facts(config), "verdicts")
     records = _verdicts(told, spec.name)
-    left = [
-        (model, source)
-        for model, by in records.items()
-        for source, known in by.items()
-        if grading.incomplete(_graded(told, model, source), known, asking)
-    ]
+    left = _incomplete(told, records, asking)
     if not left:
         return records
     with judging(config, spec, told.out / "server" / spec.name) as judge:

@@ -42,7 +42,7 @@ class ChatConfig:
     """Address, with or without `/v1`."""
     model: str = ""
     """Name of the model there."""
-    temperature: Annotated[float, NOT_NEGATIVE] | None = 1.0
+    temperature: Annotated[float | None, NOT_NEGATIVE] = 1.0
     """None sends none: some hosted models take no other than their own."""
     max_tokens: Count = 16384
     """Most tokens of an answer, thinking included."""

@@ -227,7 +227,7 @@ def test_a_second_judge_needs_no_new_answer_and_agreement_is_told(
     same, chance = 3 / 4, (1 / 4 * 1 / 2 + 1 / 4 * 1 / 4 * 2)
     kappa = (same - chance) / (1 - chance)
     assert sources["researchqa"]["kappa"] == pytest.approx(kappa)
-    with pytest.raises(UserError, match="nobody: has judged nothing"):
+    with pytest.raises(UserError, match="nobody: has not judged all answers of worse"):
         compare.run(players.config, world.told(tmp_path, hosted.url, second="nobody"))
 
 
