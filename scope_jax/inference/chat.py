@@ -39,9 +39,9 @@ class ChatConfig:
     """How a server is asked; numbers are the reference's (spec 10)."""
 
     url: str = ""
-    """Address, with or without `/v1`."""
+    """Address, with or without `/v1`; in an evaluation `--judge URL#MODEL` says it."""
     model: str = ""
-    """Name of the model there."""
+    """Name of the model there, likewise."""
     temperature: Annotated[float | None, NOT_NEGATIVE] = 1.0
     """None sends none: some hosted models take no other than their own."""
     max_tokens: Count = 16384
