@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import configs
+import eval as evaluation_script
 from models.errors import UserError
 from scope_jax.evaluation import judges
 from scope_jax.evaluation.entries import entries
@@ -130,3 +131,37 @@ def test_a_server_that_does_not_say_its_model_is_named():
         pytest.raises(UserError, match="name the model as URL#NAME"),
     ):
         _only_model(server.url, "")
+
+
+def test_a_run_among_the_models_gives_the_configuration(run):
+    given = ["--model", "x=runs/look:2", "demo", "--benchmark", "nq=file"]
+    config, options = evaluation_script.parse(given)
+    assert (config.tool_format, config.iterations) == ("tool_call", 3)
+    assert options.model == ("x=runs/look:2", "demo")
+    config, options = evaluation_script.parse(
+        ["--config", "tiny", *given, "--judge", "demo", "--chat.backoff", "0.5"]
+    )
+    assert config.tool_format == "search_r1" and options.chat.backoff == 0.5
+    changed, _ = evaluation_script.parse([*given, "--judge.grade_tokens", "7"])
+    assert changed.judge.grade_tokens == 7 and changed.tool_format == "tool_call"
+    with pytest.raises(UserError, match="--config: missing"):
+        evaluation_script.parse(["--model", "demo", "--benchmark", "nq=file"])
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--search_from", "demo"], "belong together"),
+        (["--samples", "2"], "--samples 2.*raise the temperature"),
+        (["--chat.attempts", "0"], "must be at least 1"),
+        (["--limit", "-1"], "must be at least 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, why):
+    with pytest.raises(UserError, match=why):
+        evaluation_script.parse(["--config", "tiny", *options])
+
+
+def test_models_without_a_benchmark_are_refused():
+    with pytest.raises(UserError, match="on what"):
+        evaluation_script.main(["--config", "tiny", "--model", "demo"])
