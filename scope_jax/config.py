@@ -84,8 +84,9 @@ class TasksConfig:
     file: str = ""
     """File of tasks with rubrics that take the place of task creation: Parquet of a run
     (`tasks/iter_1.parquet`), or JSON lines with `task`, `type`, `rubrics` and, where
-    the answer is known, `target`. An iteration takes the next `target` of them, from
-    the start again after the last one. Empty: the Challenger writes tasks."""
+    the answer is known, `target`; or rows of a benchmark (docs/evaluation.md), which
+    may be NAME=FILE. An iteration takes the next `target` of them, from the start again
+    after the last one. Empty: the Challenger writes tasks."""
     target: Count = 5120
     """Number of tasks wanted; creation stops as soon as it is reached."""
     prompts_per_batch: Count = 2000

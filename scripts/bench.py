@@ -12,10 +12,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
-from benchmarks import clients, forward, harness, judge, load, sampler, search, update
+from benchmarks import (
+    answers,
+    clients,
+    forward,
+    harness,
+    judge,
+    load,
+    sampler,
+    search,
+    update,
+)
 from scope_jax.run import cli
 
 BENCHMARKS = {
+    "answers": answers,
     "clients": clients,
     "forward": forward,
     "load": load,

@@ -53,7 +53,7 @@ def run(
     """
     check_sizes(config)
     if config.tasks.file:
-        read_given(Path(config.tasks.file))
+        read_given(config.tasks.file)
     folder = _open_folder(path, config, hosts, fresh=fresh)
     try:
         if _is_evaluated(folder, config):
