@@ -93,7 +93,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 seconds = meter.lap("rollout")
                 file = parts.folder.rollouts(iteration, role, step)
                 if hosts.is_leader:
-                    write_json_lines(file, (rollout.json() for rollout in shown))
+                    pairs = zip(shown, advantages(rollouts), strict=True)
+                    write_json_lines(file, (one.json(value) for one, value in pairs))
                 # Before the update, which a server that is gone must not throw away.
                 with stopping.deferred():  # it ends in all processes or in none
                     work = parts.serving.run(meter.engine_work())
@@ -173,15 +174,17 @@ def in_order(shares: Iterable[Sequence[Rollout]]) -> list[Rollout]:
     return sorted(rollouts, key=lambda rollout: uid_order(rollout.uid))
 
 
+def advantages(rollouts: Sequence[Rollout]) -> list[float]:
+    """Each rollout's reward against its group's."""
+    rewards = [rollout.reward for rollout in rollouts]
+    return group_advantages(rewards, [one.group for one in rollouts]).tolist()
+
+
 def with_advantages(rollouts: Sequence[Rollout]) -> list[Datum]:
     """All that a step trains on, each datum with its rollout's advantage."""
-    advantages = group_advantages(
-        [rollout.reward for rollout in rollouts],
-        [rollout.group for rollout in rollouts],
-    )
     return [
-        replace(datum, advantage=float(advantage))
-        for rollout, advantage in zip(rollouts, advantages, strict=True)
+        replace(datum, advantage=advantage)
+        for rollout, advantage in zip(rollouts, advantages(rollouts), strict=True)
         for datum in rollout.datums
     ]
 
