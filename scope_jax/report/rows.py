@@ -39,9 +39,7 @@ def row(
         return None
     *_, group, sample = ["0", "0", *uid.split("/")]
     judge, truth = _judged(trace), _true(trace)
-    outcome = (
-        record.get("outcome") or trace.get("branch") or record.get("finish_reason")
-    )
+    ended = trace.get("branch") or record.get("finish_reason")
     parts = _mapping(trace.get("parts"))
     metrics = _mapping(record.get("metrics"))
     return [
@@ -56,7 +54,7 @@ def row(
         _short(judge),
         _short(truth),
         _short(_gap(trace, judge, truth)),
-        str(outcome or ""),
+        str(record.get("outcome") or ended or ""),
         [str(error) for error in _list(trace.get("errors"))],
         _short(metrics.get("rollout/ran_searches", parts.get("searches"))),
         _short(record.get("tokens")),

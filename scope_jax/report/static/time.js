@@ -49,7 +49,7 @@ function timeSection(run) {
   const rows = found.map((one) => [`${one.iteration} ${STAGE_NAMES[one.stage]}`, bar(one), ...names.map((name) => seconds(one.parts[name] ?? 0)), seconds(total(one)), share(total(one), all)]);
   rows.push(["all", "", ...names.map((name) => seconds(found.reduce((sum, one) => sum + (one.parts[name] || 0), 0))), seconds(all), "100%"]);
   return section("Stages", el("p", { class: "key" }, names.map((name, i) => el("span", {}, el("span", { class: "swatch", style: { background: `var(--series-${i % 8})` } }), ` ${name} `))),
-    table(["stage", "", ...names, "in all", "share"], rows, { caption: "Seconds per stage and part" }));
+    table(["stage", "parts", ...names, "in all", "share"], rows, { caption: "Seconds per stage and part" }));
 }
 
 function workSection(run) {
