@@ -84,7 +84,7 @@ def config() -> Config:
         inference=InferenceConfig(engine=engine),
         placement=gpus(trainer=1, inference=0),
         checkpoint=CheckpointConfig(every=2, permanent_every=10),
-        evaluation=EvaluationConfig(count=150),
+        evaluation=EvaluationConfig(count=150, each_iteration=True),
     )
 
 

@@ -8,6 +8,7 @@ last checkpoint as if nothing had happened.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,6 +112,7 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
             )
+            metrics |= _evaluated(parts, role, step)
             metrics |= _watched(parts, role, metrics | {"step": step})
             _warn(metrics, step - first, compiled=step > done + 1)
             parts.tracker.log(metrics, iteration=iteration, stage=role, step=step)
@@ -214,6 +216,22 @@ def _traced(parts: Parts, step: int, name: str) -> contextlib.AbstractContextMan
     if not 2 <= step < 2 + parts.profile:
         return contextlib.nullcontext()
     return jax.profiler.trace(str(parts.folder.path / "profile" / name))
+
+
+def _evaluated(parts: Parts, role: str, step: int) -> dict[str, float]:
+    """Scores of the policy as it is after this step, where they are due.
+
+    The engine plays it already, and each conversation has a seed of its own: training
+    is the same with it and without. Nothing stops inside, so that a resumed run has
+    the same metrics.
+    """
+    if not parts.score or not parts.world.config.evaluation.is_due(role, step):
+        return {}
+    started = time.monotonic()
+    with stopping.deferred():
+        metrics = parts.score(parts, step)
+        parts.serving.run(parts.meter.engine_work())  # it belongs to no step
+    return metrics | {"time/evaluation": time.monotonic() - started}
 
 
 def _watched(parts: Parts, role: str, record: Mapping[str, float]) -> dict[str, float]:

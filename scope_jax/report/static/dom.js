@@ -45,22 +45,25 @@ function marked(text, query) {
 }
 
 const LONGEST = 6000;
+const PIECE = 100000; // characters that a click adds: lines without a space are slow to lay out
 
-/** Preformatted text of a model; a very long one has a button for the rest of it. */
+/** Preformatted text of a model; a very long one has a button for more of it. */
 function said(text, { query = "", kind = "", spans = null } = {}) {
   text = String(text ?? "");
   const box = el("div", { class: `said ${kind}`, dir: "auto" });
-  const show = (end) => {
-    box.replaceChildren(...shaded(text.slice(0, end), spans, query));
-    if (end < text.length) {
-      const rest = (text.length - end).toLocaleString("en");
-      const more = el("button", { type: "button", class: "more", onclick: () => show(text.length) },
-        `show ${rest} more characters`);
-      box.append("\n", more);
-    }
+  const show = (from, to) => {
+    const own = spans?.map((s) => ({ ...s, from: Math.max(s.from, from) - from, to: s.to - from }));
+    box.append(el("span", { class: "piece" }, shaded(text.slice(from, to), own, query)));
+    if (to >= text.length) return;
+    const more = el("button", { type: "button", class: "more", onclick: () => {
+      more.remove();
+      show(to, Math.min(to + PIECE, text.length));
+      box.querySelector(".more")?.focus();
+    } }, `show more: ${(text.length - to).toLocaleString("en")} characters are left`);
+    box.append(more);
   };
   const at = query ? text.toLowerCase().indexOf(query) : -1;
-  show(text.length <= LONGEST * 1.2 || at > LONGEST ? text.length : LONGEST);
+  show(0, text.length <= LONGEST * 1.2 ? text.length : Math.min(Math.max(LONGEST, at + 500), text.length));
   return box;
 }
 

@@ -66,7 +66,7 @@ def show(tab, file, view="learned"):
     tab.goto("about:blank")
     tab.goto(f"{file.as_uri()}#view={view}")
     tab.wait_for_selector("html[data-ready]")
-    tab.wait_for_function("!document.body.innerText.includes('unpacking')")
+    playwright.expect(tab.locator("main")).not_to_contain_text("unpacking")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -107,7 +107,7 @@ def test_everything_can_be_done_with_the_keyboard(tab, files):
     tab.wait_for_selector("table.rollouts")
     tab.keyboard.press("/")
     tab.keyboard.type("Task 1 of Step 2")
-    tab.wait_for_function("document.body.innerText.includes('4 of 43 rollouts with')")
+    playwright.expect(tab.locator("main")).to_contain_text("4 of 43 rollouts with")
     tab.keyboard.press("Escape")
     tab.keyboard.press("j")
     tab.keyboard.press("j")
@@ -116,9 +116,9 @@ def test_everything_can_be_done_with_the_keyboard(tab, files):
     assert tab.locator("h1").inner_text() == "Rollout 1/solver/2/1/1"
     assert tab.locator("mark").first.inner_text().lower() == "task 1 of step 2"
     tab.keyboard.press("j")
-    tab.wait_for_function("document.title.includes('2/1/2')")
+    playwright.expect(tab.locator("h1")).to_contain_text("2/1/2")
     tab.keyboard.press("k")
-    tab.wait_for_function("document.title.includes('2/1/1')")
+    playwright.expect(tab.locator("h1")).to_contain_text("2/1/1")
     tab.keyboard.press("g")
     tab.wait_for_selector(".sides.many .side:nth-child(4)")
     tab.keyboard.press("u")
@@ -181,9 +181,10 @@ def test_text_of_models_can_neither_run_nor_hide(tab, files):
 def test_a_line_of_a_megabyte_neither_breaks_the_page_nor_is_lost(tab, tmp_path):
     show(tab, page.write(make(tmp_path / "run", said="x" * 2**20)), f"rollout&{FIRST}")
     more = tab.locator(".said.assistant button.more")
-    assert more.last.inner_text() == "show 1,042,576 more characters"
-    more.last.click()
-    assert len(tab.locator(".said.assistant").last.inner_text()) == 2**20
+    assert more.inner_text() == "show more: 1,042,576 characters are left"
+    while more.count():
+        more.click()
+    assert tab.locator(".said.assistant").last.text_content() == "x" * 2**20
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1024
 
 
@@ -218,7 +219,7 @@ def test_a_large_page_fits_and_opens(tab, tmp_path):
     said = tab.locator("[role=status]").inner_text()
     assert f"of {50 * 128 + 19:,} rollouts" in said and "--serve shows all" in said
     held = json.loads(tab.locator("#data").inner_text())["rollouts"]["held"]
-    assert bundle.MOST * 0.98 <= held <= bundle.MOST
+    assert bundle.MOST * 0.98 <= held <= bundle.MOST * 1.01
 
 
 def test_the_server_s_page_is_the_same(tab, tmp_path, monkeypatch):
@@ -238,7 +239,7 @@ def test_the_server_s_page_is_the_same(tab, tmp_path, monkeypatch):
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         tab.goto(f"http://127.0.0.1:{port}/#view=rollouts&q=task 1 of step 2")
-        tab.wait_for_function("document.body.innerText.includes('4 of 43 rollouts')")
+        playwright.expect(tab.locator("main")).to_contain_text("4 of 43 rollouts")
         tab.locator("[data-row]").first.click()
         tab.wait_for_selector(".why")
         assert tab.locator("h1").inner_text() == "Rollout 1/solver/2/1/0"
