@@ -14,7 +14,7 @@ from scope_jax.config import Config
 from scope_jax.evaluation import before_after, rubric_file, small_world
 from scope_jax.evaluation.solving import MODES
 from scope_jax.report import page
-from scope_jax.report.comparison import comparison_table
+from scope_jax.report.comparison import Comparison, comparison_table
 from scope_jax.report.scores import interval, score_table
 from scope_jax.run.folder import LostArtefactError, RunFolder, needed_from
 from scope_jax.run.tracking import Tracker, console
@@ -80,7 +80,9 @@ def evaluate(
                 )
                 _show(parts, file.stem, "Solvers", found)
             else:
-                found = score_small_world(parts, count, split)
+                found, pair = score_small_world(parts, count, split)
+                if pair:
+                    console.print(comparison_table(pair))
     except LostArtefactError as error:
         run_folder.record(error.stage, status="damaged")
         raise UserError(
@@ -97,24 +99,28 @@ def evaluate(
     return {name: metrics for name, (metrics, _) in found.items()}
 
 
-def score_small_world(parts: Parts, count: int, split: Split) -> Found:
-    """Scores each Solver on held-out tasks; shows, and writes, what came of it."""
+def score_small_world(
+    parts: Parts, count: int, split: Split
+) -> tuple[Found, Comparison | None]:
+    """Scores each Solver on held-out tasks; shows and writes what came of it."""
     found = score_each(
         parts, lambda *each: small_world.evaluate(parts.world, count, split, *each)
     )
-    show_small_world(parts, count, split, found)
-    return found
+    return found, show_small_world(parts, count, split, found)
 
 
-def show_small_world(parts: Parts, count: int, split: Split, found: Found) -> None:
-    """Shows and writes scores, and one task before and after; the leader does."""
+def show_small_world(
+    parts: Parts, count: int, split: Split, found: Found
+) -> Comparison | None:
+    """Shows scores, and writes them and one task before and after; the leader does."""
     title = f"True scores on {count} held-out tasks ({split}), ± 95% interval"
     _show(parts, kind_of(split), title, found)
     base, last = next(iter(found)), next(reversed(found))
     if parts.hosts.is_leader and base != last:
         pair = before_after.compare((base, last), found[base][1], found[last][1])
         before_after.write(parts.folder.path / "eval" / kind_of(split), pair)
-        console.print(comparison_table(pair))
+        return pair
+    return None
 
 
 def kind_of(split: Split) -> str:

@@ -68,7 +68,7 @@ def at_the_end(parts: Parts) -> None:
     solvers = parts.hosts.from_leader(lambda: solvers_of(parts))
     if any(name not in kept for name, _ in solvers):
         parts.tracker.rewind(config.iterations, EVALUATION, 0)
-        found = score_small_world(parts, wanted.count, wanted.split)
+        found, _ = score_small_world(parts, wanted.count, wanted.split)
         _log(parts, config.iterations, found)
     parts.folder.record(EVALUATION, status="done", **_asked(wanted))
 

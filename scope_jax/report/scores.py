@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from scope_jax.run.tracking import format_number
+from scope_jax.run.numbers import format_number
 
 Scores = Mapping[str, Mapping[str, float]]
 

@@ -92,7 +92,10 @@ def open_parts(
     renderer = _renderer(config, tokenizer)
     keep_programs()
     with contextlib.ExitStack() as stack:
-        with stopping.nothing_to_save(alone=hosts.count == 1):
+        with (
+            stopping.nothing_to_save(alone=hosts.count == 1),
+            tracker.waiting("starting: loading weights, compiling programs"),
+        ):
             serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
             passages = open_passages(config.retrieval)
             check_heldout(config.documents.heldout, len(passages))

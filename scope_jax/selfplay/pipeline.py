@@ -9,6 +9,7 @@ from typing import Any
 from models.errors import StorageError, UserError
 from scope_jax.config import Config, check_sizes
 from scope_jax.report import page
+from scope_jax.report.summary import summary
 from scope_jax.report.tables import stage_table
 from scope_jax.run.folder import Follower, LostArtefactError, RunFolder
 from scope_jax.run.tracking import Tracker, console
@@ -77,7 +78,12 @@ def run(
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
         with (
-            Tracker(folder.writable, config.tracking, began=folder.began) as tracker,
+            Tracker(
+                folder.writable,
+                config.tracking,
+                began=folder.began,
+                iterations=config.iterations,
+            ) as tracker,
             open_parts(
                 config,
                 folder,
@@ -88,6 +94,8 @@ def run(
             ) as parts,
         ):
             _run_stages(parts, config, evaluations)
+            if parts.hosts.is_leader:
+                _summarise(parts)
         log.info("finished: everything is in %s, report.html first", path)
     except (UserError, StorageError, Stopped):
         folder.abandon()
@@ -155,6 +163,14 @@ def _write_report(parts: Parts) -> None:
         page.write(parts.folder.path)
     except UserError as error:
         log.warning("report.html: not written: %s", error)
+
+
+def _summarise(parts: Parts) -> None:
+    """Prints what came of the run."""
+    try:
+        console.print(summary(parts.folder.path))
+    except UserError as error:
+        log.warning("no summary: %s", error)
 
 
 def _is_evaluated(folder: RunFolder | Follower, config: Config) -> bool:

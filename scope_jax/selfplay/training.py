@@ -62,7 +62,10 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
     """
     trainer, hosts, meter, role = parts.trainer, parts.hosts, parts.meter, stage.role
     config, name = trainer.stage_config(role), f"iter_{iteration}/{role}"
-    with stopping.nothing_to_save(alone=hosts.count == 1):
+    with (
+        stopping.nothing_to_save(alone=hosts.count == 1),
+        parts.tracker.waiting(f"loading the {role}, compiling its programs"),
+    ):
         state, done = trainer.begin(iteration, role)
     saved = done
     first, last = (iteration - 1) * config.steps, iteration * config.steps

@@ -136,7 +136,7 @@ def test_everything_can_be_done_with_the_keyboard(tab, files):
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("+")
-    assert tab.locator(".readout").inner_text().startswith("step 2. perf/metric_0: 0")
+    assert tab.locator(".readout").inner_text().startswith("step 2. perf/goodput: 1")
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
 
