@@ -3,7 +3,7 @@
     python scripts/report.py runs/tiny [RUN ...] [--out FILE]
     python scripts/report.py runs/tiny --serve [--port 8080]
 
-The page holds the conversations of up to about 5,000 rollouts. With --serve all of
+The page holds the conversations of up to about 8,000 rollouts. With --serve all of
 them are read from the run's folder, as they are needed, by a server on this machine.
 """
 

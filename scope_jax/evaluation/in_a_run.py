@@ -39,7 +39,8 @@ def after_iteration(parts: Parts, iteration: int) -> None:
     wanted, name = parts.world.config.evaluation, f"iter_{iteration}/{EVALUATION}"
     parts.folder.record(name, status="running")
     parts.tracker.rewind(iteration, EVALUATION, 0)
-    solvers = parts.hosts.from_leader(lambda: solvers_of(parts))
+    found_now = parts.hosts.from_leader(lambda: solvers_of(parts))
+    solvers = found_now[: iteration + 1]  # later ones, where this is done again
     kept = parts.hosts.from_leader(lambda: _kept(parts))
     new = score_each(
         parts,
@@ -100,7 +101,8 @@ def _kept(parts: Parts) -> Found:
         try:
             scores = read_json(folder / "scores.json")
             records = read_json_lines(folder / f"{name}.jsonl")
-            found[name] = (scores[name], records)
+            if len(records) == asked["count"]:  # else eval.py has scored it since
+                found[name] = (scores[name], records)
         except (UserError, KeyError):
             continue  # it is scored again
     return found

@@ -15,7 +15,7 @@ from typing import Any
 from scope_jax.report import stored
 from scope_jax.report.rows import FIELDS
 
-MOST = 5000
+MOST = 8000
 """Rollouts whose conversations a page holds; of more, whole groups are left out."""
 
 MOST_CHARACTERS = 44 * 2**20

@@ -4,7 +4,7 @@ A row is a list of values, in the order of `FIELDS`: it is written thousands of 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 FIELDS = (
@@ -64,50 +64,54 @@ def row(
     ]
 
 
-def answers(record: Mapping[str, Any]) -> list[str]:
-    """How a record of an evaluation was answered: keys of what can be read."""
-    return [
-        mode
-        for mode, answer in record.items()
-        if isinstance(answer, dict) and "messages" in answer
-    ]
-
-
-def answer_row(
-    record: Mapping[str, Any], mode: str, kind: str, name: str, number: int
-) -> list[Any]:
-    """The row of one held-out task as one Solver has answered it.
+def scored(
+    record: Mapping[str, Any], kind: str, name: str, number: int
+) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """(row, record as the page shows it) of each answer in a record of an evaluation.
 
     Args:
-      record: of an evaluation of tasks whose truth is known.
-      mode: how it was answered, one of ``answers``.
+      record: of one task: several answers whose truth is known, each under how it was
+        sampled, or one that the judge has graded.
       kind: of the evaluation, its folder's name.
       name: of the Solver, ``base`` or ``iter_N``.
       number: of the task.
     """
-    answer = record[mode]
-    score = _short(answer.get("true_score"))
-    iteration = _whole(name.rpartition("_")[2])
-    return [
-        f"eval/{kind}/{name}/{number}/{mode}",
-        iteration,
-        "evaluation",
-        0,
-        number,
-        mode,
-        score,
-        None,
-        None,
-        score,
-        None,
-        "answered" if answer.get("answer") else "no answer",
-        [],
-        _short(answer.get("searches")),
-        None,
-        "",
-        str(record.get("task") or "")[:TASK_CHARACTERS],
-        "",
-    ]
+    uid, place = f"eval/{kind}/{name}/{number}", (kind, name, number)
+    if "messages" in record:
+        score, grades = record.get("score"), _list(record.get("grades"))
+        words = _list(record.get("judge"))
+        known = dict(enumerate(grades))
+        judge = [{"score": known.get(i), "raw": raw} for i, raw in enumerate(words)]
+        shown = {**record, "uid": uid, "task": record.get("prompt"), "judge": judge}
+        yield _scored_row(shown, "greedy", place, reward=score, judge=score), shown
+        return
+    for mode, answer in record.items():
+        if isinstance(answer, dict) and "messages" in answer:
+            about = {"task": record.get("task"), "wanted": record.get("wanted")}
+            shown = {**about, **answer, "uid": f"{uid}/{mode}"}
+            score = answer.get("true_score")
+            yield _scored_row(shown, mode, place, reward=score, truth=score), shown
+
+
+def _scored_row(
+    shown: Mapping[str, Any], mode: str, place: tuple[str, str, int], **scores: Any
+) -> list[Any]:
+    _, name, number = place
+    values = dict.fromkeys(FIELDS) | {
+        "uid": shown["uid"],
+        "iteration": _whole(name.rpartition("_")[2]),
+        "stage": "evaluation",
+        "step": 0,
+        "group": number,
+        "sample": mode,
+        "outcome": "answered" if shown.get("answer") else "no answer",
+        "errors": [],
+        "searches": _short(shown.get("searches")),
+        "type": "",
+        "task": str(shown.get("task") or "")[:TASK_CHARACTERS],
+        "source": "",
+    }
+    return list((values | {key: _short(v) for key, v in scores.items()}).values())
 
 
 def text(value: Any) -> str:

@@ -126,10 +126,7 @@ def _pairs(
         if row:
             yield row, record
         return
-    for mode in rows.answers(record):
-        row = rows.answer_row(record, mode, source.kind, source.path.stem, number)
-        shown = {"task": record.get("task"), "wanted": record.get("wanted")}
-        yield row, {"uid": row[0], **shown, **record[mode]}
+    yield from rows.scored(record, source.kind, source.path.stem, number)
 
 
 def _lines(source: Source, problems: list[str]) -> Iterator[str]:

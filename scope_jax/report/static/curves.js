@@ -37,8 +37,13 @@ function armSeries(stage, name, smooth, apart = false) {
     .filter((one) => one.x.length);
 }
 
+const ORDER = ["reward", "eval", "truth", "tasks", "alarm", "judge", "rollout", "loss", "agree", "errors", "perf", "time"];
+
+/** All metrics of a stage, those first that people look at first. */
 function metricNames(stage) {
-  return [...new Set(runs.flatMap((run) => Object.keys(run.curves[stage].metrics)))].sort();
+  const rank = (name) => (ORDER.indexOf(name.split("/")[0]) + 1 || ORDER.length + 1) - (name === "reward/mean" ? 0.5 : 0);
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves[stage].metrics)))];
+  return names.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
 }
 
 function viewCurves(state) {

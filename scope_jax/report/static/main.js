@@ -70,6 +70,7 @@ function render() {
   const build = VIEWS[state.view]?.[1] || INNER[state.view] || viewLearned;
   const current = INNER[state.view] ? "rollouts" : VIEWS[state.view] ? state.view : "learned";
   menu.replaceChildren(...Object.entries(VIEWS).map(([name, [text]], i) => link(text, { view: name }, { "aria-current": name === current ? "page" : null, "aria-keyshortcuts": String(i + 1) })));
+  menu.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   summary.textContent = headline();
   const active = document.activeElement?.id;
   const caret = document.activeElement?.selectionStart;

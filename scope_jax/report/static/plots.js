@@ -70,6 +70,12 @@ function axes(ticks, xName) {
   return [across, { ...common, size: 56, values: (_, splits) => splits.map((v) => number(Number(v.toPrecision(6)))) }];
 }
 
+/** A range of values with the intervals around them. */
+function widened(low, high, intervals) {
+  const ends = known(intervals.flatMap(([, lows, highs]) => [...lows, ...highs]));
+  return [Math.min(low ?? ends[0] ?? 0, ...ends), Math.max(high ?? ends[0] ?? 1, ...ends)];
+}
+
 /** The y axis from the lowest to the highest value, with room where they are equal. */
 function spread(low, high) {
   const room = low === high ? Math.abs(low) * 0.1 || 0.5 : (high - low) * 0.08;
@@ -142,7 +148,7 @@ function figure({ title, data, shown, bands, height, range, marks, sync, wide, x
       width, height, series: shown, bands, axes: axes(ticks, xName), padding: [8, 12, 0, 0],
       scales: {
         x: { time: false, range: (u, low, high) => (low === span[0] && high === span[1] ? [low - pad, high + pad] : [low, high]) },
-        y: { range: range ? () => range : (u, low, high) => spread(low ?? 0, high ?? 1) },
+        y: { range: range ? () => range : (u, low, high) => spread(...widened(low, high, intervals || [])) },
       },
       hooks: hooks(marks, intervals || []),
       legend: { live: true, isolate: false },

@@ -136,7 +136,7 @@ def test_everything_can_be_done_with_the_keyboard(tab, files):
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("+")
-    assert tab.locator(".readout").inner_text().startswith("step 2. perf/goodput: 1")
+    assert tab.locator(".readout").inner_text().startswith("step 2. reward/mean: 0.5")
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
 
@@ -208,7 +208,7 @@ def test_a_link_leads_to_one_rollout_with_its_filters(tab, files):
 def test_a_large_page_fits_and_opens(tab, tmp_path):
     run = make(tmp_path / "run")
     folder = run / "rollouts/iter_1/solver"
-    for step in range(1, 51):
+    for step in range(1, 81):
         played = [solver_record(step, g, s) for g in range(16) for s in range(8)]
         write_json_lines(folder / f"step_{step:04d}.jsonl", played)
     file = page.write(run)
@@ -217,7 +217,7 @@ def test_a_large_page_fits_and_opens(tab, tmp_path):
     show(tab, file, "rollouts")
     assert time.monotonic() - started < 20  # a second, where nothing else runs
     said = tab.locator("[role=status]").inner_text()
-    assert f"of {50 * 128 + 19:,} rollouts" in said and "--serve shows all" in said
+    assert f"of {80 * 128 + 19:,} rollouts" in said and "--serve shows all" in said
     held = json.loads(tab.locator("#data").inner_text())["rollouts"]["held"]
     assert bundle.MOST * 0.98 <= held <= bundle.MOST * 1.01
 

@@ -112,6 +112,20 @@ def test_records_of_older_versions_and_of_none_are_read_as_far_as_they_go():
     assert rows.row(odd, 1, "solver", 1)[0] == "u"
 
 
+def test_answers_that_the_judge_has_graded_are_read_too():
+    record = {"prompt": "Say.", "rubrics": ["It."], "answer": "a", "messages": []}
+    record |= {"score": 0.5, "grades": [None, 1.0], "judge": ["hm", "yes"]}
+    ((row, shown),) = rows.scored(record, "asked", "iter_2", 7)
+    found = dict(zip(rows.FIELDS, row, strict=True))
+    assert (found["uid"], found["iteration"]) == ("eval/asked/iter_2/7", 2)
+    assert (found["reward"], found["judge"], found["truth"]) == (0.5, 0.5, None)
+    assert shown["judge"] == [
+        {"score": None, "raw": "hm"},
+        {"score": 1.0, "raw": "yes"},
+    ]
+    assert found["task"] == shown["task"] == "Say."
+
+
 NAMES = ("stage", "iteration", "step", "group")
 
 
