@@ -78,7 +78,7 @@ class Run:
         self.evaluations.append((name, count, split))
         shown = {"true_score": SCORE[name], "answer": name, "messages": []}
         record = {"task": "t", "wanted": ["w"], "greedy": shown, "sampled": shown}
-        return {"eval/sampled/true_score": SCORE[name]}, [record]
+        return {"eval/sampled/true_score": SCORE[name]}, [record] * count
 
     def start(self, count=3, each_iteration=False, **options):
         options["each_iteration"] = each_iteration
