@@ -16,7 +16,7 @@ from scope_jax.run import progress
 from scope_jax.run.numbers import format_number
 
 # Seen on a dark and on a light background.
-ACCENT, GOOD, BAD = "#2f86d6", "#2f9e4f", "#d1495b"
+ACCENT, GOOD, BAD, REST = "#2f86d6", "#2f9e4f", "#d1495b", "#98a2ac"
 STEPS = {"challenger": "Challenger", "tasks": "tasks", "solver": "Solver"}
 
 
@@ -142,7 +142,7 @@ class Screen:
         each = (width - 3 * (columns - 1)) // columns
         cells = []
         for label, values in shown:
-            text = Text(f"{label:<16}", "dim")
+            text = Text.assemble((f"{label:<16}", "dim"))
             text.append(f"{format_number(float(f'{values[-1]:.4g}')):>8}  ", "bold")
             text.append(progress.spark(values, each - 26), ACCENT)
             cells.append(_cut(text, each))
@@ -195,7 +195,11 @@ def _bar(what: str, done: int, total: int, width: int, style: str) -> Renderable
     grid.add_column(width=room)
     grid.add_column(no_wrap=True)
     bar = ProgressBar(
-        total=max(total, 1), completed=done, width=room, complete_style=ACCENT
+        total=max(total, 1),
+        completed=done,
+        width=room,
+        style=REST,
+        complete_style=ACCENT,
     )
     grid.add_row(label, bar, f" {100 * done // max(total, 1):>3}%")
     return grid

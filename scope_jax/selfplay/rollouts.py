@@ -68,6 +68,8 @@ class Rollout:
       sampled_tokens: over all turns.
       trained: of each sampled turn its message's index, and what is trained on of it.
       left_out: turns that no datum has, because the template writes them differently.
+      seconds: that it was played and that it waited for its reward; no part of its
+        record, which is the same in every run.
       group: index of the prompt within the step; the rollouts of a group share it.
       role: "challenger" or "solver".
       reward: what GRPO sees; NaN before it is rewarded.
@@ -89,6 +91,7 @@ class Rollout:
     sampled_tokens: int
     trained: tuple[tuple[int, TrainedTurn], ...] = ()
     left_out: int = 0
+    seconds: tuple[float, float] = (0.0, 0.0)
     group: int = 0
     role: str = ""
     reward: float = math.nan

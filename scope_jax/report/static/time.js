@@ -27,6 +27,7 @@ function stageTimes(run) {
         if (!name.startsWith("time/") || (name === "time/waited_for_writing")) continue;
         parts[PARTS[name] || name.replace("time/", "")] = at.reduce((sum, i) => sum + (columns.metrics[name][i] || 0), 0);
       }
+      splitRewards(columns, at, parts);
       const end = Math.max(...known(at.map((i) => columns.unix[i])));
       const done = runs[run].stages[`iter_${iteration}/${stage}`]?.unix ?? end;
       const counted = Object.values(parts).reduce((a, b) => a + b, 0);
@@ -36,6 +37,17 @@ function stageTimes(run) {
     }
   }
   return found;
+}
+
+/** Takes the part that conversations waited for their reward out of the rollouts. */
+function splitRewards(columns, at, parts) {
+  const shares = columns.metrics["perf/reward_share"];
+  const laps = columns.metrics["time/rollout"];
+  if (!shares || !laps) return;
+  const judged = at.reduce((sum, i) => sum + (laps[i] || 0) * (shares[i] || 0), 0);
+  parts["judging"] = judged;
+  parts["rollouts"] = parts[PARTS["time/rollout"]] - judged;
+  delete parts[PARTS["time/rollout"]];
 }
 
 function timeSection(run) {
@@ -70,10 +82,11 @@ function workSection(run) {
     ["judge: prompt tokens", (one) => number(stage(one, "perf/judge_prefill_tokens", sum))],
     ["waited for writing", (one) => seconds(stage(one, "time/waited_for_writing", sum) ?? NaN)],
     ["programs compiled", (one) => number(stage(one, "perf/compilations", sum))],
-    ["memory, most (MiB)", (one) => number(stage(one, "perf/memory_mib", most))],
+    ["trainer's memory, most (MiB)", (one) => number(stage(one, "perf/memory_mib", (v) => Math.round(most(v))))],
+    ["device memory, most (MiB)", (one) => number(stage(one, "perf/device_memory_mib", (v) => Math.round(most(v))))],
     ["goodput at its end", (one) => percent(stage(one, "perf/goodput", (values) => known(values).pop() ?? null))],
   ].filter(([, value]) => found.some((one) => value(one) !== "–"));
   if (!found.length || !columns.length) return null;
-  return section("Tokens, engines, memory", note("In training stages the time of a rollout includes its judging. An engine's share says how full its slots were while it worked."),
+  return section("Tokens, engines, memory", note("Conversations are played and judged side by side: judging is the share of their time that they waited for a reward, from the judge or from attempts of the previous Solver. An engine's share says how full its slots were while it worked."),
     table(["stage", ...columns.map(([name]) => name)], found.map((one) => [`${one.iteration} ${STAGE_NAMES[one.stage]}`, ...columns.map(([, value]) => value(one))]), { caption: "Work per stage" }));
 }
