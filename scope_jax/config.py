@@ -226,8 +226,8 @@ class TrackingConfig:
     tensorboard: bool = True
     """Write TensorBoard event files to `tb/` in the run folder."""
     progress: bool = True
-    """Show progress bars on a terminal. Without them, and where the output is not a
-    terminal, one line per step is logged."""
+    """Show a screen on a terminal. Without it, and where the output is not a terminal,
+    one line per step is logged."""
     alarm: AlarmConfig = AlarmConfig()
     """When a run warns that the policy may be exploiting the judge."""
 
