@@ -124,6 +124,12 @@ function duringTraining() {
   return plots.length ? section("Held-out tasks while training", el("div", { class: "plots" }, plots)) : null;
 }
 
+/** Where the alarm for reward hacking went on, in red. */
+function alarmMarks(run) {
+  const on = curve(run, "solver", "alarm/reward_hacking") || [];
+  return on.flatMap((value, i) => (value && !on[i - 1] ? [{ x: i + 1, bad: true }] : []));
+}
+
 /** Judge and truth of the same answers, while the Solver trains. */
 function trainingSection() {
   const plots = [];
@@ -132,7 +138,8 @@ function trainingSection() {
     if (!arm.runs.some((run) => curve(run, "solver", "reward/rubric_score"))) return;
     const series = [armCurve(arm, "solver", "reward/rubric_score", { name: "the judge's score", colour: 0 })];
     if (truth) series.push(armCurve(arm, "solver", truth, { name: truth === "truth/score" ? "the true score" : "the unbiased score", colour: 1 }));
-    plots.push(linePlot({ title: about.arms.length > 1 ? arm.name : "Solver's training answers", series, marks: iterationMarks("solver", arm.runs), height: 220 }));
+    const marks = [...iterationMarks("solver", arm.runs), ...arm.runs.flatMap(alarmMarks)];
+    plots.push(linePlot({ title: about.arms.length > 1 ? arm.name : "Solver's training answers", series, marks, height: 220 }));
   });
   if (!plots.length) return null;
   const alarms = runs.map((run) => run.alarms.solver).filter(Boolean);
