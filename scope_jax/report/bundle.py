@@ -18,8 +18,8 @@ from scope_jax.report.rows import FIELDS
 MOST = 8000
 """Rollouts whose conversations a page holds; of more, whole groups are left out."""
 
-MOST_CHARACTERS = 44 * 2**20
-"""Of a page, for conversations."""
+MOST_CHARACTERS = 46 * 2**20
+"""Of a page, for rows and conversations."""
 
 PACKED_SHARE = 0.25
 """Characters of a page for each byte of a file of rollouts, about."""
@@ -47,9 +47,10 @@ def bundle(run_dirs: Sequence[Path]) -> Bundle:
     while True:
         found = _bundled(files, share)
         packed = sum(map(len, found[1]))
-        if packed <= MOST_CHARACTERS:
+        room = MOST_CHARACTERS - len(json.dumps(found[0]["rows"]))
+        if packed <= max(room, 0):
             return found
-        share *= 0.9 * MOST_CHARACTERS / packed
+        share *= 0.9 * max(room, 0) / packed
 
 
 def _bundled(files: Sequence[tuple[int, stored.Source]], share: float) -> Bundle:

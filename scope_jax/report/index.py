@@ -40,6 +40,7 @@ class Index:
         until ``refresh`` finds that a file has changed.
       problems: what could not be read, in words.
       complete: whether all files that were there have been read.
+      generation: counts how often all was read again, and rows have got new numbers.
     """
 
     def __init__(self, run_dirs: Sequence[Path]):
@@ -51,6 +52,7 @@ class Index:
         self.rows: list[list[Any]] = []
         self.problems: list[str] = []
         self.complete = False
+        self.generation = 0
 
     def refresh(self) -> None:
         """Starts to read what is new; all again, if a file has changed."""
@@ -67,6 +69,7 @@ class Index:
             if len(found) - len(new) < len(self._known):  # one is gone, or changed
                 self._known, self._files, self.rows = [], [], []
                 self.problems, new = [], found
+                self.generation += 1
             self.complete = not new
             self._reader = threading.Thread(target=self._read, args=(new,), daemon=True)
             self._reader.start()

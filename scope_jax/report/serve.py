@@ -28,6 +28,7 @@ from scope_jax.report.rows import FIELDS
 HOST = "127.0.0.1"
 ROWS = 4000
 """Rows of one answer."""
+CHANGED = "the run has changed since this page was opened: reload it"
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -51,8 +52,16 @@ def app(run_dirs: Sequence[Path]) -> Starlette:
     def shell(_: Request) -> Response:
         index.refresh()  # a run that goes on has more by now
         about = page.describe(run_dirs)
-        about["rollouts"] = {"fields": ["run", *FIELDS], "served": True}
+        about["rollouts"] = {"fields": ["run", *FIELDS], "served": index.generation}
         return HTMLResponse(page.shell(about, served=True), headers=HEADERS)
+
+    def current(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def checked(request: Request) -> Response:
+            if request.query_params.get("of") != str(index.generation):
+                return PlainTextResponse(CHANGED, 409, HEADERS)
+            return answer(request)
+
+        return checked
 
     def rows(request: Request) -> Response:
         first = _number(request, "from")
@@ -78,9 +87,9 @@ def app(run_dirs: Sequence[Path]) -> Starlette:
     return Starlette(
         routes=[
             _get("/", shell),
-            _get("/rows", rows),
-            _get("/rollout", rollout),
-            _get("/search", search),
+            _get("/rows", current(rows)),
+            _get("/rollout", current(rollout)),
+            _get("/search", current(search)),
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),

@@ -89,13 +89,15 @@ def each(
     Args:
       problems: gets what could not be read.
     """
-    number = unread = 0
+    lines = unread = 0
     for number, line in enumerate(_lines(source, problems), 1):
+        if not line:
+            continue
         found = list(_pairs(source, line, number - 1))
-        unread += not found
+        lines, unread = lines + 1, unread + (not found)
         yield from ((row, record, number) for row, record in found)
     if unread:
-        problems.append(f"{source.name}: {unread} of {number} lines are no rollouts")
+        problems.append(f"{source.name}: {unread} of {lines} lines are no rollouts")
 
 
 def one(source: Source, line: int, uid: str) -> dict[str, Any] | None:
@@ -139,6 +141,4 @@ def _lines(source: Source, problems: list[str]) -> Iterator[str]:
             data = source.path.read_bytes()
         except OSError:
             return
-    for line in data.decode("utf-8", errors="replace").split("\n"):
-        if line:
-            yield line
+    yield from data.decode("utf-8", errors="replace").split("\n")

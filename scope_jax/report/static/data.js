@@ -11,8 +11,8 @@ const store = {
   rows: about.rollouts.rows || [],
   at: Object.fromEntries(about.rollouts.fields.map((name, i) => [name, i])),
   parts: about.rollouts.parts || [],
-  served: Boolean(about.rollouts.served),
-  complete: !about.rollouts.served,
+  served: about.rollouts.served !== undefined,
+  complete: about.rollouts.served === undefined,
   unpacked: new Map(),
   texts: new Map(),
 };
@@ -49,8 +49,8 @@ async function record(row) {
 }
 
 async function asked(path) {
-  const answer = await fetch(path);
-  if (!answer.ok) throw new Error(`the server says: ${await answer.text()}`);
+  const answer = await fetch(`${path}&of=${about.rollouts.served}`);
+  if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
 }
 

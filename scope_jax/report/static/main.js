@@ -32,9 +32,10 @@ function headline() {
   const done = Object.entries(run.stages).filter(([, stage]) => stage.status === "done").length;
   const times = STAGES.flatMap((stage) => known(run.curves[stage].unix));
   const length = times.length ? Math.max(...times) - (run.began ?? Math.min(...times)) : null;
-  return [runs.length > 1 ? `${runs.length} runs: ${runs.map((one) => one.folder).join(", ")}` : `${run.folder}, configuration ${run.name}`,
-    `${done} stages done`, length === null ? "nothing was logged yet" : `${seconds(length)} from the start to the last record`,
-    `${number(store.rows.length)} rollouts${store.complete ? "" : " so far"}`].join(" · ");
+  const rollouts = `${number(store.rows.length)} rollouts${store.complete ? "" : " so far"}`;
+  if (runs.length > 1) return [`${runs.length} runs: ${runs.map((one) => one.folder).join(", ")}`, rollouts].join(" · ");
+  return [`${run.folder}, configuration ${run.name}`, `${done} stages done`,
+    length === null ? "nothing was logged yet" : `${seconds(length)} from the start to the last record`, rollouts].join(" · ");
 }
 
 const main = el("main", { id: "main" });
@@ -132,6 +133,6 @@ if (store.served) {
       last = performance.now();
       if (!document.activeElement?.matches("input, select")) render();
     }
-  }).catch((error) => { about.problems.push(`the server does not answer: ${error.message}`); showProblems(); });
+  }).catch((error) => { about.problems.push(`the server: ${error.message}`); showProblems(); });
 }
 document.documentElement.dataset.ready = "1";

@@ -38,7 +38,7 @@ function linePlot({ title, series, marks = [], height = 200, range = null, xName
     data.push(own);
     shown.push({
       label: one.name, stroke: colour(one.colour), width: one.width || 1.8, dash: one.dash, spanGaps: true,
-      points: { show: bars || known(own).length < 40, size: bars ? 8 : 4 },
+      points: { show: bars || xs.length < 40, size: bars ? 8 : 4 },
       value: (_, v, s, i) => {
         if (v === null || v === undefined) return "–";
         const error = one.high && i !== null ? column(one, one.high)[i] - v : null;

@@ -142,11 +142,15 @@ def test_of_too_many_rollouts_whole_groups_are_left_out_evenly(run, monkeypatch)
 
 
 def test_conversations_that_are_too_long_are_fewer(run, monkeypatch):
-    size = sum(map(len, bundle.bundle([run])[1]))
-    monkeypatch.setattr(bundle, "MOST_CHARACTERS", size // 2)
+    found, chunks, _ = bundle.bundle([run])
+    rows_, size = len(json.dumps(found["rows"])), sum(map(len, chunks))
+    monkeypatch.setattr(bundle, "MOST_CHARACTERS", rows_ + size // 2)
     found, chunks, _ = bundle.bundle([run])
     assert 0 < sum(map(len, chunks)) <= size // 2
     assert found["held"] < len(found["rows"]) == 43
+    monkeypatch.setattr(bundle, "MOST_CHARACTERS", rows_ // 2)
+    found, chunks, _ = bundle.bundle([run])
+    assert (found["held"], chunks, len(found["rows"])) == (0, [], 43)
 
 
 def test_runs_of_one_arm_differ_in_their_seed_only(tmp_path):

@@ -37,7 +37,7 @@ def http(run):
 def all_rows(http):
     found = []
     while True:
-        answer = http.get(f"/rows?from={len(found)}").json()
+        answer = http.get(f"/rows?of=0&from={len(found)}").json()
         found += answer["rows"]
         if answer["complete"]:
             return found, answer["problems"]
@@ -48,19 +48,21 @@ def test_it_gives_the_rows_and_records_that_the_page_in_a_file_has(run, http):
     rows, problems = all_rows(http)
     assert rows == about["rollouts"]["rows"] and problems == []
     for row, record in records.items():
-        assert http.get(f"/rollout?row={row}").json() == record
+        assert http.get(f"/rollout?of=0&row={row}").json() == record
 
 
 def test_the_page_asks_only_its_own_server(http):
     answer = http.get("/")
     about, records = embedded(answer.text)
-    assert about["rollouts"]["served"] and records == {}
+    assert about["rollouts"]["served"] == 0 and records == {}
     assert "connect-src 'self'" in answer.text
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/rows", "/rollout?row=0", "/search?q=a"])
+@pytest.mark.parametrize(
+    "path", ["/", "/rows?of=0", "/rollout?of=0&row=0", "/search?of=0&q=a"]
+)
 def test_another_host_or_method_gets_nothing(http, path):
     assert http.get(path).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil:8080", ""):
@@ -74,7 +76,7 @@ def test_it_reads_nothing_but_the_run(http):
     for path in ("/../config.json", "/config.json", "/rollouts", "/docs"):
         assert http.get(path).status_code == 404
     for row in ("99999", "-1", "x", "", "9" * 400):
-        assert http.get(f"/rollout?row={row}").status_code in (200, 404)
+        assert http.get(f"/rollout?of=0&row={row}").status_code in (200, 404)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,27 @@ def test_what_comes_later_is_read_later_and_a_file_that_changed_again(run):
     index.wait()
     assert len(index.rows) == 42 and index.rows[0][1] == "1/tasks/1/7/0"
     assert index.record(0)["uid"] == "1/tasks/1/7/0"
+
+
+def test_a_page_of_a_run_that_has_changed_gets_no_other_rollout(run, http):
+    _, _ = all_rows(http)
+    tasks = run / "rollouts/iter_1/tasks/step_0001.jsonl"
+    write_json_lines(tasks, [task_record(7, "kept", 0.4)])
+    served = embedded(http.get("/").text)[0]["rollouts"]["served"]
+    assert served == 1
+    for path in ("/rows?from=0", "/rollout?row=0", "/search?q=task"):
+        assert http.get(f"{path}&of=1").status_code == 200
+        stale = http.get(f"{path}&of=0")
+        assert (stale.status_code, stale.text) == (409, serve.CHANGED)
+
+
+def test_blank_lines_move_no_rollout(run):
+    file = run / "rollouts/iter_1/tasks/step_0001.jsonl"
+    file.write_text("\n\n" + file.read_text().replace("\n", "\n\n"))
+    index = Index([run])
+    index.refresh()
+    index.wait()
+    assert [index.record(i)["uid"] for i in range(3)] == [r[1] for r in index.rows[:3]]
 
 
 def test_the_index_on_disk_may_be_deleted_and_is_used_if_it_is_there(run, monkeypatch):
