@@ -17,6 +17,7 @@ from scope_jax.run.numbers import format_number
 
 # Seen on a dark and on a light background.
 ACCENT, GOOD, BAD, REST = "#2f86d6", "#2f9e4f", "#d1495b", "#98a2ac"
+HELDOUT = "eval/sampled/true_score"
 STEPS = {"challenger": "Challenger", "tasks": "tasks", "solver": "Solver"}
 
 
@@ -172,19 +173,19 @@ class Screen:
 
     def _scores(self) -> Text | None:
         """The last score on held-out tasks, and the one before all training."""
-        name = "eval/sampled/true_score"
-        known = [r for r in self.state.records() if r.get(name) is not None]
+        known = [r for r in self.state.records() if r.get(HELDOUT) is not None]
         if not known or self.state.stage == "evaluation":
             return None
-        text = Text(f"held-out tasks: true score {_score(known[-1], name)}")
+        text = Text(f"held-out tasks: true score {_score(known[-1])}")
         if len(known) > 1:
-            text.append(f" (first {_score(known[0], name)})", "dim")
+            text.append(f" (first {_score(known[0])})", "dim")
         return text
 
 
-def _score(record: Mapping[str, Any], name: str) -> str:
-    error = record.get(f"{name}_stderr")
-    return f"{record[name]:.3f}" + ("" if error is None else f" ± {1.96 * error:.3f}")
+def _score(record: Mapping[str, Any]) -> str:
+    error = record.get(f"{HELDOUT}_stderr")
+    shown = "" if error is None else f" ± {1.96 * error:.3f}"
+    return f"{record[HELDOUT]:.3f}{shown}"
 
 
 def _bar(what: str, done: int, total: int, width: int, style: str) -> RenderableType:

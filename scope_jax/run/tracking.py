@@ -28,7 +28,7 @@ from models import storage
 from scope_jax.config import TrackingConfig
 from scope_jax.run import progress, records
 from scope_jax.run.numbers import format_number
-from scope_jax.run.screen import LastWarning, Screen, State
+from scope_jax.run.screen import HELDOUT, LastWarning, Screen, State
 from scope_jax.system.files import Appending, replacing
 
 console = Console(stderr=True)
@@ -316,9 +316,11 @@ def _summary(state: State, metrics: Mapping[str, Any]) -> list[str]:
     numbers = {k: _number(v) for k, v in metrics.items() if not isinstance(v, str)}
     shown = progress.watched(state.stage, [numbers])
     speed = numbers.get("perf/tokens_per_second")
+    heldout = None if state.stage == "evaluation" else numbers.get(HELDOUT)
     return [
         *words,
         *(f"{label} {format_number(each[-1])}" for label, each in shown),
+        *([f"held-out {format_number(heldout)}"] if heldout is not None else []),
         *([f"{format_number(round(speed))} tokens/s"] if speed is not None else []),
     ]
 

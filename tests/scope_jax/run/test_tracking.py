@@ -234,10 +234,13 @@ def test_without_a_terminal_each_step_is_one_log_line(tmp_path, caplog):
     with tracker.stage(1, "solver", total=2) as progress:
         progress.inside("rollouts", 1, 4)
         metrics = {"reward/mean": 0.75, "reward/format": 1.0, "loss/kl": 3.0}
+        metrics["eval/sampled/true_score"] = 0.5
         progress.advance(metrics | {"perf/tokens_per_second": 1234.5})
     (line,) = [r.getMessage() for r in caplog.records]
-    start = "iteration 1 solver 1/2  reward 0.75  format 1  1,234 tokens/s  "
-    assert line == start + "0:00 left of this stage"
+    start = (
+        "iteration 1 solver 1/2  reward 0.75  format 1  held-out 0.5  1,234 tokens/s  "
+    )
+    assert line == f"{start} tokens/s  0:00 left of this stage"
 
 
 def test_on_a_terminal_a_screen_takes_the_place_of_the_lines(
