@@ -230,6 +230,16 @@ class TrackingConfig:
     one line per step is logged."""
     alarm: AlarmConfig = AlarmConfig()
     """When a run warns that the policy may be exploiting the judge."""
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Copy the metrics to these too; each is a package of its own."""
+    project: str = "scope_jax"
+    """Name of the project there."""
+    prometheus_port: Annotated[int, Range(least=0, most=65535)] = 0
+    """Port on this machine's loopback address at which Prometheus finds the last value
+    of every metric; 0 for none."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def solver_stage() -> StageConfig:

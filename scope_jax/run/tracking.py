@@ -29,6 +29,7 @@ from scope_jax.config import TrackingConfig
 from scope_jax.run import progress, records
 from scope_jax.run.numbers import format_number
 from scope_jax.run.screen import HELDOUT, LastWarning, Screen, State
+from scope_jax.run.trackers import Copies
 from scope_jax.system.files import Appending, replacing
 
 console = Console(stderr=True)
@@ -88,6 +89,7 @@ class Tracker:
       began: when the run was started first (seconds since 1970); None: with the first
         record.
       iterations: of the run, for the time that it still takes; 0: not known.
+      copied: whether the metrics go to W&B and the like too, where ``config`` says so.
 
     Raises:
       DamagedError: a line of the metrics that are there is damaged.
@@ -101,6 +103,7 @@ class Tracker:
         *,
         began: float | None = None,
         iterations: int = 0,
+        copied: bool = False,
     ):
         self._began, self._iterations = began, iterations
         self._opened = time.time()
@@ -113,6 +116,7 @@ class Tracker:
         if not self._path.exists() and any(tb.glob("*/*")):
             aside = storage.set_aside(tb, "before")  # the only copy there is
             log.warning("%s: missing: tb/ is kept as %s", self._path, aside.name)
+        self._copies = Copies(self.config if copied else None, self.run_dir)
         self._copied = False
         self._file: Appending | None = None
         self._restart(found.records, same=found.whole and found.checked)
@@ -140,6 +144,7 @@ class Tracker:
             self._restart([*kept[:place], record, *kept[place:]])
             return
         self._file.append(records.line(record))
+        self._copies.log(record)
         self.records.append(record)
         self._board([record])
 
@@ -184,6 +189,7 @@ class Tracker:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._copies.close()
         self.close()
 
     def of(self, iteration: int, stage: str) -> list[dict[str, Any]]:

@@ -83,6 +83,7 @@ def run(
                 config.tracking,
                 began=folder.began,
                 iterations=config.iterations,
+                copied=hosts.is_leader,
             ) as tracker,
             open_parts(
                 config,

@@ -58,7 +58,7 @@ function viewCurves(state) {
     const words = curveState.query.toLowerCase().split(/\s+/).filter(Boolean);
     const names = metricNames(curveState.stage).filter((name) => words.every((word) => name.toLowerCase().includes(word)));
     status.textContent = `${names.length} metrics${words.length ? ` with "${words.join(" ")}"` : ""}. Drag over a curve to zoom in, double-click to see all; the heading enlarges it.`;
-    grid.replaceChildren(...[...grouped(names, (name) => name.split("/")[0])].map(([prefix, own]) =>
+    fill(grid, ...[...grouped(names, (name) => name.split("/")[0])].map(([prefix, own]) =>
       el("details", { open: true, class: "metrics" }, el("summary", {}, el("h2", {}, `${prefix}/ `, el("span", { class: "count" }, own.length))),
         el("div", { class: "plots" }, own.map(metricPlot)))));
   };

@@ -14,6 +14,11 @@ function el(tag, props, ...children) {
   return node;
 }
 
+/** Puts children in the place of what a node has; null and false are left out. */
+function fill(node, ...children) {
+  node.replaceChildren(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
+}
+
 // Control and format characters: they can hide text, turn it round or split a line.
 const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 

@@ -11,8 +11,8 @@ function viewGroup(state) {
   const body = el("div", {}, note("unpacking"));
   Promise.all(rows.slice(0, SIDES).map(record)).then((records) => {
     const pairs = rows.slice(0, SIDES).map((own, i) => [own, records[i]]).filter(([, one]) => one);
-    body.replaceChildren(...groupParts(state, pairs, (state.q || "").toLowerCase()));
-  }).catch((error) => body.replaceChildren(note(`It cannot be shown: ${error.message}`)));
+    fill(body, ...groupParts(state, pairs, (state.q || "").toLowerCase()));
+  }).catch((error) => fill(body, note(`It cannot be shown: ${error.message}`)));
   return [
     el("h1", { tabindex: -1 }, `Group of ${state.uid}`),
     el("nav", { class: "travel", "aria-label": "group" }, link("‹ this rollout (u)", { ...state, view: "rollout" }, { "data-key": "u" }), el("span", {}, `${rows.length} rollouts of one prompt`)),

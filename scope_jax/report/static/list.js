@@ -124,7 +124,7 @@ function fillList(state, body, tell) {
     return number(value);
   };
   const turn = (to, text, off) => el("button", { type: "button", disabled: off, onclick: () => go({ ...state, page: to }) }, text);
-  body.replaceChildren(
+  fill(body,
     shown.length ? table(COLUMNS.map(sorter), shown.map((row) => COLUMNS.map((column) => cell(row, column))), { caption: "Rollouts", classes: "rollouts" }) : note("No rollout is left by these filters."),
     pages > 1 ? el("nav", { class: "pages", "aria-label": "pages" }, turn(1, "« first", page === 1), turn(page - 1, "‹ previous", page === 1), el("span", {}, `page ${page} of ${number(pages)}`), turn(page + 1, "next ›", page === pages), turn(pages, "last »", page === pages)) : null);
 }

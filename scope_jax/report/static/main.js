@@ -57,7 +57,7 @@ function frame() {
 
 function showProblems() {
   const found = [...about.problems, ...(store.problems || [])];
-  problems.replaceChildren(...(found.length ? [el("details", { class: "problems" }, el("summary", {}, `${found.length} ${found.length === 1 ? "file" : "files"} could not be read in full`), el("ul", {}, found.map((text) => el("li", {}, visible(text)))))] : []));
+  fill(problems, ...(found.length ? [el("details", { class: "problems" }, el("summary", {}, `${found.length} ${found.length === 1 ? "file" : "files"} could not be read in full`), el("ul", {}, found.map((text) => el("li", {}, visible(text)))))] : []));
 }
 
 function recolour() {
@@ -70,13 +70,13 @@ function render() {
   const state = stateNow();
   const build = VIEWS[state.view]?.[1] || INNER[state.view] || viewLearned;
   const current = INNER[state.view] ? "rollouts" : VIEWS[state.view] ? state.view : "learned";
-  menu.replaceChildren(...Object.entries(VIEWS).map(([name, [text]], i) => link(text, { view: name }, { "aria-current": name === current ? "page" : null, "aria-keyshortcuts": String(i + 1) })));
+  fill(menu, ...Object.entries(VIEWS).map(([name, [text]], i) => link(text, { view: name }, { "aria-current": name === current ? "page" : null, "aria-keyshortcuts": String(i + 1) })));
   menu.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   summary.textContent = headline();
   const active = document.activeElement?.id;
   const caret = document.activeElement?.selectionStart;
   forgetPlots();
-  main.replaceChildren(...[build(state)].flat(Infinity).filter(Boolean));
+  fill(main, build(state));
   const again = active && document.getElementById(active);
   if (again && again !== main) {
     again.focus();
@@ -131,7 +131,8 @@ if (store.served) {
     showProblems();
     if (store.complete || performance.now() - last > 1500) {
       last = performance.now();
-      if (!document.activeElement?.matches("input, select")) render();
+      listState.query = ""; // what was found is not all, when more has been read
+      if (!document.activeElement?.matches("input:not([id]), select")) render();
     }
   }).catch((error) => { about.problems.push(`the server: ${error.message}`); showProblems(); });
 }

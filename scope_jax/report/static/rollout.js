@@ -9,9 +9,9 @@ function viewRollout(state) {
   }
   const body = el("div", { class: "rollout" }, note("unpacking"));
   record(row).then((one) => {
-    if (one) body.replaceChildren(...rolloutParts(row, one, (state.q || "").toLowerCase()));
-    else body.replaceChildren(note("Its conversation is not in this file, which holds as many as fit: python scripts/report.py RUN --serve shows all."));
-  }).catch((error) => body.replaceChildren(note(`It cannot be shown: ${error.message}`)));
+    if (one) fill(body, ...rolloutParts(row, one, (state.q || "").toLowerCase()));
+    else fill(body, note("Its conversation is not in this file, which holds as many as fit: python scripts/report.py RUN --serve shows all."));
+  }).catch((error) => fill(body, note(`It cannot be shown: ${error.message}`)));
   return [el("h1", { tabindex: -1 }, `Rollout ${state.uid}`), travel(state, row), body];
 }
 

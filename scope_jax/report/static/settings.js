@@ -7,7 +7,7 @@ function viewSettings() {
   const show = (query) => {
     const words = query.toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = names.filter((name) => words.every((word) => `${name} ${runs.map((run) => run.config[name]).join(" ")}`.toLowerCase().includes(word)));
-    body.replaceChildren(table(["setting", ...runs.map((run) => run.folder)], chosen.map((name) => [name, ...runs.map((run) => ({ value: visible(run.config[name] ?? "–"), class: "text" }))]), { caption: "All settings", classes: "texts" }));
+    fill(body, table(["setting", ...runs.map((run) => run.folder)], chosen.map((name) => [name, ...runs.map((run) => ({ value: visible(run.config[name] ?? "–"), class: "text" }))]), { caption: "All settings", classes: "texts" }));
   };
   show("");
   return [
