@@ -59,7 +59,8 @@ function taskPart(one, trace, query) {
 }
 
 function reasons(trace, query) {
-  return list(trace.why).length ? el("section", {}, el("h2", {}, "How the reward came about"), el("ol", { class: "why" }, trace.why.map((line) => el("li", {}, visible(String(line), query))))) : null;
+  const title = trace.outcome ? "Why it was kept or dropped" : "How the reward came about";
+  return list(trace.why).length ? el("section", {}, el("h2", {}, title), el("ol", { class: "why" }, trace.why.map((line) => el("li", {}, visible(String(line), query))))) : null;
 }
 
 /** The messages; system text, searches' results and documents are folded. */

@@ -3,6 +3,9 @@
 
 const PARTS = { "time/rollout": "rollouts and rewards", "time/update": "update", "time/batch": "writing and sifting" };
 
+const REST = "starts, checkpoints, exports";
+const IN_ORDER = ["rollouts", "rollouts and rewards", "judging", "writing and sifting", "update", "evaluation", REST];
+
 function viewTime() {
   const parts = [el("h1", { tabindex: -1 }, "Where did the time go?")];
   runs.forEach((run, number) => {
@@ -31,7 +34,7 @@ function stageTimes(run) {
       const end = Math.max(...known(at.map((i) => columns.unix[i])));
       const done = runs[run].stages[`iter_${iteration}/${stage}`]?.unix ?? end;
       const counted = Object.values(parts).reduce((a, b) => a + b, 0);
-      if (Number.isFinite(last) && Number.isFinite(done)) parts["starts, checkpoints, exports"] = Math.max(done - last - counted, 0);
+      if (Number.isFinite(last) && Number.isFinite(done)) parts[stage === "evaluation" ? "evaluation" : REST] = Math.max(done - last - counted, 0);
       last = done;
       found.push({ iteration, stage, parts, at });
     }
@@ -53,7 +56,7 @@ function splitRewards(columns, at, parts) {
 function timeSection(run) {
   const found = stageTimes(run);
   if (!found.length) return note("No time was logged yet.");
-  const names = [...new Set(found.flatMap((one) => Object.keys(one.parts)))];
+  const names = [...new Set([...IN_ORDER, ...found.flatMap((one) => Object.keys(one.parts))])].filter((name) => found.some((one) => one.parts[name]));
   const total = (one) => Object.values(one.parts).reduce((a, b) => a + b, 0);
   const all = found.reduce((sum, one) => sum + total(one), 0);
   const longest = Math.max(...found.map(total));
