@@ -8,6 +8,7 @@ import base64
 import functools
 import gzip
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def bundle(run_dirs: Sequence[Path]) -> Bundle:
         for number, run_dir in enumerate(run_dirs)
         for source in stored.sources(Path(run_dir))
     ]
-    lines = sum(_lines(source.path) for _, source in files)
-    size = sum(source.path.stat().st_size for _, source in files)
+    sizes = [_size(source.path) for _, source in files]
+    lines, size = (sum(one[i] for one in sizes) for i in (0, 1))
     fitting = MOST_CHARACTERS / PACKED_SHARE
     share = min(1.0, MOST / max(lines, 1), fitting / max(size, 1))
     while True:
@@ -62,7 +63,7 @@ def _bundled(files: Sequence[tuple[int, stored.Source]], share: float) -> Bundle
     groups = 0
     for number, source in files:
         if share == 1:
-            found, chunk, wrong = _whole(source, source.path.stat().st_mtime_ns)
+            found, chunk, wrong = _whole(source, _size(source.path))
             kept = list(range(len(found)))
         else:
             contents = stored.read(source)
@@ -88,7 +89,7 @@ def _bundled(files: Sequence[tuple[int, stored.Source]], share: float) -> Bundle
 
 @functools.cache
 def _whole(
-    source: stored.Source, _stamp: int
+    source: stored.Source, _size: tuple[int, int, int]
 ) -> tuple[list[list[Any]], str, list[str]]:
     """A whole file; kept, for a run writes its page again after every stage."""
     contents = stored.read(source)
@@ -108,6 +109,13 @@ def _group(row: Sequence[Any]) -> tuple[Any, ...]:
     return row[stage], row[group]
 
 
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+def _size(path: Path) -> tuple[int, int, int]:
+    """Lines, bytes and time of a file; nothing of one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            blocks = iter(lambda: file.read(2**20), b"")
+            lines = sum(block.count(b"\n") for block in blocks)
+    except OSError:  # whoever reads it says so
+        return 0, 0, 0
+    return lines, found.st_size, found.st_mtime_ns

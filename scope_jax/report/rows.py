@@ -3,9 +3,10 @@
 A row is a list of values, in the order of `FIELDS`: it is written thousands of times.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from scope_jax.report.plain import is_number, short
 
 FIELDS = (
     *("uid", "iteration", "stage", "step", "group", "sample", "reward", "advantage"),
@@ -49,15 +50,15 @@ def row(
         step,
         _whole(group),
         _whole(sample),
-        _short(record.get("reward", record.get("difficulty"))),
-        _short(record.get("advantage")),
-        _short(judge),
-        _short(truth),
-        _short(_gap(trace, judge, truth)),
+        short(record.get("reward", record.get("difficulty"))),
+        short(record.get("advantage")),
+        short(judge),
+        short(truth),
+        short(_gap(trace, judge, truth)),
         str(record.get("outcome") or ended or ""),
         [str(error) for error in _list(trace.get("errors"))],
-        _short(metrics.get("rollout/ran_searches", parts.get("searches"))),
-        _short(record.get("tokens")),
+        short(metrics.get("rollout/ran_searches", parts.get("searches"))),
+        short(record.get("tokens")),
         str(trace.get("task_type") or trace.get("type") or ""),
         str(trace.get("task") or "")[:TASK_CHARACTERS],
         str(trace.get("task_uid") or ""),
@@ -106,12 +107,12 @@ def _scored_row(
         "sample": mode,
         "outcome": "answered" if shown.get("answer") else "no answer",
         "errors": [],
-        "searches": _short(shown.get("searches")),
+        "searches": short(shown.get("searches")),
         "type": "",
         "task": str(shown.get("task") or "")[:TASK_CHARACTERS],
         "source": "",
     }
-    return list((values | {key: _short(v) for key, v in scores.items()}).values())
+    return list((values | {key: short(v) for key, v in scores.items()}).values())
 
 
 def text(value: Any) -> str:
@@ -142,7 +143,7 @@ def _true(trace: Mapping[str, Any]) -> float | None:
 
 
 def _gap(trace: Mapping[str, Any], judge: Any, truth: Any) -> float | None:
-    if _is_number(judge) and _is_number(truth):
+    if is_number(judge) and is_number(truth):
         return round(abs(judge - truth), 6)  # 1/3 may be two numbers
     attempts = [_mapping(attempt) for attempt in _list(trace.get("attempts"))]
     scores = [_mean(_list(attempt.get("scores"))) for attempt in attempts]
@@ -151,17 +152,8 @@ def _gap(trace: Mapping[str, Any], judge: Any, truth: Any) -> float | None:
 
 
 def _mean(values: Sequence[Any]) -> float | None:
-    known = [value for value in values if _is_number(value)]
+    known = [value for value in values if is_number(value)]
     return sum(known) / len(known) if known else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _short(value: Any) -> Any:
-    """A number of six digits; None for what is none."""
-    return float(f"{value:.6g}") if _is_number(value) else None
 
 
 def _whole(digits: str) -> int:

@@ -4,14 +4,14 @@ Everything but the configuration may be missing or damaged: what can be read is 
 and the rest becomes a problem in words.
 """
 
+import contextlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.errors import DamagedError, UserError
-from scope_jax.report import hacking
+from scope_jax.report import hacking, plain
 from scope_jax.report.scores import paired_gain
 from scope_jax.run import records
 from scope_jax.run.records import STAGES
@@ -41,17 +41,17 @@ def load(run_dir: Path) -> dict[str, Any]:
         "name": str(config.get("name") or run_dir.resolve().name),
         "folder": run_dir.resolve().name,
         "config": flat(config),
-        "stages": done.get("stages") if isinstance(done.get("stages"), dict) else {},
-        "began": done.get("began"),
+        "stages": {
+            name: plain.clean(stage)
+            for name, stage in _mapping(done.get("stages")).items()
+            if isinstance(stage, dict)
+        },
+        "began": plain.number(done.get("began")),
         "curves": {
             stage: columns([r for r in found if r["stage"] == stage])
             for stage in STAGES
         },
-        "alarms": {
-            stage: hacking.told(of_stage)
-            for stage in STAGES
-            if hacking.known(of_stage := [r for r in found if r["stage"] == stage])
-        },
+        "alarms": _alarms(found),
         "evaluations": [
             evaluation
             for scores in sorted(run_dir.glob("eval/*/scores.json"))
@@ -69,9 +69,9 @@ def columns(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "iteration": [record["iteration"] for record in found],
         "step": [record["step"] for record in found],
-        "unix": [record.get("time/unix") for record in found],
+        "unix": [plain.number(record.get("time/unix")) for record in found],
         "metrics": {
-            name: [_short(record.get(name)) for record in found]
+            name: [plain.short(record.get(name)) for record in found]
             for name in sorted(names)
         },
     }
@@ -91,19 +91,45 @@ def _evaluation(file: Path, problems: list[str]) -> dict[str, Any] | None:
     """Scores of every Solver, how sure a gain is, and one task before and after."""
     found = _object(file, problems)
     scores = {
-        name: {key: _short(value) for key, value in metrics.items()}
+        name: {key: plain.short(value) for key, value in metrics.items()}
         for name, metrics in found.items()
         if isinstance(metrics, dict)
     }
     if not scores:
         return None
-    compared = file.with_name("before_after.json")
+    compared = _compared(file.with_name("before_after.json"), problems)
     return {
         "kind": file.parent.name,
         "scores": scores,
         "gains": _gains(file.parent, list(scores), problems),
-        "compared": _object(compared, problems) if compared.is_file() else None,
+        "compared": compared,
     }
+
+
+def _compared(file: Path, problems: list[str]) -> dict[str, Any] | None:
+    """One task before and after; None if there is none, or not in its form."""
+    if not file.is_file():
+        return None
+    found = _object(file, problems)
+    sides = [_mapping(found.get(name)) for name in ("before", "after")]
+    said = [side.get("messages") for side in sides]
+    if all(isinstance(each, list) for each in said) and all(
+        isinstance(message, dict) for each in said for message in each or ()
+    ):
+        return plain.clean(found)
+    problems.append(f"{file}: not two Solvers and what they said")
+    return None
+
+
+def _alarms(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What became of the alarm, by stage."""
+    told = {}
+    for stage in STAGES:
+        own = [record for record in found if record["stage"] == stage]
+        with contextlib.suppress(TypeError, ValueError):  # metrics that are no numbers
+            if hacking.known(own):
+                told[stage] = hacking.told(own)
+    return told
 
 
 def _gains(
@@ -122,8 +148,14 @@ def _gains(
     gains = {}
     for name in others:
         found = paired_gain(answered[base], answered[name])
-        gains[name] = {mode: [_short(v) for v in two] for mode, two in found.items()}
+        gains[name] = {
+            mode: [plain.short(v) for v in two] for mode, two in found.items()
+        }
     return gains
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _object(file: Path, problems: list[str]) -> dict[str, Any]:
@@ -140,10 +172,3 @@ def _object(file: Path, problems: list[str]) -> dict[str, Any]:
         return found
     problems.append(f"{file}: holds no JSON object")
     return {}
-
-
-def _short(value: Any) -> Any:
-    """A number of six digits; None for what is none."""
-    if isinstance(value, int | float) and math.isfinite(value):
-        return float(f"{value:.6g}")
-    return None

@@ -5,7 +5,6 @@ reads a run wants to see what is left of it.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from scope_jax.report import rows
+from scope_jax.report import plain, rows
 from scope_jax.run.records import STAGES
 from scope_jax.system.files import read_bytes
 
@@ -118,8 +117,8 @@ def _pairs(
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """(row, record) of each rollout in a line; none in one that is damaged."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = plain.parse(line)
+    except ValueError:
         return
     if not isinstance(record, dict):
         return

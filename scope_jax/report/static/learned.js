@@ -29,7 +29,7 @@ function viewLearned() {
   if (during) parts.push(during);
   parts.push(trainingSection());
   for (const [kind, found] of kinds) {
-    for (const one of found) if (one.compared?.before) parts.push(comparedSection(one, kind));
+    for (const one of found) if (one.compared) parts.push(comparedSection(one, kind));
   }
   return parts;
 }

@@ -76,7 +76,11 @@ function render() {
   const active = document.activeElement?.id;
   const caret = document.activeElement?.selectionStart;
   forgetPlots();
-  fill(main, build(state));
+  try {
+    fill(main, build(state));
+  } catch (error) { // of a run whose files have another form
+    fill(main, el("h1", { tabindex: -1 }, "This view cannot be shown"), note(String(error)));
+  }
   const again = active && document.getElementById(active);
   if (again && again !== main) {
     again.focus();

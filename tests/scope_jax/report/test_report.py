@@ -183,9 +183,10 @@ STORED = {
     "eval/small_world/before_after.json": "compared",
     "manifest.json": "stages",
 }
+DAMAGES = ["{", "[1]", '{"a": 1}', "\0" * 99, "\xff", "null", "[" * 99_999]
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]", '{"a": 1}', "\0" * 99, "\xff", "null"])
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
 @pytest.mark.parametrize("name", STORED)
 def test_what_is_damaged_is_named_and_the_rest_is_shown(run, name, damage):
     write_text(run / "eval/small_world/before_after.json", "{}")
@@ -218,6 +219,35 @@ def test_of_a_damaged_file_the_whole_lines_are_shown(run):
         "another than in SHA256SUMS)",
         "rollouts/iter_1/tasks/step_0001.jsonl: 1 of 3 lines are no rollouts",
     ]
+
+
+def test_values_that_browsers_do_not_read_are_none(run):
+    huge, odd = "9" * 400, '{"a": NaN, "b": [-Infinity], "c": null}'
+    (run / "manifest.json").write_text(f'{{"stages": {odd}, "began": {huge}}}')
+    file = run / "rollouts/iter_1/solver/step_0001.jsonl"
+    record = solver_record(1, 0, 0)
+    text = json.dumps(record | {"tokens": 1, "more": 2})
+    text = text.replace('"tokens": 1', f'"tokens": {huge}')
+    file.write_text(text.replace('"more": 2', f'"more": {odd}') + "\n")
+    (run / "eval/small_world/scores.json").write_text('{"base": {"x": NaN, "y": 1}}')
+    about, records = embedded(page.build(run))
+    assert about["runs"][0]["began"] is None and about["runs"][0]["stages"] == {}
+    shown = next(r for r in records.values() if r["uid"] == record["uid"])
+    assert shown["more"] == {"a": None, "b": [None], "c": None}
+    rows_ = about["rollouts"]["rows"]
+    row = next(r for r in rows_ if r[1] == record["uid"])
+    assert row[about["rollouts"]["fields"].index("tokens")] is None
+    (evaluation,) = about["runs"][0]["evaluations"]
+    assert evaluation["scores"] == {"base": {"x": None, "y": 1.0}}
+
+
+def test_what_cannot_be_read_at_all_is_named(run):
+    file = run / "rollouts/iter_1/solver/step_0001.jsonl"
+    file.unlink()
+    file.mkdir()
+    about, _ = embedded(page.build(run))
+    assert len(about["rollouts"]["rows"]) == 35
+    assert file.name in about["problems"][0]
 
 
 def test_the_batch_at_which_training_stopped_is_no_step(run):
