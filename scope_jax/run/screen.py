@@ -177,8 +177,9 @@ class Screen:
         if not known or self.state.stage == "evaluation":
             return None
         text = Text(f"held-out tasks: true score {_score(known[-1])}")
-        if len(known) > 1:
-            text.append(f" (first {_score(known[0])})", "dim")
+        base = next((r for r in known if r["stage"] == "evaluation"), None)
+        if base is not None and base is not known[-1]:  # the first that is evaluated
+            text.append(f" (base model {_score(base)})", "dim")
         return text
 
 

@@ -150,7 +150,7 @@ function figure({ title, data, shown, bands, height, range, marks, sync, wide, x
         x: { time: false, range: (u, low, high) => (low === span[0] && high === span[1] ? [low - pad, high + pad] : [low, high]) },
         y: { range: range ? () => range : (u, low, high) => spread(...widened(low, high, intervals || [])) },
       },
-      hooks: hooks(marks, intervals || []),
+      hooks: { ...hooks(marks, intervals || []), ...(bars ? {} : restingLegend) },
       legend: { live: true, isolate: false },
       cursor: { drag: { x: !ticks, y: false }, ...(sync ? { sync: { key: sync } } : {}) },
     }, data, box);
@@ -172,6 +172,14 @@ function figure({ title, data, shown, bands, height, range, marks, sync, wide, x
   node.handle = handle;
   return node;
 }
+
+/** Without a pointer the legend has the last values. */
+const restingLegend = {
+  ready: [(u) => u.setLegend({ idx: u.data[0].length - 1 }, false)],
+  setLegend: [(u) => {
+    if (u.legend.idx === null || u.legend.idx === undefined) u.setLegend({ idx: u.data[0].length - 1 }, false);
+  }],
+};
 
 /** Bars of one or two histograms over the same bins. series: [{name, colour, counts}]. */
 function barPlot({ title, labels, series, height = 170, xName = "", marks = [] }) {

@@ -109,7 +109,7 @@ def test_scores_on_held_out_tasks_stand_beside_the_first_ones():
         record(1, "evaluation", 2, 2, **scores),
     ]
     text = drawn(Screen(state(records=lambda: found), lambda: 1.0), 80)
-    assert "held-out tasks: true score 0.700 ± 0.196 (first 0.440)" in text
+    assert "held-out tasks: true score 0.700 ± 0.196 (base model 0.440)" in text
 
 
 def test_a_sparkline_runs_from_the_lowest_to_the_highest_of_what_fits():
