@@ -196,17 +196,28 @@ class AlarmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Scores of all Solvers at the end of a run in the small world; trains nothing."""
+    """Scores of Solvers on held-out tasks of the small world; they train nothing."""
 
     count: CountOrZero = 0
     """Held-out tasks that the base model and every iteration's Solver answer, greedily
-    and sampled; 0 evaluates nothing."""
+    and sampled, at the end of a run; 0 evaluates nothing."""
+    each_iteration: bool = False
+    """Have each Solver answer them at the end of its iteration already, the base model
+    with the first one."""
+    every: CountOrZero = 0
+    """Steps of Solver training after which the policy of that moment answers them; 0
+    for never."""
     split: Literal["dev", "test"] = "test"
     """Part of the small world that the tasks are about: one to choose settings on, one
     to report."""
 
     def __post_init__(self):
         check_fields(self)
+
+    def is_due(self, role: str, step: int) -> bool:
+        """Whether a step of a training stage ends with an evaluation."""
+        due = self.count and self.every and step % self.every == 0
+        return role == "solver" and bool(due)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +227,20 @@ class TrackingConfig:
     tensorboard: bool = True
     """Write TensorBoard event files to `tb/` in the run folder."""
     progress: bool = True
-    """Show progress bars on a terminal. Without them, and where the output is not a
-    terminal, one line per step is logged."""
+    """Show a screen on a terminal. Without it, and where the output is not a terminal,
+    one line per step is logged."""
     alarm: AlarmConfig = AlarmConfig()
     """When a run warns that the policy may be exploiting the judge."""
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Copy the metrics to these too; each is a package of its own."""
+    project: str = "scope_jax"
+    """Name of the project there."""
+    prometheus_port: Annotated[int, Range(least=0, most=65535)] = 0
+    """Port on this machine's loopback address at which Prometheus finds the last value
+    of every metric; 0 for none."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def solver_stage() -> StageConfig:
