@@ -99,18 +99,7 @@ def open_parts(
             serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
             passages = open_passages(config.retrieval)
             check_heldout(config.documents.heldout, len(passages))
-            shape = config.placement.trainer.mesh
-            mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
-            decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
-            hosts.check_mesh(mesh)
-            base = BaseModel(
-                path=config.model.path,
-                tokenizer=tokenizer,
-                renderer=renderer,
-                decoder=decoder,
-                mesh=mesh,
-                hosts=hosts,
-            )
+            base, weights = _base_model(config, tokenizer, renderer, hosts)
             trainer = Trainer(config, folder, base, weights)
             del weights
             stack.callback(trainer.engine.close)
@@ -127,7 +116,9 @@ def open_parts(
                 rubric_writer=serving.judge_of("rubric_writer"),
                 grader=serving.judge_of("grader"),
                 truth=truth,
-                solver_context=context_tokens(config.challenger, decoder.max_position),
+                solver_context=context_tokens(
+                    config.challenger, base.decoder.max_position
+                ),
             )
         yield Parts(
             folder=folder,
@@ -140,6 +131,25 @@ def open_parts(
             profile=profile,
             score=score,
         )
+
+
+def _base_model(
+    config: Config, tokenizer: Any, renderer: ChatRenderer, hosts: Hosts
+) -> tuple[BaseModel, Any]:
+    """The model that all roles start from, and its weights on the mesh, float32."""
+    shape = config.placement.trainer.mesh
+    mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
+    decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
+    hosts.check_mesh(mesh)
+    base = BaseModel(
+        path=config.model.path,
+        tokenizer=tokenizer,
+        renderer=renderer,
+        decoder=decoder,
+        mesh=mesh,
+        hosts=hosts,
+    )
+    return base, weights
 
 
 def _renderer(config: Config, tokenizer: Any) -> ChatRenderer:
