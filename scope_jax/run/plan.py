@@ -11,7 +11,7 @@ from functools import partial
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf.published import shape_of
-from scope_jax.config import Config, check_sizes
+from scope_jax.config import Config, check_sizes, compute_dtype
 from scope_jax.run import memory
 from scope_jax.small_world.assets import resolve
 from scope_jax.system.placement import ProcessConfig
@@ -20,7 +20,6 @@ GIGA = 1e9
 JAX_FRACTION = 0.75  # of a GPU, what JAX takes by default
 # Bytes per number in the forward pass; "auto" is bfloat16 on every GPU.
 COMPUTE_BYTES = {"auto": 2, "bfloat16": 2, "float32": 4}
-INFERENCE_BYTES = COMPUTE_BYTES["auto"]  # the server has no setting for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
         setting = f"{role}_train.update"
         _divides(f"{setting}.rows", stage.update.rows, shape.data * shape.fsdp)
         reference = bool(stage.loss.kl_coefficient)
-        number = COMPUTE_BYTES[stage.update.compute_dtype]
+        number = COMPUTE_BYTES[compute_dtype(config, stage)]
         flops = memory.update_flops(decoder, stage.update, reference=reference)
         yield program(
             name=f"trainer: {role} update",
@@ -143,7 +142,7 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
             flops=flops["update"],
         )
     # The Solver's update decides what the reference and the trainer's engine hold.
-    width = COMPUTE_BYTES[config.solver_train.update.compute_dtype]
+    width = COMPUTE_BYTES[compute_dtype(config, config.solver_train)]
     sizes = memory.parameters(decoder, mesh)
     held = memory.resident(sizes, compute_bytes=width)
     if all(stage.update.offload_optimizer for stage in stages.values()):
@@ -178,13 +177,14 @@ def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
     _divides("inference.engine.slots", served.engine.slots, placement.replicas)
     # The previous Solver, the judge unless another server has it, and who else judges.
     decoders = [decoder] if served.judge_url else [decoder, decoder]
+    width = COMPUTE_BYTES[config.model.dtype]
     decoders += [shape_of(path)[0] for path in served.judges().values()]
     each = [
         memory.engine(
             one,
             served.engine,
             devices=placement.replicas,
-            compute_bytes=INFERENCE_BYTES,
+            compute_bytes=width,
         )
         for one in decoders
     ]
@@ -193,7 +193,7 @@ def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
         limit=_limit(placement),
         kinds={kind: sum(one[kind] for one in each) for kind in each[0]},
         remedy="lower inference.engine.slots or inference.engine.cache_tokens",
-        token_bytes=memory.cache_bytes(decoder, compute_bytes=INFERENCE_BYTES),
+        token_bytes=memory.cache_bytes(decoder, compute_bytes=width),
     )
 
 

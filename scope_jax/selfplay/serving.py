@@ -64,6 +64,7 @@ class Serving:
             retrieval=None if inference.retrieval_url else config.retrieval,
             models={name: ModelSource(path=path) for name, path in paths.items()},
             environment=placement.environment(),
+            dtype=config.model.dtype,
             replicas=placement.replicas,
         )
 

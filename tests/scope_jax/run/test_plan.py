@@ -173,6 +173,17 @@ def test_an_update_in_float32_is_planned_in_float32():
                 assert after.kinds[kind] == before.kinds[kind] * (2 if wider else 1)
 
 
+def test_one_setting_is_the_arithmetic_of_the_whole_run():
+    config = configs.load("qwen3_8b")
+    model = dataclasses.replace(config.model, dtype="float32")
+    usual, wide = plan(config), plan(dataclasses.replace(config, model=model))
+    for before, after in zip(usual.programs, wide.programs, strict=True):
+        for kind in ("reference", "sampler weights", "cache"):
+            if kind in before.kinds:
+                assert after.kinds[kind] == before.kinds[kind] * 2
+        assert after.kinds.get("weights") == before.kinds.get("weights")  # masters
+
+
 @pytest.mark.parametrize(
     ("section", "field", "change", "said"),
     [
