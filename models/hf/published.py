@@ -85,6 +85,12 @@ PUBLISHED: dict[str, dict] = {
     },
 }
 
+ENCODER_WIDTHS = {
+    "intfloat/e5-base-v2": 768,
+    "sentence-transformers/all-MiniLM-L6-v2": 384,
+}
+"""Numbers of a vector of published encoders."""
+
 
 def shape_of(path: str) -> tuple[DecoderConfig, str]:
     """Returns a model's shape, and the source of it, without loading weights.
