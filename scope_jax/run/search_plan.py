@@ -72,7 +72,7 @@ class SearchPlan:
         if self.seconds is None:
             return said
         return (
-            f"{said}\nsearch: about {self.seconds:,.2g} s for the {self.searches:,} "
+            f"{said}\nsearch: about {self.seconds:,.0f} s for the {self.searches:,} "
             f"searches of a Solver step at {SEARCHES} per conversation, on the "
             f"{os.cpu_count()} cores of this machine, 64 queries or more together"
         )

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,8 @@ from benchmarks import generation, harness, search, shapes, steady, update, work
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.sharding import make_mesh
+from retrieval import approximate
+from retrieval.index import Index
 from rl.engine.engine import Engine
 from rl.learner import agreement
 from rl.learner.config import UpdateConfig
@@ -188,6 +191,41 @@ def search_index(*, toy: bool) -> Found:
         options = ["--vectors", "500", "--dim", "16", "--repeats", "1"]
     result = search.run(parser.parse_args(options))
     yield {"search": {"queries/s": result.rates()["ours"]["median"], **result.notes}}
+    count, dim = (500, 16) if toy else (1_000_000, 768)
+    try:
+        yield {"search on a GPU, float16": _on_a_gpu(count, dim)}
+    except UserError as error:
+        yield {"search on a GPU, float16": {"refused": str(error)}}
+
+
+def _on_a_gpu(count: int, dim: int) -> dict[str, float]:
+    """Milliseconds a query of 64 together, and the share of what the CPU finds.
+
+    Raises:
+      UserError: FAISS has no GPU part.
+    """
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((count, dim), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = faiss.IndexFlatIP(dim)
+    index.add(vectors)
+    whole = Index(approximate.on_gpus(index, 1), on_gpus=True)
+    queries = vectors[:64] + 0.05 * rng.standard_normal((64, dim), dtype=np.float32)
+    exact = Index(index).search(queries, search.K)[1]
+    whole.search(queries, search.K)
+    turns = []
+    for _ in range(5):
+        started = time.perf_counter()
+        found = whole.search(queries, search.K)[1]
+        turns.append(time.perf_counter() - started)
+    same = [
+        len({*a} & {*b}) for a, b in zip(exact.tolist(), found.tolist(), strict=True)
+    ]
+    return {
+        "vectors": float(count),
+        "ms a query, 64 together": 1e3 * float(np.median(turns)) / len(queries),
+        "recall": float(np.mean(same)) / search.K,
+    }
 
 
 def _shape(toy: bool) -> DecoderConfig:

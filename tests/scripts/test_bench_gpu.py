@@ -161,3 +161,4 @@ def test_tiny_and_search(tmp_path):
     assert found["status"] == "done", found
     found = part("search", tmp_path)
     assert found["result"]["search"]["equal to the bit alone"] is True
+    assert "no GPU part" in found["result"]["search on a GPU, float16"]["refused"]
