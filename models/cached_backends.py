@@ -104,7 +104,7 @@ def _power_of_two(number: int, least: int, most: int | None = None) -> bool:
 
 
 def token_attention_by(
-    backend: CachedBackend,
+    backend: Chosen,
     tables: Int[Array, "B W"],
     positions: Int[Array, " B"],
     live: Bool[Array, " B"],

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from models.attention import Backend, choose_backend, row_attention
 from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
 from models.cached_attention import chunk_attention
-from models.cached_backends import CachedBackend, token_attention_by
+from models.cached_backends import Chosen, token_attention_by
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.layers import rms_norm
@@ -271,7 +271,7 @@ def decode_step(
     positions: Int[Array, " B"],
     active: Bool[Array, " B"],
     *,
-    attention: CachedBackend = "blocks",
+    attention: Chosen = "blocks",
 ) -> tuple[Cache, Float[Array, "B D"]]:
     """Append one token to every active row.
 

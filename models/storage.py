@@ -109,6 +109,11 @@ def set_aside(path: Path, ending: str = "damaged") -> Path:
     return aside
 
 
+def is_draft(name: str) -> bool:
+    """Whether ``hf.save`` has made a folder of this name beside the one it writes."""
+    return re.fullmatch(r"\..+\.(new|draft)-\w+", name) is not None
+
+
 def replace_folder(new: str | Path, path: str | Path) -> None:
     """Gives a finished folder the name ``path``, in place of an older one there.
 

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,12 @@ def test_every_module_is_used_by_another_file():
         if name not in entry and own.exists() and not used.get(name, set()) - {own}:
             unused.append(name)
     assert unused == []
+
+
+def test_the_layer_of_files_needs_no_jax():
+    """So that a command which only reads a run folder starts at once."""
+    code = "import sys, scope_jax.system.files; print('jax' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "False", told.stderr

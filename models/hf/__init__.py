@@ -5,12 +5,11 @@ May import the rest of ``models``, which must not import it and touches no model
 
 from models.hf.folder import content_hash, load_config, read_json, resolve, verify
 from models.hf.loading import load
-from models.hf.saving import is_draft, save
+from models.hf.saving import save
 from models.hf.tokenizer import load_tokenizer, vocab_rows
 
 __all__ = [
     "content_hash",
-    "is_draft",
     "load",
     "load_config",
     "load_tokenizer",

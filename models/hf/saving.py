@@ -5,7 +5,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -184,11 +183,6 @@ def _fetch(leaf: Leaf, array: Any, layer: int, dtype: np.dtype) -> np.ndarray:
     else:
         one = _one_layer(array, layer) if leaf.stacked else array
     return leaf.to_hf(np.asarray(one.astype(dtype)))
-
-
-def is_draft(name: str) -> bool:
-    """Whether ``save`` has made a folder of this name beside the one it writes."""
-    return re.fullmatch(r"\..+\.(new|draft)-\w+", name) is not None
 
 
 @contextlib.contextmanager

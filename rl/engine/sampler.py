@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from models import forward
 from models.cache import Cache, copy_pages, init_cache
-from models.cached_backends import LAYOUTS, CachedBackend
+from models.cached_backends import LAYOUTS, Chosen
 from models.config import DecoderConfig
 from rl.engine.config import EngineConfig
 from rl.engine.sampling import position_keys, row_keys, sample
@@ -103,7 +103,7 @@ class Sampler:
     sizes: EngineConfig
     valid_vocab: int
     mesh: Mesh | None = None
-    attention: CachedBackend = "blocks"
+    attention: Chosen = "blocks"
 
     @property
     def devices(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from models import checksums, hf, storage
+from models import checksums, storage
 from models.errors import DamagedError, UserError, first_line
 
 CUT_OFF = re.compile(r"\.\d+\.tmp$|^config\.json\.tmp$")  # the second: old versions
@@ -85,7 +85,7 @@ def remove_cut_off(folder: Path) -> None:
         if CUT_OFF.search(file.name):
             file.unlink()
     for draft in folder.glob("export/*/.*"):
-        if hf.is_draft(draft.name):
+        if storage.is_draft(draft.name):
             shutil.rmtree(draft)
 
 

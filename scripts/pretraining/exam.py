@@ -50,7 +50,7 @@ REQUIRED: dict[str, Bar] = {
     "gate_entity/balanced": Bar(0.9),
     "gate_source/balanced": Bar(0.9),
     **{f"grader/{kind}": Bar(0.9) for kind in get_args(GradeKind)},
-    # Rare, one in 200 and one in 2,000, so that chance moves them: see docs.
+    # So rare that chance moves them: one grade in 200, and one in 2,400.
     **{f"grader/{kind}": Bar(0.85) for kind in ("value_elsewhere", "two_values")},
     "grader/long": Bar(0.75, 0.9),
     "solver/true score": Bar(0.40, 0.50),
@@ -88,7 +88,7 @@ def examine(player: Player, *, count: int = 150) -> dict[str, float]:
             found[f"{job}/{name}"] = float(np.mean(values))
     for job in ("gate_entity", "gate_source"):
         found |= _gate(player, job, 2 * count)
-    return found | _grader(player, 48 * count)  # two values are one in 500 grades
+    return found | _grader(player, 48 * count)
 
 
 def failures(found: dict[str, float]) -> list[str]:

@@ -15,6 +15,21 @@ Weights = tuple[tuple[str, float], ...]
 """Jobs (keys of ``transcripts.JOBS``) and how often each is played."""
 
 
+def _played(
+    *, challenger: float, solver: float, rubric: float, grader: float, recite: float
+) -> Weights:
+    """Weights of a later cycle, in which the gates need little."""
+    return (
+        ("challenger", challenger),
+        ("solver", solver),
+        ("rubric", rubric),
+        ("gate_entity", 0.3),
+        ("gate_source", 0.7),
+        ("grader", grader),
+        ("recite", recite),
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cycle:
     """Steps in which the learning rate rises once more and falls to 0.
@@ -99,69 +114,29 @@ class WarmstartConfig:
         Cycle(
             steps=900,
             rate=0.5,
-            weights=(
-                ("challenger", 6.0),
-                ("solver", 2.5),
-                ("rubric", 4.0),
-                ("gate_entity", 0.3),
-                ("gate_source", 0.7),
-                ("grader", 9.0),
-                ("recite", 4.0),
-            ),
+            weights=_played(challenger=6, solver=2.5, rubric=4, grader=9, recite=4),
         ),
         Cycle(
             steps=2200,
             rate=0.8,
-            weights=(
-                ("challenger", 6.0),
-                ("solver", 3.0),
-                ("rubric", 5.0),
-                ("gate_entity", 0.3),
-                ("gate_source", 0.7),
-                ("grader", 7.0),
-                ("recite", 10.0),
-            ),
+            weights=_played(challenger=6, solver=3, rubric=5, grader=7, recite=10),
         ),
         Cycle(
             steps=2600,
             rate=0.8,
-            weights=(
-                ("challenger", 8.0),
-                ("solver", 3.0),
-                ("rubric", 5.0),
-                ("gate_entity", 0.3),
-                ("gate_source", 0.7),
-                ("grader", 9.0),
-                ("recite", 10.0),
-            ),
+            weights=_played(challenger=8, solver=3, rubric=5, grader=9, recite=10),
             kinds=(0.30, 0.08, 0.28, 0.28, 0.06),
         ),
         Cycle(
             steps=1200,
             rate=0.6,
-            weights=(
-                ("challenger", 7.0),
-                ("solver", 3.0),
-                ("rubric", 5.0),
-                ("gate_entity", 0.3),
-                ("gate_source", 0.7),
-                ("grader", 14.0),
-                ("recite", 8.0),
-            ),
+            weights=_played(challenger=7, solver=3, rubric=5, grader=14, recite=8),
             kinds=(0.30, 0.06, 0.33, 0.27, 0.04),
         ),
         Cycle(
             steps=1500,
             rate=0.6,
-            weights=(
-                ("challenger", 7.0),
-                ("solver", 9.0),
-                ("rubric", 5.0),
-                ("gate_entity", 0.3),
-                ("gate_source", 0.7),
-                ("grader", 14.0),
-                ("recite", 8.0),
-            ),
+            weights=_played(challenger=7, solver=9, rubric=5, grader=14, recite=8),
             kinds=(0.30, 0.06, 0.30, 0.30, 0.04),
             complete=0.5,
         ),

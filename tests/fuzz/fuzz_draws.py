@@ -37,6 +37,11 @@ JUNK = [
     "a\nb", "\u2028", "x" * 3000, "\U0001f600", "\ufdd0", "1",
 ]  # fmt: skip
 
+BYTES = [
+    b"[" * 3000, b'{"a":' * 500, b"\\ud800", b"\xed\xa0\x80", b"\xff", b"1" * 5000,
+    b"NaN", b",", b"\n", b"\r", b"\0",
+]  # fmt: skip
+
 
 def texts(draw: random.Random) -> str:
     """A text of a model: pieces, some of them in tags, now and then very many."""
@@ -78,16 +83,7 @@ def broken(draw: random.Random, content: bytes) -> bytes:
         elif how == 1:
             raw[at:at] = draw.randbytes(draw.randint(1, 4))
         elif how == 2:
-            more = [
-                b"[" * 3000,
-                b"\xed\xa0\x80",
-                b"\\ud800",
-                b"NaN",
-                b"\n",
-                b"\r",
-                b"\0",
-            ]
-            raw[at:at] = draw.choice(more)
+            raw[at:at] = draw.choice(BYTES)
         elif how == 3 and at < len(raw):
             raw[at] ^= 1 << draw.randrange(8)
         else:

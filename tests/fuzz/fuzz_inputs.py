@@ -5,7 +5,7 @@
 or ``passages``, or ``overrides``. Each input is drawn by its number and the seed alone.
 What models write is data, whatever it is; a file or a command line is data or a
 ``UserError`` of one line. Nothing else may come of it, and nothing may take longer than
-``SLOW`` seconds of computing. Requests: ``scope_jax/inference/fuzz_requests.py``.
+``SLOW`` seconds of computing. Requests: ``fuzz_requests``.
 """
 
 import random

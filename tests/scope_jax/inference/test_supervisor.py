@@ -138,26 +138,28 @@ def test_a_deadline_names_what_is_missing(tmp_path):
     assert stopped.value.code == 1
 
 
-def test_killed_before_it_is_ready_it_is_started_again(tmp_path):
-    supervisor = world.Supervisor(world.inference_config(), tmp_path / "run")
+@contextlib.contextmanager
+def starting(folder):
+    """A supervisor, what its start gives in another thread, and its first server."""
+    supervisor = world.Supervisor(world.inference_config(), folder / "run")
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(supervisor.start)
         until(lambda: supervisor.pid)
-        first = supervisor.pid
-        os.kill(first, signal.SIGKILL)
         try:
-            assert started.result() == supervisor.url
-            assert supervisor.restarts == 1 and supervisor.pid != first
+            yield supervisor, started, supervisor.pid
         finally:
             supervisor.stop()
 
 
+def test_killed_before_it_is_ready_it_is_started_again(tmp_path):
+    with starting(tmp_path) as (supervisor, started, first):
+        os.kill(first, signal.SIGKILL)
+        assert started.result() == supervisor.url
+        assert supervisor.restarts == 1 and supervisor.pid != first
+
+
 def test_it_can_be_stopped_while_another_thread_starts_it(tmp_path):
-    supervisor = world.Supervisor(world.inference_config(), tmp_path / "run")
-    with ThreadPoolExecutor(1) as pool:
-        started = pool.submit(supervisor.start)
-        until(lambda: supervisor.pid)
-        pid = supervisor.pid
+    with starting(tmp_path) as (supervisor, started, pid):
         supervisor.stop()
         with pytest.raises(UserError, match="stopped while it started"):
             started.result()

@@ -1,6 +1,6 @@
 """Requests that no client means, by seed: each has an answer, in time, of a right kind.
 
-    python tests/scope_jax/inference/fuzz_requests.py URL 100000 [SEED]
+    python tests/fuzz/fuzz_requests.py URL 100000 [SEED]
 
 against a server that serves ``judge`` and passages. Each input is drawn by its number
 and the seed alone. What is sent unharmed must be answered 200; what is harmed, with 200
@@ -16,6 +16,7 @@ from collections import Counter
 from typing import Any
 
 import httpx
+from fuzz_draws import broken
 
 HALF = "\ud800"
 JUNK = [
@@ -92,27 +93,6 @@ def harmed(draw: random.Random, value: Any, depth: int = 0) -> Any:
     else:
         changed[name] = draw.choice(JUNK)
     return changed
-
-
-def broken(draw: random.Random, content: bytes) -> bytes:
-    """Bytes with some of them replaced, added or taken away."""
-    raw = bytearray(content)
-    for _ in range(draw.randint(1, 4)):
-        at = draw.randint(0, len(raw))
-        how = draw.randrange(5)
-        if how == 0:
-            raw[at : at + draw.randint(1, 9)] = b""
-        elif how == 1:
-            raw[at:at] = draw.randbytes(draw.randint(1, 4))
-        elif how == 2:
-            raw[at:at] = draw.choice([b"[" * 2000, b'{"a":' * 500, b"\\ud800", b"NaN"])
-        elif how == 3:
-            raw[at:at] = draw.choice(
-                [b"1" * 5000, b"\xed\xa0\x80", b"\xff", b"\0", b","]
-            )
-        else:
-            del raw[at:]
-    return bytes(raw)
 
 
 def request(route: str, seed: int, number: int) -> tuple[str, bytes, set[int]]:
