@@ -201,7 +201,8 @@ def test_a_damaged_config_file_is_one_clear_line(change, message):
 NONE_OF_IT = {
     *("documents.heldout", "evaluation.count"),
     *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
-    *("solver.forced_rounds", "judge.required_gates", "retrieval.build_limit"),
+    *("solver.forced_rounds", "judge.required_gates"),
+    *("retrieval.build_limit", "retrieval.gpus"),
     *("inference.max_restarts", "engine.cache_tokens", "inference.engine.cache_tokens"),
     *("checkpoint.every", "checkpoint.permanent_every", "inference.port"),
     *("challenger.rollout_sampling.top_k", "tasks.sampling.top_k"),
