@@ -95,6 +95,11 @@ class Engine:
         self._seconds = {"prefill": 0.0, "decode": 0.0}
 
     @property
+    def attention(self) -> str:
+        """How it attends to its cache, and in which numbers, for people."""
+        return f"{self.sampler.attention}, in {self.dtype}"
+
+    @property
     def dtype(self) -> str:
         """What parameters and cache are held in."""
         return str(self._programs.dtype)

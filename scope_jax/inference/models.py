@@ -207,11 +207,7 @@ class ModelTable:
             return engine, config, tokenizer, renderer
 
         engine, config, tokenizer, renderer = await asyncio.to_thread(place)
-        log.info(
-            "attention over the cache: %s, in %s",
-            engine.sampler.attention,
-            engine.dtype,
-        )
+        log.info("attention over the cache: %s", engine.attention)
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
         thread, length = EngineThread(engine), self.engine_config.max_length

@@ -33,9 +33,7 @@ class PolicyEngine:
             config,
             mesh=base.hosts.local_mesh(base.mesh),
         )
-        log.info(
-            "attention: %s in rollouts, in %s", engine.sampler.attention, engine.dtype
-        )
+        log.info("attention in rollouts: %s", engine.attention)
         log.info("engine: %s", describe(engine.compile()))
         self._thread = EngineThread(engine)
 

@@ -41,7 +41,7 @@ class Trainer:
         self._updaters: dict[str, Updater] = {}
         updater = self.updater("solver")
         log.info(
-            "attention: %s in updates, in %s", updater.attention, updater.compute_dtype
+            "attention in updates: %s, in %s", updater.attention, updater.compute_dtype
         )
         self.reference = updater.states.reference_params(weights)
         self.engine = PolicyEngine(base, self.reference, config.engine)
