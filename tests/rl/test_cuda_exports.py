@@ -54,44 +54,64 @@ def exported(program, arguments, *targets):
     return found.mlir_module()
 
 
-@pytest.mark.parametrize("backend", ["blocks", "pallas", "fa3"])
-@pytest.mark.parametrize("name", NAMES)
-def test_sampling_lowers_for_cuda(name, backend):
+def sampler_for(name, backend, mesh=None):
+    """The sampler of a configuration, and its weights and state as shapes."""
     config, decoder = load(name)
-    sizes = replace(config.engine, attention=backend)
-    choose = partial(
-        cached_backends.choose,
+    chosen = cached_backends.choose(
         backend,
         head_dim=decoder.head_dim,
-        page_size=sizes.page_size,
+        page_size=config.engine.page_size,
         dtype=jnp.bfloat16,
         device=H100,
     )
-    if backend == "fa3" and name not in HEADS_OF_128:
-        with pytest.raises(UserError, match="heads of"):
-            choose()
-        return
-    if backend == "fa3" and importlib.util.find_spec(cached_backends.FA3) is None:
-        pytest.skip("flash-attn3-jax is not installed (pip install -e .[fa3])")
     sampler = Sampler(
         config=decoder,
-        sizes=sizes,
+        sizes=replace(config.engine, attention=backend),
         valid_vocab=decoder.vocab_size,
-        attention=choose(),
+        mesh=mesh,
+        attention=chosen,
     )
     in_16_bits = jax.tree.map(
         lambda x: x.update(dtype=jnp.bfloat16), forward.shapes(decoder)
     )
     params = jax.eval_shape(partial(forward.unstack, config=decoder), in_16_bits)
-    state = jax.eval_shape(sampler.make_state(jnp.bfloat16))
+    return sampler, params, jax.eval_shape(sampler.make_state(jnp.bfloat16))
+
+
+def needs(backend):
+    if backend == "fa3" and importlib.util.find_spec(cached_backends.FA3) is None:
+        pytest.skip("flash-attn3-jax is not installed (pip install -e .[fa3])")
+
+
+@pytest.mark.parametrize("backend", ["blocks", "pallas", "fa3"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sampling_lowers_for_cuda(name, backend):
+    if backend == "fa3" and name not in HEADS_OF_128:
+        with pytest.raises(UserError, match="heads of"):
+            sampler_for(name, backend)
+        return
+    needs(backend)
+    sampler, params, state = sampler_for(name, backend)
     programs = sampler.programs()
     if backend != "blocks":
         programs.pop("copy")  # knows nothing of attention
     for kind, (program, arguments) in programs.items():
-        targets = TARGETS.get(backend, ()) if kind == "decode" else ()
-        targets = (targets,) if targets else ()
-        text = exported(program, (params, state, arguments), *targets)
-        assert all(target in text for target in targets)
+        kernels = [TARGETS[backend]] if kind == "decode" and backend in TARGETS else []
+        text = exported(program, (params, state, arguments), *kernels)
+        assert all(kernel in text for kernel in kernels)
+
+
+@pytest.mark.parametrize("backend", ["pallas", "fa3"])
+def test_on_four_devices_each_runs_the_kernel_on_its_own_slots(backend):
+    needs(backend)
+    sampler, params, state = sampler_for("qwen3_8b", backend, make_mesh(data=4))
+    program, arguments = sampler.programs()["decode"]
+    text = exported(program, (params, state, arguments), TARGETS[backend])
+    # Its share of the 64 slots, not all of them.
+    (call,) = {
+        x for x in text.splitlines() if f"@{TARGETS[backend]}" in x and "16x" in x
+    }
+    assert "64x1x32x128" not in call
 
 
 @pytest.mark.parametrize("name", NAMES)

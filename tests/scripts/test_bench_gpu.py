@@ -47,7 +47,7 @@ def fake(tmp_path, monkeypatch):
     script = tmp_path / "bench.py"
     script.write_text(FAKE)
     monkeypatch.setattr(sys, "argv", [str(script), "gpu"])
-    monkeypatch.setattr(gpu, "LIMITS", gpu.LIMITS | {"tiny": 5})
+    monkeypatch.setattr(gpu, "LIMITS", gpu.LIMITS | {"tiny": 2})
     return tmp_path / "deep" / "out.json"
 
 
@@ -117,7 +117,7 @@ def part(name, tmp_path, *, toy=True):
 
 
 def test_on_a_cpu_everything_is_a_toy(tmp_path):
-    found = part("machine", tmp_path, toy=True)
+    found = part("machine", tmp_path, toy=False)
     assert found["toy"] and found["status"] == "done"
     assert found["result"]["data sheet"] is None
 
