@@ -65,6 +65,12 @@ class _Completions(BaseModel):
     usage: _Usage | None = None
 
 
+class _Line(BaseModel):
+    index: Annotated[int, Field(ge=0)]
+    status: int
+    body: Any
+
+
 class _Document(BaseModel):
     id: Text | int = ""
     contents: Text
@@ -144,6 +150,18 @@ def read_completion(body: Any) -> Completion:
     )
 
 
+def rows_of(body: Any, queries: int) -> list[Any]:
+    """The list of each query in an answer of ``POST /retrieve``, as it came.
+
+    Raises:
+      BadAnswer: it has no such lists, or another number of them.
+    """
+    rows = body.get("result") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or len(rows) != queries:
+        raise BadAnswer(f"result: not a list for each of {queries} queries")
+    return rows
+
+
 def read_search(body: Any, queries: int) -> list[list[tuple[Passage, float]]]:
     """The passages and scores in an answer of ``POST /retrieve``, by query.
 
@@ -217,10 +235,26 @@ def read_error(response: httpx.Response) -> tuple[str, str | None]:
         body = body_of(response)
     except BadAnswer:
         return _shown(response.text or response.reason_phrase), None
-    return _error(body)
+    return error_of(body)
 
 
-def _error(body: Any) -> tuple[str, str | None]:
+def read_line(line: Any, items: int) -> tuple[int, int, Any]:
+    """Index, status and body of one answer of a batch, see ``batches``.
+
+    Args:
+      items: of the batch.
+
+    Raises:
+      BadAnswer: it is of another form.
+    """
+    found = _read(_Line, line)
+    if found.index >= items:
+        raise BadAnswer(f"index: {found.index} in a batch of {items}")
+    return found.index, found.status, found.body
+
+
+def error_of(body: Any) -> tuple[str, str | None]:
+    """``read_error``, of its JSON."""
     if isinstance(body, dict):
         error = body.get("error", body)
         if isinstance(error, dict):
@@ -236,7 +270,7 @@ def _read(form: type[Form], body: Any) -> Form:
         return form.model_validate(body)
     except ValidationError as error:
         if isinstance(body, dict) and body.get("error"):
-            raise BadAnswer(f"an error as a success: {_error(body)[0]}") from None
+            raise BadAnswer(f"an error as a success: {error_of(body)[0]}") from None
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "body"
         raise BadAnswer(

@@ -14,21 +14,28 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from models.errors import StorageError, UserError
 from rl.engine.counters import totals
 from rl.engine.engine import Engine
 from rl.engine.thread import EngineClosed
+from scope_jax.inference import batches
 from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.completions import Sampling
 from scope_jax.inference.config import InferenceConfig, ModelSource
-from scope_jax.inference.errors import ApiError, internal, without_paths
+from scope_jax.inference.errors import (
+    ApiError,
+    bad_field,
+    error_response,
+    internal,
+    no_route,
+    refusal,
+)
 from scope_jax.inference.metrics import Metrics, measured
 from scope_jax.inference.models import ModelTable
 from scope_jax.inference.openapi import document
 from scope_jax.inference.protocol import Choice, search_json
 from scope_jax.inference.requests import read_body, unless_gone
-from scope_jax.inference.schemas import ModelBody
+from scope_jax.inference.schemas import BatchBody, ModelBody
 from scope_jax.inference.served import Served
 from scope_jax.inference.streaming import sse, stream
 from scope_jax.inference.validation import (
@@ -93,6 +100,7 @@ class App:
         routes = [
             ("/retrieve", "POST", self.retrieve),
             ("/v1/completions", "POST", self.completions),
+            ("/v1/completions/batch", "POST", self.batch),
             ("/v1/chat/completions", "POST", self.chat),
             ("/v1/models", "GET", self.list_models),
             ("/v1/models/{name:path}", "GET", self.show_model),
@@ -110,7 +118,7 @@ class App:
                 for path, method, handler in routes
             ],
             lifespan=lifespan,
-            exception_handlers={404: _no_route, 405: _no_route},
+            exception_handlers={404: no_route, 405: no_route},
         )
 
     def _endpoint(self, path: str, handler: Endpoint) -> Endpoint:
@@ -124,22 +132,10 @@ class App:
             try:
                 self._guard.check(request, control=control, anyone=anyone)
                 response = await handler(request)
-            except ApiError as error:
-                response = _error_response(error)
             except ClientDisconnect:
                 response = Response(status_code=CLIENT_GONE)
-            except UserError as error:
-                response = _error_response(
-                    ApiError(400, without_paths(str(error)), code="invalid_value")
-                )
-            except StorageError as error:
-                log.error("%s: %s", path, error)
-                response = _error_response(
-                    ApiError(500, without_paths(str(error)), code="storage")
-                )
             except Exception as error:
-                log.exception("%s failed", path)
-                response = _error_response(internal(error))
+                response = error_response(refusal(path, error))
             seconds = time.monotonic() - start
             self.metrics.answered(path, response.status_code, seconds)
             return response
@@ -168,6 +164,22 @@ class App:
     async def completions(self, request: HttpRequest) -> Response:
         """OpenAI's completions."""
         return await self._sample(request, await self._body(request, parse_completion))
+
+    async def batch(self, request: HttpRequest) -> Response:
+        """OpenAI's completions, many at once: see ``batches``."""
+        asked = await self._body(request, BatchBody.checked)
+        lines = batches.lines(asked.requests, self._one_of_batch)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def _one_of_batch(self, body: Any) -> tuple[int, Any]:
+        try:
+            call = parse_completion(body)
+            if call.stream:
+                raise bad_field("stream", True, "a batch answers each in one piece")
+            return 200, await self._whole(call)
+        except Exception as error:
+            refused = refusal("/v1/completions/batch", error)
+            return refused.status, refused.json()
 
     async def chat(self, request: HttpRequest) -> Response:
         """OpenAI's chat completions, with the model's own template."""
@@ -254,19 +266,26 @@ class App:
         return await self.search(queries, topk)
 
     async def _sample(self, request: HttpRequest, call: Call) -> Response:
+        if not call.stream:
+            return JSONResponse(await unless_gone(request, self._whole(call)))
         with contextlib.ExitStack() as held:
             self._take_place(call, held)
-            work = self._prepare(call, held)
-            sampling = await unless_gone(request, work)
-            if not call.stream:
-                work = self._watched(self._answer(sampling))
-                return JSONResponse(await unless_gone(request, work))
+            sampling = await unless_gone(request, self._prepare(call, held))
             # Kept until the stream's end, which comes after this function's.
             events = self._events(sampling, held.pop_all())
         headers = {"Cache-Control": "no-cache"}
         return StreamingResponse(
             events, media_type="text/event-stream", headers=headers
         )
+
+    async def _whole(self, call: Call) -> dict[str, Any]:
+        """The answer to a call, in one piece."""
+        with contextlib.ExitStack() as held:
+            self._take_place(call, held)
+            sampling = await self._prepare(call, held)
+            answer, choices = await self._watched(sampling.answer())
+        self._count(sampling, choices)
+        return answer
 
     def _take_place(self, call: Call, held: contextlib.ExitStack) -> None:
         """Counts the call's samples as in flight until ``held`` ends."""
@@ -288,11 +307,6 @@ class App:
         served = await (await self._models()).get(call.model)
         held.enter_context(served.in_use())
         return await Sampling.prepare(call, served, self.config.engine)
-
-    async def _answer(self, sampling: Sampling) -> dict[str, Any]:
-        answer, choices = await sampling.answer()
-        self._count(sampling, choices)
-        return answer
 
     def _count(self, sampling: Sampling, choices: list[Choice]) -> None:
         sampled = sum(len(choice.completion.ids) for choice in choices)
@@ -334,17 +348,3 @@ class App:
         config = self.config
         limits = {"limit": config.body_bytes, "values": config.body_values}
         return await read_body(request, parse, **limits, seconds=config.client_timeout)
-
-
-def _error_response(error: ApiError) -> Response:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if error.status in (408, 413):
-        headers["Connection"] = "close"
-    return JSONResponse(error.json(), status_code=error.status, headers=headers)
-
-
-async def _no_route(request: HttpRequest, error: Any) -> Response:
-    why = f"{request.method} {request.url.path}: no such route"
-    return _error_response(ApiError(error.status_code, why, code="no_route"))

@@ -1,11 +1,10 @@
 """The trainer's side: completions and searches over HTTP, retried where that helps."""
 
 import asyncio
-import contextlib
 import logging
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -17,17 +16,25 @@ from rl.records import Completion, FinishReason, Request
 from scope_jax.inference.access import Secrets, bearer
 from scope_jax.inference.answers import (
     BadAnswer,
-    body_of,
+    error_of,
     read_completion,
-    read_error,
     read_hash,
+    read_line,
     read_search,
     read_stats,
     read_weights,
+    rows_of,
 )
 from scope_jax.inference.config import InferenceConfig
 from scope_jax.inference.protocol import request_json
-from scope_jax.inference.validation import NON_FINITE, TOO_LONG, WRONG_WEIGHTS
+from scope_jax.inference.together import Together
+from scope_jax.inference.transport import Failed, Transport
+from scope_jax.inference.validation import (
+    MOST_QUERY_TEXT,
+    NON_FINITE,
+    TOO_LONG,
+    WRONG_WEIGHTS,
+)
 from scope_jax.inference.waits import Waits
 
 log = logging.getLogger(__name__)
@@ -36,6 +43,8 @@ log = logging.getLogger(__name__)
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 LONGEST_WAIT = 10
 """Most seconds between two attempts."""
+MOST_TOKENS = 2**16
+"""Token ids of all prompts that are sent together: half of what any server takes."""
 
 T = TypeVar("T")
 
@@ -79,10 +88,17 @@ class Client:
         self.url = (url or config.url).rstrip("/")
         self.judge_url = config.judge_url.rstrip("/")
         self.search_url = (config.retrieval_url or self.url).rstrip("/")
-        self._tls: ssl.SSLContext | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots = asyncio.Semaphore(config.concurrency)
-        self._idle: list[httpx.AsyncClient] = []
+        self._http = Transport(config.concurrency)
+        self._completions = Together(
+            self._ask_completions,
+            weight=lambda body: len(body["prompt"]),
+            most=MOST_TOKENS,
+        )
+        self._searches = Together(
+            self._ask_searches,
+            weight=lambda body: sum(map(len, body["queries"])),
+            most=MOST_QUERY_TEXT // 2,
+        )
         self._waits = Waits()
 
     async def complete(self, model: str, request: Request) -> Completion:
@@ -103,6 +119,10 @@ class Client:
             model = self.config.judge_model or model
         body = request_json(model, request, ours=ours)
         url, timeout = f"{base}/v1/completions", self.config.request_timeout
+        alone = not ours or request.deadline is not None  # which ends it by itself
+        send = partial(self._ask, url, body, timeout)
+        if not alone:
+            send = partial(self._completions.ask, body)
         left = None
         if request.deadline is not None:
             left = request.deadline - time.monotonic()
@@ -115,7 +135,7 @@ class Client:
 
         try:
             async with asyncio.timeout(left):
-                return await self._send(url, body, timeout, read)
+                return await self._send(url, send, read)
         except TimeoutError:
             return _nothing(request, "cancelled")
         except RequestRefused as refused:
@@ -139,11 +159,14 @@ class Client:
         asked = [encodable(query) for query in queries]
         body = {"queries": asked, "topk": topk, "return_scores": True}
         url, timeout = f"{self.search_url}/retrieve", self.config.search_timeout
+        send = partial(self._ask, url, body, timeout)
+        if self.search_url == self.url:
+            send = partial(self._searches.ask, body)
 
         def read(found: Any) -> list[list[tuple[Passage, float]]]:
             return read_search(found, len(queries))
 
-        return await self._send(url, body, timeout, read)
+        return await self._send(url, send, read)
 
     async def load_model(self, name: str, path: str, hash: str = "") -> str:
         """Serves the folder ``path`` (on the server's machine) as ``name``.
@@ -157,7 +180,8 @@ class Client:
         body = {"path": str(path), "hash": hash}
         url, timeout = f"{self.url}/v1/models/{name}", self.config.ready_timeout
         self.weights.pop(name, None)
-        found = await self._send(url, body, timeout, read_hash)
+        send = partial(self._ask, url, body, timeout)
+        found = await self._send(url, send, read_hash)
         self.weights[name] = found
         return found
 
@@ -169,7 +193,8 @@ class Client:
           ServerUnavailable: all attempts failed, for as long as one may.
         """
         url, timeout = f"{self.url}/v1/models", self.config.request_timeout
-        return await self._send(url, None, timeout, read_weights)
+        send = partial(self._ask, url, None, timeout)
+        return await self._send(url, send, read_weights)
 
     def _check_weights(self, model: str, found: str | None) -> None:
         """Refuses an answer of other weights than were agreed upon."""
@@ -202,24 +227,68 @@ class Client:
           totals by model and engine id, which is another one after a restart; None
           where the server does not say.
         """
+        url = f"{self.url}/stats"
         try:
-            async with self._slot() as http:
-                shown, url = self.secrets.headers(), f"{self.url}/stats"
-                response = await http.get(url, timeout=2.0, headers=shown)
-            return read_stats(body_of(response), names)
-        except (httpx.RequestError, BadAnswer) as error:
-            log.debug("%s/stats: %s", self.url, _describe(error))
+            found = await self._http.ask(url, None, 2.0, self.secrets.headers())
+            return read_stats(found, names)
+        except (httpx.RequestError, BadAnswer, Failed) as error:
+            log.debug("%s: %s", url, _describe(error))
             return None
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
-        if self._loop is asyncio.get_running_loop():
-            for http in self._idle:
-                await http.aclose()
-        self._idle, self._loop = [], None
+        await self._http.close()
+
+    async def _ask(self, url: str, body: Any, seconds: float) -> Any:
+        return await self._http.ask(url, body, seconds, self._headers(url))
+
+    async def _ask_completions(
+        self, bodies: Sequence[dict[str, Any]]
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Sends completions to our server, several at once; see ``Together``."""
+        url, seconds = f"{self.url}/v1/completions", self.config.request_timeout
+        if len(bodies) == 1:
+            yield 0, await self._ask(url, bodies[0], seconds)
+            return
+        batch = f"{url}/batch"
+        lines = self._http.ask_lines(
+            batch, {"requests": bodies}, seconds, self._headers(batch)
+        )
+        async for line in lines:
+            index, status, body = read_line(line, len(bodies))
+            right = status == 200
+            yield index, body if right else Failed(status, *error_of(body))
+
+    async def _ask_searches(
+        self, bodies: Sequence[dict[str, Any]]
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Sends searches to our server, several as one; see ``Together``."""
+        url, seconds = f"{self.url}/retrieve", self.config.search_timeout
+        queries = [query for body in bodies for query in body["queries"]]
+        try:
+            found = await self._ask(url, bodies[0] | {"queries": queries}, seconds)
+        except Failed as failed:
+            if len(bodies) == 1 or failed.status in RETRIED_STATUS:
+                raise
+            # What one of them did wrong is no fault of the others.
+            for index, body in enumerate(bodies):
+                yield index, await self._alone(url, body, seconds)
+            return
+        if len(bodies) == 1:
+            yield 0, found
+            return
+        rows = iter(rows_of(found, len(queries)))
+        for index, body in enumerate(bodies):
+            yield index, {"result": [next(rows) for _ in body["queries"]]}
+
+    async def _alone(self, url: str, body: Any, seconds: float) -> Any:
+        try:
+            return await self._ask(url, body, seconds)
+        except Failed as failed:
+            return failed
 
     async def _send(
-        self, url: str, body: Any, seconds: float, read: Callable[[Any], T]
+        self, url: str, send: Callable[[], Awaitable[Any]], read: Callable[[Any], T]
     ) -> T:
         """What ``read`` makes of a successful answer.
 
@@ -231,27 +300,21 @@ class Client:
         while True:
             attempt += 1
             try:
-                # The slot is given back during the wait: others may have more luck.
-                timeout = httpx.Timeout(seconds, connect=30)
-                async with self._slot() as http:
+                # The turn is given back during the wait: others may have more luck.
+                async with self._http.turn():
                     with self._waits.for_answer(url):
-                        response = await http.request(
-                            "GET" if body is None else "POST",
-                            url,
-                            json=body,
-                            timeout=timeout,
-                            headers=self._headers(url),
-                        )
-                if response.is_success:
-                    found = read(body_of(response))
-                    self._waits.succeeded(url)
-                    return found
-                message, code = read_error(response)
+                        answer = await send()
+                found = read(answer)
+                self._waits.succeeded(url)
+                return found
+            except Failed as failed:
                 # The same request would give the same logits.
-                retried = response.status_code in RETRIED_STATUS and code != NON_FINITE
+                retried = failed.status in RETRIED_STATUS and failed.code != NON_FINITE
                 if not retried:
-                    raise RequestRefused(url, response.status_code, message, code)
-                why = f"{response.status_code}: {message}"
+                    raise RequestRefused(
+                        url, failed.status, failed.message, failed.code
+                    ) from None
+                why = str(failed)
             except BadAnswer as error:
                 why = f"not an answer to this request: {error}"
             except httpx.RequestError as error:
@@ -271,35 +334,6 @@ class Client:
     def say_waits(self) -> None:
         """Says on the screen which answers are overdue; to be called now and then."""
         self._waits.say_overdue(self.config.request_timeout)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self) -> AsyncIterator[httpx.AsyncClient]:
-        """One of ``concurrency`` connections, for the caller alone.
-
-        Each is an httpx client of its own: the pool of a single one looks at all its
-        connections for every request, which with 500 of them is slower than the server.
-        """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            # Connections of an earlier loop died with it.
-            self._loop, self._idle = loop, []
-            self._slots = asyncio.Semaphore(self.config.concurrency)
-        async with self._slots:
-            # The one that was used last is the least likely to have been closed.
-            http = self._idle.pop() if self._idle else self._connection()
-            try:
-                yield http
-            finally:
-                if self._loop is loop:
-                    self._idle.append(http)
-
-    def _connection(self) -> httpx.AsyncClient:
-        if self._tls is None:
-            # Shared: making one takes longer than a request.
-            self._tls = httpx.create_ssl_context(trust_env=False)
-        limits = httpx.Limits(keepalive_expiry=240)
-        # Environment proxies are for the world, not for a trusted network.
-        return httpx.AsyncClient(limits=limits, verify=self._tls, trust_env=False)
 
 
 def _nothing(request: Request, reason: FinishReason) -> Completion:

@@ -52,12 +52,7 @@ class Sampling:
                 raise _too_long(f"{size:,} bytes", engine)
             if call.chat and len(prompt) > engine.max_length:  # each has a token
                 raise _too_long(f"{len(prompt):,} messages", engine)
-        loop = asyncio.get_running_loop()
-        tokenize = [
-            loop.run_in_executor(_TOKENIZERS, _ids, call, served, prompt)
-            for prompt in call.prompts
-        ]
-        prompts = [tuple(ids) for ids in await asyncio.gather(*tokenize)]
+        prompts = await _ids(call, served)
         for ids in prompts:
             if not ids or len(ids) + (call.max_tokens != 0) > engine.max_length:
                 raise _too_long(f"{len(ids)} tokens", engine)
@@ -104,8 +99,10 @@ class Sampling:
     async def answer(self) -> tuple[dict[str, Any], list[Choice]]:
         """The whole answer as JSON, and its choices."""
         choices = await self.choices()
-        # In a thread: names of 20 tokens in each place take a while.
         decode = self.served.renderer.decode
+        if self.call.logprobs is None:
+            return completion_json(self.call, choices, decode), choices
+        # In a thread: names of 20 tokens in each place take a while.
         answer = await asyncio.to_thread(completion_json, self.call, choices, decode)
         return answer, choices
 
@@ -251,7 +248,19 @@ def _mean(logprobs: Sequence[float]) -> float:
     return sum(logprobs) / max(len(logprobs), 1)
 
 
-def _ids(call: Call, served: Served, prompt: Any) -> Sequence[int]:
+async def _ids(call: Call, served: Served) -> list[tuple[int, ...]]:
+    """The token ids of each prompt."""
+    if all(isinstance(prompt, tuple) for prompt in call.prompts):
+        return list(call.prompts)
+    loop = asyncio.get_running_loop()
+    work = [
+        loop.run_in_executor(_TOKENIZERS, _tokenized, call, served, prompt)
+        for prompt in call.prompts
+    ]
+    return [tuple(ids) for ids in await asyncio.gather(*work)]
+
+
+def _tokenized(call: Call, served: Served, prompt: Any) -> Sequence[int]:
     if call.chat:
         # As other servers do; a run sends ids, and never asks the clock.
         renderer = served.renderer.on_day(datetime.date.today().isoformat())

@@ -1,11 +1,18 @@
 """What the server refuses: errors as answers, and JSON that is read with care."""
 
 import json
+import logging
 import re
 import reprlib
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
 from models.control_tokens import encodable
+from models.errors import StorageError, UserError
+
+log = logging.getLogger(__name__)
 
 # Deeper values would end recursive code, such as templates, somewhere else.
 DEEPEST = 64
@@ -51,6 +58,35 @@ def internal(error: Exception) -> ApiError:
     """A 500 for what should not have happened, in one line."""
     text = without_paths(f"{type(error).__name__}: {error}".split("\n")[0])
     return ApiError(500, text, code="internal_error")
+
+
+def refusal(path: str, error: Exception) -> ApiError:
+    """What is answered where a route fails; more of it is in the log."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UserError):
+        return ApiError(400, without_paths(str(error)), code="invalid_value")
+    if isinstance(error, StorageError):
+        log.error("%s: %s", path, error)
+        return ApiError(500, without_paths(str(error)), code="storage")
+    log.error("%s failed", path, exc_info=error)
+    return internal(error)
+
+
+def error_response(error: ApiError) -> Response:
+    """The whole answer."""
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status in (408, 413):
+        headers["Connection"] = "close"
+    return JSONResponse(error.json(), status_code=error.status, headers=headers)
+
+
+async def no_route(request: Request, error: Any) -> Response:
+    """404 and 405."""
+    why = f"{request.method} {request.url.path}: no such route"
+    return error_response(ApiError(error.status_code, why, code="no_route"))
 
 
 def read_json(raw: bytes) -> Any:

@@ -4,9 +4,15 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from scope_jax.inference.schemas import ChatBody, CompletionBody, ModelBody, SearchBody
+from scope_jax.inference.schemas import (
+    BatchBody,
+    ChatBody,
+    CompletionBody,
+    ModelBody,
+    SearchBody,
+)
 
-BODIES = (SearchBody, CompletionBody, ChatBody, ModelBody)
+BODIES = (SearchBody, CompletionBody, BatchBody, ChatBody, ModelBody)
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -60,6 +66,14 @@ def document(*, key: bool) -> dict[str, Any]:
         },
         "/v1/completions": {
             "post": _sampling("Completions of prompts", CompletionBody)
+        },
+        "/v1/completions/batch": {
+            "post": _route(
+                "Completions of many requests, one line for each when it is ready",
+                _BODY,
+                BatchBody,
+                kind="application/x-ndjson",
+            )
         },
         "/v1/chat/completions": {
             "post": _sampling("The next message of a conversation", ChatBody)
@@ -116,7 +130,7 @@ def _route(
 ) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     free = {"application/json": {"schema": {"type": "object"}}}
-    schema = {"type": "string"} if kind == "text/plain" else {"type": "object"}
+    schema = {"type": "object" if kind == "application/json" else "string"}
     answers: dict[str, Any] = {
         "200": {"description": "Done", "content": {kind: {"schema": schema}}}
     }

@@ -204,6 +204,16 @@ class CompletionBody(_Sampled):
     suffix: Annotated[str, Field(max_length=0)] | None = None
 
 
+class BatchBody(Body):
+    """Body of ``POST /v1/completions/batch``."""
+
+    requests: Annotated[
+        list[dict[str, Any]],
+        Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True),
+    ]
+    """Bodies of ``POST /v1/completions``, without streams."""
+
+
 class TextPart(Body):
     """A part of a message's content."""
 

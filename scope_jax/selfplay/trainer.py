@@ -16,7 +16,7 @@ from scope_jax.config import Config, StageConfig, compute_dtype
 from scope_jax.run.folder import RunFolder, needed_from
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.policy_engine import PolicyEngine
-from scope_jax.system.compilation import return_memory
+from scope_jax.system.compilation import return_memory, settle
 
 log = logging.getLogger("scope_jax")
 
@@ -75,7 +75,7 @@ class Trainer:
         self.updater(role).compile()
         state = self._wait(role, state)
         self._check_engine(role, state)  # and so compiled before the first step
-        return_memory()
+        settle()
         return state, step
 
     def update(

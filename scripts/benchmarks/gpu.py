@@ -114,6 +114,7 @@ def check_machine(said: dict[str, Any], part: Mapping[str, Any]) -> None:
     if machine is None:  # nothing has been measured on it either
         return
     now = {name: machine.get(name) for name in ("devices", "jax")}
+    now["toy shapes"] = bool(part.get("toy"))
     if said.setdefault("machine", now) != now:
         raise UserError(
             f"--json: its figures are of {said['machine']}, and this is {now}: name "

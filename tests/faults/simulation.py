@@ -32,7 +32,14 @@ from models.chat import ChatRenderer
 from rl.learner import checkpoint, data_order
 from scope_jax.config import Config
 from scope_jax.evaluation import checkpoints, small_world
-from scope_jax.inference import app, client, models, openapi, server, supervisor
+from scope_jax.inference import (
+    app,
+    models,
+    openapi,
+    server,
+    supervisor,
+    transport,
+)
 from scope_jax.report import page
 from scope_jax.run import board, cli, tracking  # noqa: F401 (slow to import)
 from scope_jax.selfplay import parts, pipeline, policy_engine, serving, trainer
@@ -207,14 +214,14 @@ class Simulation:
         def connection(_: Any) -> httpx.AsyncClient:
             return httpx.AsyncClient(transport=network.transport(), trust_env=False)
 
-        client.Client._connection = connection
+        transport.Transport._open = connection
 
         tables.EngineThread.seconds = staticmethod(faults.seconds)
         tables.Updater.at = staticmethod(faults.update)
         for module in (models, policy_engine):
             module.Engine, module.EngineThread = tables.Engine, tables.EngineThread
         trainer.Updater = tables.Updater
-        trainer.return_memory = models.return_memory = lambda: None
+        trainer.settle = trainer.return_memory = models.return_memory = lambda: None
         trainer.hf.load = tables.load
         hf.load_tokenizer = hf.saving.load_tokenizer = _tokenizer
         hf.tokenizer.load_tokenizer = _tokenizer

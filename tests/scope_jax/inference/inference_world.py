@@ -94,10 +94,10 @@ class Client(client.Client):
     async def __aexit__(self, *exception):
         await self.close()
 
-    def _send(self, url, body, seconds, read):
-        if body and "prompt" in body:
-            body = {**body, **self.more}
-        return super()._send(url, body, seconds, read)
+    async def _ask_completions(self, bodies):
+        bodies = [{**body, **self.more} for body in bodies]
+        async for found in super()._ask_completions(bodies):
+            yield found
 
 
 class Supervisor(supervisor.Supervisor):

@@ -374,7 +374,7 @@ def test_concurrency_is_bounded():
             url = f"http://127.0.0.1:{sock.getsockname()[1]}"
             serving = asyncio.create_task(server.serve(sockets=[sock]))
             async with world.Client(
-                world.inference_config(concurrency=3), url
+                world.inference_config(concurrency=3, retrieval_url=url)
             ) as client:
                 await asyncio.gather(*(client.search(["q"]) for _ in range(20)))
             server.should_exit = True
