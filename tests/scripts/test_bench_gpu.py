@@ -47,7 +47,7 @@ def fake(tmp_path, monkeypatch):
     script = tmp_path / "bench.py"
     script.write_text(FAKE)
     monkeypatch.setattr(sys, "argv", [str(script), "gpu"])
-    monkeypatch.setattr(gpu, "LIMITS", gpu.LIMITS | {"tiny": 2})
+    monkeypatch.setattr(gpu, "LIMITS", gpu.LIMITS | {"tiny": 5})
     return tmp_path / "deep" / "out.json"
 
 
