@@ -51,7 +51,8 @@ def config() -> Config:
         tool_format="search_r1",
         prompts="small_world",
         iterations=2,
-        model=ModelConfig(path="demo"),
+        # The figures of the small world are float32's, on a GPU too.
+        model=ModelConfig(path="demo", dtype="float32"),
         documents=DocumentsConfig(rows=200, heldout=240),
         challenger=ChallengerConfig(
             rollouts=4,

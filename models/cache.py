@@ -1,11 +1,14 @@
-"""The KV cache: for each layer, pages of keys [P, K, H, S] and of values [P, K, S, H].
+"""The KV cache: for each layer, pages of keys and pages of values.
 
 A page holds S positions of one row; which pages belong to which row is up to the
 caller, who passes tables of page numbers. Layers and the two tensors are separate
 arrays so that a donated cache is updated in place; stacked in one array, every step
-would copy all of it. In both layouts the axis that a product with a few queries sums
-over comes before the one it keeps: with keys as [S, H] that product takes three times
-as long on a CPU.
+would copy all of it.
+
+Which axes come first depends on who reads (``models.cached_backends``). In
+``HeadsFirst``, for XLA, the axis that a product with a few queries sums over comes
+before the one it keeps: with keys as [S, H] that product takes three times as long on a
+CPU. In ``TokensFirst``, which GPU kernels take, a token's numbers are contiguous.
 """
 
 from typing import Any, NamedTuple
@@ -17,32 +20,46 @@ from jaxtyping import Array, Float, Int
 from models.config import DecoderConfig
 
 
-class LayerCache(NamedTuple):
-    """One layer's pages."""
+class HeadsFirst(NamedTuple):
+    """One layer's pages, as products by XLA want them."""
 
     keys: Float[Array, "P K H S"]
     values: Float[Array, "P K S H"]
 
 
+class TokensFirst(NamedTuple):
+    """One layer's pages, as GPU kernels want them."""
+
+    keys: Float[Array, "P S K H"]
+    values: Float[Array, "P S K H"]
+
+
+LayerCache = HeadsFirst | TokensFirst
 Cache = tuple[LayerCache, ...]
 
 
-def init_cache(config: DecoderConfig, pages: int, page_size: int, dtype: Any) -> Cache:
+def init_cache(
+    config: DecoderConfig,
+    pages: int,
+    page_size: int,
+    dtype: Any,
+    layout: type[LayerCache] = HeadsFirst,
+) -> Cache:
     """Zeros for ``pages`` pages of ``page_size`` positions."""
     heads, width = config.num_kv_heads, config.head_dim
+    shapes = [(pages, heads, width, page_size), (pages, heads, page_size, width)]
+    if layout is TokensFirst:
+        shapes = [(pages, page_size, heads, width)] * 2
     return tuple(
-        LayerCache(
-            keys=jnp.zeros((pages, heads, width, page_size), dtype),
-            values=jnp.zeros((pages, heads, page_size, width), dtype),
-        )
+        layout(*(jnp.zeros(shape, dtype) for shape in shapes))
         for _ in range(config.num_layers)
     )
 
 
 def shape_of(cache: Cache) -> tuple[int, int]:
     """Pages, and positions of a page."""
-    pages, _, page_size, _ = cache[0].values.shape
-    return pages, page_size
+    pages, *others = cache[0].values.shape
+    return pages, others[0 if isinstance(cache[0], TokensFirst) else 1]
 
 
 def write_tokens(
@@ -57,7 +74,9 @@ def write_tokens(
     Args:
       pages: all different; one that doesn't exist writes nothing.
     """
-    return LayerCache(
+    if isinstance(layer, TokensFirst):
+        return _put_tokens(layer, k[:, None], v[:, None], pages, offsets)
+    return HeadsFirst(
         _put(layer.keys, k, pages, offsets, 1),
         _put(layer.values, v, pages, offsets, 1, v.shape[-1]),
     )
@@ -75,8 +94,10 @@ def write_chunks(
     Several chunks may go into one page, at different offsets. See ``write_tokens``.
     """
     chunk, width = k.shape[1], v.shape[-1]
+    if isinstance(layer, TokensFirst):
+        return _put_tokens(layer, k, v, pages, offsets // chunk)
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-    return LayerCache(
+    return HeadsFirst(
         _put(layer.keys, k, pages, offsets // chunk, chunk),
         _put(layer.values, v, pages, offsets // chunk, chunk, width),
     )
@@ -93,12 +114,28 @@ def _put(tensor, new, pages, offsets, chunk, *width):
     return at.set(new, mode="drop", unique_indices=True).reshape(tensor.shape)
 
 
+def _put_tokens(layer: TokensFirst, k, v, pages, chunks) -> TokensFirst:
+    """Write one chunk [C, K, H] per row, at the place of a chunk in its page."""
+
+    def put(tensor, new):
+        count, size, *others = tensor.shape
+        length = new.shape[1]
+        parts = tensor.reshape(count, size // length, length, *others).at[pages, chunks]
+        new = new.astype(tensor.dtype)
+        return parts.set(new, mode="drop", unique_indices=True).reshape(tensor.shape)
+
+    return TokensFirst(put(layer.keys, k), put(layer.values, v))
+
+
 def read_pages(
     layer: LayerCache, pages: Int[Array, " W"]
 ) -> tuple[Float[Array, "W K H S"], Float[Array, "W K S H"]]:
     """Keys and values of whole pages."""
     # Where a table names no page, what is read is never used.
-    return tuple(x.at[pages].get(mode="clip") for x in layer)
+    keys, values = (x.at[pages].get(mode="clip") for x in layer)
+    if isinstance(layer, TokensFirst):
+        return keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
+    return keys, values
 
 
 def copy_pages(

@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import Backend, choose_backend, row_attention
 from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
-from models.cached_attention import chunk_attention, needed_blocks, token_attention
+from models.cached_attention import chunk_attention
+from models.cached_backends import Chosen, token_attention_by
 from models.config import DecoderConfig
 from models.decoder import Block
 from models.layers import rms_norm
@@ -269,6 +270,8 @@ def decode_step(
     tables: Int[Array, "B N"],
     positions: Int[Array, " B"],
     active: Bool[Array, " B"],
+    *,
+    attention: Chosen = "blocks",
 ) -> tuple[Cache, Float[Array, "B D"]]:
     """Append one token to every active row.
 
@@ -277,6 +280,7 @@ def decode_step(
       tables: pages of each row, in order, including that of the new token.
       positions: where the token goes: the number of tokens already in the row.
       active: the other rows are computed too, as the shape is fixed, but not written.
+      attention: from ``cached_backends.choose``; the cache has its layout.
 
     Returns:
       the cache and the hidden states of the new tokens, after the final norm.
@@ -285,27 +289,16 @@ def decode_step(
     rows = jnp.arange(len(tokens))
     own = jnp.where(active, tables[rows, positions // size], pages + rows)
     windows = {config.layer_window(index) for index in range(config.num_layers)}
-    needed = {
-        window: needed_blocks(
-            positions,
-            active,
-            length=tables.shape[1] * size,
-            block=size,
-            window=window,
+    ways = {
+        window: token_attention_by(
+            attention, tables, positions, active, page=size, window=window
         )
         for window in windows
     }
 
     def attend(q, k, v, layer, window):
         layer = write_tokens(layer, k[:, 0], v[:, 0], own, positions % size)
-
-        def read(rows, blocks):
-            return read_pages(layer, tables[rows, blocks])
-
-        out = token_attention(
-            q[:, 0], read, positions, needed[window], block=size, window=window
-        )
-        return out[:, None], layer
+        return ways[window](q[:, 0], layer)[:, None], layer
 
     with jax.named_scope("decode_step"):
         x = params["embed"][tokens][:, None]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from models.errors import UserError
 from models.ranges import NOT_NEGATIVE, Count, CountOrZero, check_fields
 
 
@@ -24,6 +25,17 @@ class RetrievalConfig:
     index_dir: str = ""
     """Folder of one index. Empty: `FILE.index/` next to the passages, with one index
     for each pair of passages and encoder."""
+    index: str = "Flat"
+    """What searches the vectors, as FAISS's factory string: `Flat` is exact; `HNSW32`,
+    `IVF4096,Flat`, `SQfp16`, `IVF4096,PQ64,RFlat` and others are faster or smaller and
+    find most of the same passages (docs/performance.md). They are made from the Flat
+    one."""
+    index_parameters: str = ""
+    """How hard another index than Flat searches, as FAISS names it: `nprobe=64`,
+    `efSearch=128`. Empty: an IVF index looks into 1 of 32 of its lists, HNSW at 64."""
+    gpus: CountOrZero = 0
+    """GPUs of the inference process over which a Flat index is split, in float16; needs
+    faiss-gpu. 0: search on the CPU."""
     build_limit: CountOrZero = 100_000
     """Largest number of passages for which the index is built on first use; for more,
     run scripts/build_index.py first."""
@@ -50,6 +62,16 @@ class RetrievalConfig:
 
     def __post_init__(self):
         check_fields(self)
+        if self.index == "Flat" and self.index_parameters:
+            raise UserError(
+                f"index_parameters={self.index_parameters}: a Flat index compares with "
+                "every vector and has none: set index, or leave it empty"
+            )
+        if self.gpus and self.index != "Flat":
+            raise UserError(
+                f"gpus={self.gpus}: only a Flat index goes onto GPUs, and index="
+                f"{self.index!r}: set one of them to its default"
+            )
 
     def index_root(self) -> Path:
         """Folder for everything that is computed from the passages."""

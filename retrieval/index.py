@@ -1,15 +1,20 @@
 """The FAISS index of one pair of passages and encoder: built once, then opened.
 
-A folder has ``vectors.faiss`` (flat inner product, in corpus order), ``encoder.npz``
-(the encoder's state) and ``index.json`` (hash of the passages, fingerprint of the
-encoder). It is written atomically.
+A folder has ``vectors.faiss`` (inner product, in corpus order), ``encoder.npz`` (the
+encoder's state) and ``index.json`` (hash of the passages, fingerprint of the encoder).
+It is written atomically. Encoding is what takes time, so indexes of other types than
+flat are made from the flat one, each in a folder of its own in the flat one's; they
+need nothing of it afterwards.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +24,26 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.errors import UserError, first_line
-from retrieval import flat
+from retrieval import approximate, flat
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import Encoder
 from retrieval.passages import Passages, write_npz
 
 BUILD_BATCH = 512
+FLAT = "Flat"
 
 
 @dataclass(frozen=True)
 class Index:
-    """Vectors of all passages; ``search`` is thread-safe."""
+    """Vectors of all passages; ``search`` is thread-safe.
+
+    Attributes:
+      vectors: the FAISS index.
+      on_gpus: whether it is on GPUs.
+    """
 
     vectors: Any
+    on_gpus: bool = False
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns scores and passage numbers [n, k], best first, ties by number.
@@ -43,15 +55,33 @@ class Index:
           queries: unit vectors, float32 [n, dim].
           k: passages per query; fewer are returned if the corpus has fewer.
         """
-        return flat.search(self.vectors, queries, min(k, self.vectors.ntotal))
+        k = min(k, self.vectors.ntotal)
+        if isinstance(self.vectors, faiss.IndexFlat) and not self.on_gpus:
+            return flat.search(self.vectors, queries, k)
+        return approximate.search(self.vectors, queries, k, together=self.on_gpus)
+
+
+def exact(config: RetrievalConfig) -> RetrievalConfig:
+    """The same search with a flat index on the CPU, which others are made from."""
+    return replace(config, index=FLAT, index_parameters="", gpus=0)
 
 
 def folder_of(config: RetrievalConfig, passages: Passages, encoder: Encoder) -> Path:
-    """Returns ``index_dir``, or a folder named after the passages and the encoder."""
-    if config.index_dir:
-        return config.index_root()
-    key = hashlib.sha256(f"{passages.hash} {encoder.fingerprint}".encode()).hexdigest()
-    return config.index_root() / f"{encoder.name}-{key[:16]}"
+    """Returns ``index_dir``, or a folder named after the passages and the encoder.
+
+    An index of another type than flat is in a folder in there.
+    """
+    folder = config.index_root()
+    if not config.index_dir:
+        folder = folder / f"{encoder.name}-{_key(passages.hash, encoder.fingerprint)}"
+    if config.index == FLAT:
+        return folder
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", config.index)[:40]
+    return folder / f"{plain}-{_key(config.index)}"
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def open_or_build(
@@ -70,19 +100,30 @@ def open_or_build(
 
     Raises:
       UserError: if ``index_dir`` has the index of other passages or another encoder,
-        the folder is damaged or can't be written, or an index must be built for more
-        passages than ``limit``.
+        the folder is damaged or can't be written, an index must be built for more
+        passages than ``limit``, or FAISS knows no such index.
     """
+    if config.index != FLAT:
+        approximate.make(config.index, encoder.dim)  # before anything is encoded
     folder = folder_of(config, passages, encoder)
-    if not (folder / "index.json").is_file():
+    basis = folder_of(exact(config), passages, encoder)
+    has_none = not any((f / "index.json").is_file() for f in (folder, basis))
+    if has_none:
         if limit is not None and len(passages) > limit:
             raise UserError(
                 f"{passages.path}: has no index, and {len(passages):,} passages exceed "
                 f"retrieval.build_limit={limit:,}: run scripts/build_index.py with "
                 "these settings first"
             )
-        _build(folder, passages, encoder, progress)
-    return _open(folder, passages, encoder)
+        _build(basis, passages, encoder, progress)
+    if not (folder / "index.json").is_file():
+        _derive(folder, basis, config.index, passages, encoder)
+    index = _open(folder, passages, encoder)
+    if config.gpus:
+        return Index(approximate.on_gpus(index.vectors, config.gpus), on_gpus=True)
+    if config.index != FLAT:
+        approximate.set_parameters(index.vectors, config.index_parameters)
+    return index
 
 
 def _identity(passages: Passages, encoder: Encoder) -> dict[str, Any]:
@@ -94,7 +135,14 @@ def _identity(passages: Passages, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _open(folder: Path, passages: Passages, encoder: Encoder) -> Index:
+def _open(
+    folder: Path, passages: Passages, encoder: Encoder, *, mapped: bool = False
+) -> Index:
+    """Opens what a folder has.
+
+    Args:
+      mapped: leave the vectors in the file, and read those that are used.
+    """
     try:
         found = json.loads((folder / "index.json").read_text())
         wanted = _identity(passages, encoder)
@@ -108,7 +156,8 @@ def _open(folder: Path, passages: Passages, encoder: Encoder) -> Index:
                 )
         with np.load(folder / "encoder.npz", allow_pickle=False) as kept:
             encoder.restore(dict(kept))
-        vectors = faiss.read_index(str(folder / "vectors.faiss"))
+        flags = faiss.IO_FLAG_MMAP_IFC if mapped else 0
+        vectors = faiss.read_index(str(folder / "vectors.faiss"), flags)
         if (vectors.ntotal, vectors.d) != (len(passages), encoder.dim):
             raise ValueError(f"has {vectors.ntotal} vectors of width {vectors.d}")
     except UserError:
@@ -122,10 +171,8 @@ def _open(folder: Path, passages: Passages, encoder: Encoder) -> Index:
 
 
 def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -> None:
-    draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
-    _check_place(folder)
-    try:
-        draft.mkdir(parents=True, exist_ok=True)
+    """Encodes all passages into a flat index."""
+    with _draft_of(folder) as draft:
         encoder.fit(passage.contents for passage in passages)
         vectors = faiss.IndexFlatIP(encoder.dim)
         with Progress(console=Console(stderr=True), disable=not progress) as bar:
@@ -137,10 +184,35 @@ def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -
                 _check_finite(encoded, passages, start, encoder)
                 vectors.add(encoded)
                 bar.advance(task, stop - start)
-        faiss.write_index(vectors, str(draft / "vectors.faiss"))
-        write_npz(draft / "encoder.npz", **encoder.state())
-        identity = json.dumps(_identity(passages, encoder), indent=2)
-        (draft / "index.json").write_text(identity + "\n")
+        _write(draft, vectors, passages, encoder)
+
+
+def _derive(
+    folder: Path, basis: Path, factory: str, passages: Passages, encoder: Encoder
+) -> None:
+    """Makes an index of another type from the vectors of the flat one."""
+    whole = _open(basis, passages, encoder, mapped=True)
+    with _draft_of(folder) as draft:
+        vectors = approximate.make(factory, encoder.dim)
+        approximate.fill(vectors, flat.vectors_of(whole.vectors))
+        _write(draft, vectors, passages, encoder)
+
+
+def _write(draft: Path, vectors: Any, passages: Passages, encoder: Encoder) -> None:
+    faiss.write_index(vectors, str(draft / "vectors.faiss"))
+    write_npz(draft / "encoder.npz", **encoder.state())
+    identity = json.dumps(_identity(passages, encoder), indent=2)
+    (draft / "index.json").write_text(identity + "\n")
+
+
+@contextlib.contextmanager
+def _draft_of(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write to, which then takes its place; nothing is left of it."""
+    draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
+    _check_place(folder)
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+        yield draft
         _publish(draft, folder)
     except OSError as error:
         raise UserError(

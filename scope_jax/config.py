@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Annotated, Literal
 
 from models.errors import UserError
+from models.precision import Dtype
 from models.ranges import (
     NOT_NEGATIVE,
     Count,
@@ -47,6 +48,11 @@ class ModelConfig:
     template: str | None = None
     """Chat template to use instead of the tokenizer's own: a file, or the name of one
     in `models/templates`. None: the tokenizer's."""
+    dtype: Dtype = "auto"
+    """Arithmetic of every forward pass, and what weights and cache are held in: auto is
+    bfloat16 on GPUs and float32 on CPUs, where bfloat16 pays with AMX or AVX512-BF16
+    only (docs/performance.md). Logits, log-probs, the loss, master weights and moments
+    are float32 either way."""
     date: str = ""
     """What a chat template that prints today's date is told, YYYY-MM-DD. Empty: the day
     on which the run starts, which its config.json then has: a resumed run has the same
@@ -241,6 +247,12 @@ class TrackingConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+
+def compute_dtype(config: "Config", stage: StageConfig) -> Dtype:
+    """Arithmetic of a stage's forward pass, where the update has none of its own."""
+    own = stage.update.compute_dtype
+    return config.model.dtype if own == "auto" else own
 
 
 def solver_stage() -> StageConfig:

@@ -2,8 +2,10 @@
 
     python scripts/build_index.py --passages FILE
     python scripts/build_index.py --passages FILE --encoder transformer --encoder-path E
+    python scripts/build_index.py --passages FILE --index HNSW32
 
-Small corpora do not need this: their index is built on first use.
+Of another index than Flat it also says how much of what Flat finds is found. Small
+corpora do not need this: their index is built on first use.
 """
 
 import sys
@@ -15,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import check_packages  # noqa: F401
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import make_encoder
-from retrieval.index import folder_of, open_or_build
+from retrieval.index import FLAT, folder_of, open_or_build
+from retrieval.recall import measure
 from retrieval.search import open_passages
 from scope_jax.run import cli
 from scope_jax.system import stopping
@@ -28,9 +31,11 @@ def main(argv: Sequence[str]) -> int:
     stopping.end_at_once_on_signals()  # an index appears whole or not at all
     passages = open_passages(config)
     encoder = make_encoder(config)
-    open_or_build(config, passages, encoder)
+    index = open_or_build(config, passages, encoder)
     print(f"{len(passages):,} passages, {encoder.dim} dimensions:", end=" ")
     print(folder_of(config, passages, encoder))
+    if config.index != FLAT or config.gpus:
+        print(measure(index, config, passages, encoder) or "no Flat index beside it")
     return 0
 
 

@@ -96,6 +96,7 @@ def main(argv: Sequence[str]) -> int:
         retrieval=None if config.inference.retrieval_url else config.retrieval,
         models=sources(options, config.model.path, config.inference.judges()),
         model_roots=tuple(str(root.absolute()) for root in options.roots),
+        dtype=config.model.dtype,
         replicas=placement.replicas,
     )
     given = Secrets.from_environment()

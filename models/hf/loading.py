@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,6 +20,7 @@ from models.hf.folder import load_config, resolve, verify
 from models.hf.layout import flatten, layout, unflatten
 from models.hf.place import THREADS, chunks, place
 from models.hf.tensor_files import FLOAT_DTYPES, Entry, open_tensors
+from models.precision import resolved
 from models.sharding import param_shardings
 
 # Tensors that some checkpoints have and that we compute instead: rotary frequencies.
@@ -29,7 +29,7 @@ EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def load(
-    path: str | Path, *, mesh: Mesh | None = None, dtype: Any = None
+    path: str | Path, *, mesh: Mesh | None = None, dtype: Any = "auto"
 ) -> tuple[DecoderConfig, dict]:
     """Loads a decoder of a supported type (``models.config.FAMILIES``).
 
@@ -40,8 +40,7 @@ def load(
     Args:
       path: a local folder, or a name on the Hugging Face hub (``owner/name``).
       mesh: the mesh over which parameters are sharded; None means one device.
-      dtype: of the parameters; None means bfloat16 on an accelerator and float32 on a
-        CPU, where bfloat16 is slower and less exact.
+      dtype: of the parameters; "auto": see ``models.precision``.
 
     Returns:
       The configuration and the parameter tree (block tensors have a leading layer axis,
@@ -55,9 +54,7 @@ def load(
     folder = resolve(path)
     verify(folder, lacking=True)
     config = load_config(folder)
-    if dtype is None:
-        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    dtype = jnp.dtype(dtype)
+    dtype = resolved(dtype, jax.default_backend())
     leaves = layout(config)
     shapes = {
         path: jax.ShapeDtypeStruct(leaf.full_shape(config.num_layers), dtype)

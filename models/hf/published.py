@@ -49,6 +49,18 @@ PUBLISHED: dict[str, dict] = {
         "rope_theta": 1_000_000.0,
         "max_position_embeddings": 40960,
     },
+    "Qwen/Qwen2.5-0.5B-Instruct": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 32768,
+    },
     "Qwen/Qwen2.5-7B-Instruct": {
         "model_type": "qwen2",
         "vocab_size": 152064,
@@ -72,6 +84,12 @@ PUBLISHED: dict[str, dict] = {
         "max_position_embeddings": 65536,
     },
 }
+
+ENCODER_WIDTHS = {
+    "intfloat/e5-base-v2": 768,
+    "sentence-transformers/all-MiniLM-L6-v2": 384,
+}
+"""Numbers of a vector of published encoders."""
 
 
 def shape_of(path: str) -> tuple[DecoderConfig, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from models.cached_backends import CachedBackend
 from models.errors import UserError
 from models.ranges import Count, CountOrZero, check_fields
 
@@ -26,6 +27,8 @@ class EngineConfig:
       page_size: cache positions per page, which is read as a whole; a multiple of
         ``prefill_chunk``.
       max_stop_ids: most stop ids per request.
+      attention: how sampled tokens attend to the cache, see ``models.cached_backends``:
+        auto is blocks; on NVIDIA GPUs also pallas or fa3.
     """
 
     slots: Count = 64
@@ -37,6 +40,7 @@ class EngineConfig:
     prefill_calls: Count = 64
     page_size: Count = 128
     max_stop_ids: Count = 8
+    attention: CachedBackend = "auto"
 
     def __post_init__(self):
         check_fields(self)

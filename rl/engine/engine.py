@@ -17,9 +17,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models import cached_backends
 from models.config import DecoderConfig
 from models.hf.tokenizer import vocab_rows
 from rl.engine.admission import Admission
@@ -53,15 +55,24 @@ class Engine:
           mesh: the slots are split over all of its devices.
 
         Raises:
-          UserError: if the sizes don't fit together.
+          UserError: if the sizes don't fit together, or ``engine_config.attention``
+            can't run here.
         """
         self.config = engine_config
         self.tokenizer = tokenizer
+        devices = mesh.devices.flat if mesh else jax.devices()
         self.sampler = Sampler(
             config=config,
             sizes=engine_config,
             valid_vocab=min(vocab_rows(tokenizer), config.vocab_size),
             mesh=mesh,
+            attention=cached_backends.choose(
+                engine_config.attention,
+                head_dim=config.head_dim,
+                page_size=engine_config.page_size,
+                dtype=params["embed"].dtype,
+                device=devices[0],
+            ),
         )
         self._programs = Programs(self.sampler, params)
         self.scorer = Scorer(self.sampler, self._programs.params)
@@ -82,6 +93,16 @@ class Engine:
         self._decode_tokens = self._decode_steps = 0
         self._restarts = self._non_finite = 0
         self._seconds = {"prefill": 0.0, "decode": 0.0}
+
+    @property
+    def attention(self) -> str:
+        """How it attends to its cache, and in which numbers, for people."""
+        return f"{self.sampler.attention}, in {self.dtype}"
+
+    @property
+    def dtype(self) -> str:
+        """What parameters and cache are held in."""
+        return str(self._programs.dtype)
 
     # -- what a caller does ------------------------------------------------------------
 

@@ -36,7 +36,8 @@ class Programs:
 
     def __init__(self, sampler: Sampler, params: Any):
         self.sampler = sampler
-        self._make_state = sampler.make_state(params["embed"].dtype)
+        self.dtype = params["embed"].dtype
+        self._make_state = sampler.make_state(self.dtype)
         self._place = sampler.place_params()
         self._fingerprint = jax.jit(fingerprint)
         self._compiled: dict[str, Any] = {}

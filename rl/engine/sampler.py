@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from models import forward
 from models.cache import Cache, copy_pages, init_cache
+from models.cached_backends import LAYOUTS, Chosen
 from models.config import DecoderConfig
 from rl.engine.config import EngineConfig
 from rl.engine.sampling import position_keys, row_keys, sample
@@ -95,12 +96,14 @@ class Sampler:
       sizes: of the engine, over all devices.
       valid_vocab: ids from here on are never sampled.
       mesh: the slots are split over all of its devices.
+      attention: over the cache, from ``cached_backends.choose``.
     """
 
     config: DecoderConfig
     sizes: EngineConfig
     valid_vocab: int
     mesh: Mesh | None = None
+    attention: Chosen = "blocks"
 
     @property
     def devices(self) -> int:
@@ -132,10 +135,11 @@ class Sampler:
     def make_state(self, dtype: Any) -> Callable[[], State]:
         """A jitted function that makes an empty cache."""
         pages, slots = self.pages * self.devices, self.sizes.slots
+        size, layout = self.sizes.page_size, LAYOUTS[self.attention]
 
         def make() -> State:
             return State(
-                cache=init_cache(self.config, pages, self.sizes.page_size, dtype),
+                cache=init_cache(self.config, pages, size, dtype, layout),
                 hidden=jnp.zeros((slots, self.config.hidden_size), dtype),
             )
 
@@ -180,16 +184,19 @@ class Sampler:
             stop_ids=np.full((slots, self.sizes.max_stop_ids), -1, np.int32),
         )
 
-    def compile(self, params: Any, state: State) -> dict[str, Any]:
-        """Compile prefill, copy and decode for placed ``params`` ahead of their use."""
-        programs = {
-            "prefill": (self.prefill, self.new_chunks()),
-            "copy": (self.copy, self.new_copies()),
-            "decode": (self.decode, self.new_controls()),
-        }
+    def programs(self) -> dict[str, tuple[Any, Any]]:
+        """Prefill, copy and decode, jitted, each with arguments of their shapes."""
         return {
-            name: self._jit(program).lower(params, state, arguments).compile()
-            for name, (program, arguments) in programs.items()
+            "prefill": (self._jit(self.prefill), self.new_chunks()),
+            "copy": (self._jit(self.copy), self.new_copies()),
+            "decode": (self._jit(self.decode), self.new_controls()),
+        }
+
+    def compile(self, params: Any, state: State) -> dict[str, Any]:
+        """Compile every program for placed ``params`` ahead of its use."""
+        return {
+            name: program.lower(params, state, arguments).compile()
+            for name, (program, arguments) in self.programs().items()
         }
 
     def prefill(self, params: Any, state: State, chunks: Chunks) -> tuple[State, None]:
@@ -241,7 +248,14 @@ class Sampler:
             stopped |= ~jnp.isfinite(logprobs)
             active = active & ~stopped & (sampled.counts < c.remaining)
             cache, hidden = forward.decode_step(
-                params, config, state.cache, tokens, c.tables, positions, active
+                params,
+                config,
+                state.cache,
+                tokens,
+                c.tables,
+                positions,
+                active,
+                attention=self.attention,
             )
             hidden = jnp.where(active[:, None], hidden, state.hidden)
             return step + 1, State(cache=cache, hidden=hidden), active, sampled

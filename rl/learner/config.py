@@ -1,9 +1,10 @@
 """Settings of the update: its shapes and arithmetic."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from models.attention import Backend
+from models.precision import Dtype
 from models.ranges import POSITIVE, Count, CountOrZero, check_fields
 from models.remat import Remat
 
@@ -30,9 +31,9 @@ class UpdateConfig:
     attention: Backend = "auto"
     """How attention is computed, see `models.attention`; auto is blocked. cudnn cannot
     pack: each training example takes a row of its own."""
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 on GPU and float32 on CPU.
-    Master weights, moments and gradient sums are always float32."""
+    compute_dtype: Dtype = "auto"
+    """Arithmetic of the update's forward pass; auto is `model.dtype`. Master weights,
+    moments and gradient sums are always float32."""
     max_skipped: Count = 3
     """Training stops after this many updates in a row were skipped because their
     gradient was not finite."""

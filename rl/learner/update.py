@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from models import sharding
+from models import precision, sharding
 from models.attention import choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
@@ -80,10 +80,7 @@ class Updater:
                 f"devices (data x fsdp): make it a multiple of {shards}"
             )
         platform = mesh.devices.flat[0].platform
-        dtype = update.compute_dtype
-        if dtype == "auto":
-            dtype = "float32" if platform == "cpu" else "bfloat16"
-        self.compute_dtype = jnp.dtype(dtype)
+        self.compute_dtype = precision.resolved(update.compute_dtype, platform)
         self.attention = choose_backend(
             update.attention,
             needs=["lengths"] if update.attention == "cudnn" else ["segments"],
@@ -218,14 +215,20 @@ class Updater:
 
     def compile(self) -> None:
         """Compiles ahead of the run what ``update`` needs at the usual capacity."""
+        for name, (_, arguments) in self.jitted().items():
+            self._program(name, *arguments)
+
+    def jitted(self) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+        """What ``update`` runs, jitted, with arguments of the usual capacity."""
         state = self.states.abstract()
         reference = jax.tree.map(
             lambda x: x.update(dtype=self.compute_dtype), state.params
         )
         batch = self._to_device(self.pack([]), None)
-        self._program("update", state, reference, batch)
+        arguments = {"update": (state, reference, batch)}
         if self.update_config.mini_batch_rows:
-            self._program("logprobs", state.params, batch)
+            arguments["logprobs"] = (state.params, batch)
+        return {name: (self._jits[name], given) for name, given in arguments.items()}
 
     def _program(self, name: str, *args: Any) -> Any:
         """The executable for a batch of this capacity, compiled once."""

@@ -5,6 +5,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from models.errors import UserError
+from models.precision import Dtype
 from models.ranges import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -135,6 +136,8 @@ class ServerSettings:
     model_roots: tuple[str, ...] = ()
     """Folders below which a client with the control secret may choose models; besides
     those of `models`."""
+    dtype: Dtype = "auto"
+    """What models are held and computed in; auto: see `model.dtype`."""
     replicas: Count = 1
     """Devices to use; each has a copy of every model and its share of the slots."""
     parent: CountOrZero = 0

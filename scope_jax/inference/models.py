@@ -20,6 +20,7 @@ from models import hf
 from models.chat import ChatRenderer
 from models.config import DecoderConfig
 from models.errors import UserError
+from models.precision import Dtype
 from models.sharding import make_mesh
 from rl.engine.config import EngineConfig
 from rl.engine.engine import Engine
@@ -42,11 +43,13 @@ class ModelTable:
         engine_config: EngineConfig,
         *,
         replicas: int = 1,
+        dtype: Dtype = "auto",
         roots: Sequence[str] = (),
         on_change: Callable[[], None] = lambda: None,
     ):
         self.engine_config = engine_config
         self.mesh = _mesh(replicas)
+        self.dtype = dtype
         self.roots = [Path(root).expanduser().absolute() for root in roots]
         self.on_change = on_change
         self.names: dict[str, Served] = {}
@@ -197,13 +200,14 @@ class ModelTable:
         def place() -> tuple[Engine, DecoderConfig, Any, ChatRenderer]:
             tokenizer = hf.load_tokenizer(source.path)
             renderer = ChatRenderer.from_tokenizer(tokenizer)
-            config, params = hf.load(source.path, mesh=self.mesh)
+            config, params = hf.load(source.path, mesh=self.mesh, dtype=self.dtype)
             engine = Engine(
                 params, config, tokenizer, self.engine_config, mesh=self.mesh
             )
             return engine, config, tokenizer, renderer
 
         engine, config, tokenizer, renderer = await asyncio.to_thread(place)
+        log.info("attention over the cache: %s", engine.attention)
         await progress("compiling")
         await asyncio.to_thread(engine.compile)
         thread, length = EngineThread(engine), self.engine_config.max_length
@@ -218,7 +222,9 @@ class ModelTable:
         config = await asyncio.to_thread(hf.load_config, source.path)
         if replace(config, hf="") != replace(served.config, hf=""):
             return False
-        _, params = await asyncio.to_thread(hf.load, source.path, mesh=self.mesh)
+        _, params = await asyncio.to_thread(
+            hf.load, source.path, mesh=self.mesh, dtype=self.dtype
+        )
 
         def exchange(engine: Engine) -> None:
             engine.set_params(params)

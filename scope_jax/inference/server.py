@@ -190,6 +190,7 @@ class _Process:
             ModelTable,
             self.settings.inference.engine,
             replicas=self.settings.replicas,
+            dtype=self.settings.dtype,
             roots=self.settings.model_roots,
             on_change=self.write_state,
         )

@@ -14,6 +14,7 @@ import httpx
 
 import scope_jax
 from models.errors import StorageError, UserError
+from models.precision import Dtype
 from retrieval.config import RetrievalConfig
 from scope_jax.inference.access import run_secrets
 from scope_jax.inference.answers import BadAnswer, body_of, read_error, read_missing
@@ -49,6 +50,7 @@ class Supervisor:
       retrieval: what the server searches; None where ``config.retrieval_url`` is used.
       models: weights to load at the start, by name.
       environment: variables that differ from this process's (visible devices, memory).
+      dtype: what models are held and computed in.
       replicas: devices, each with a copy of every model.
     """
 
@@ -60,6 +62,7 @@ class Supervisor:
         retrieval: RetrievalConfig | None = None,
         models: Mapping[str, ModelSource] | None = None,
         environment: Mapping[str, str] | None = None,
+        dtype: Dtype = "auto",
         replicas: int = 1,
     ):
         self.config = config
@@ -68,6 +71,7 @@ class Supervisor:
             retrieval=retrieval,
             models=dict(models or {}),
             model_roots=(str(Path(run_dir).absolute()),),
+            dtype=dtype,
             replicas=replicas,
             parent=os.getpid(),
             state_file=str(Path(run_dir).absolute() / "inference" / "state.json"),

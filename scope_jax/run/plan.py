@@ -1,7 +1,7 @@
 """The memory plan: what each program needs on each device, before anything runs.
 
-Computed from shapes alone (``run.memory``), on any machine. Search (encoder and index)
-is not counted: it gets what the inference process leaves.
+Computed from shapes alone (``run.memory``, ``run.search_plan``), on any machine. The
+search's encoder is not counted: it gets what the inference process leaves.
 """
 
 from collections.abc import Iterator
@@ -11,16 +11,14 @@ from functools import partial
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf.published import shape_of
-from scope_jax.config import Config, check_sizes
-from scope_jax.run import memory
+from scope_jax.config import Config, check_sizes, compute_dtype
+from scope_jax.run import memory, search_plan
+from scope_jax.run.search_plan import SearchPlan
 from scope_jax.small_world.assets import resolve
-from scope_jax.system.placement import ProcessConfig
 
 GIGA = 1e9
-JAX_FRACTION = 0.75  # of a GPU, what JAX takes by default
 # Bytes per number in the forward pass; "auto" is bfloat16 on every GPU.
 COMPUTE_BYTES = {"auto": 2, "bfloat16": 2, "float32": 4}
-INFERENCE_BYTES = COMPUTE_BYTES["auto"]  # the server has no setting for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +70,12 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All programs of a run, and where the model's shape comes from."""
+    """All programs of a run, its search, and where the model's shape comes from."""
 
     name: str
     source: str
     programs: tuple[Program, ...]
+    search: SearchPlan | None
 
     def check(self) -> None:
         """Raises a ``UserError`` for the program that exceeds its memory by most."""
@@ -87,6 +86,8 @@ class Plan:
                 f"the {worst.limit / GIGA:.1f} GB that it may take on a device: "
                 f"{worst.remedy}"
             )
+        if self.search:
+            self.search.check()
 
     def text(self) -> str:
         """The plan as a table for people."""
@@ -101,7 +102,10 @@ class Plan:
         for first, *rest in rows:
             cells = [c.rjust(w) for c, w in zip(rest, widths[1:], strict=True)]
             lines.append("  ".join([first.ljust(widths[0]), *cells]))
-        return "\n".join([*lines, "", *(n for p in self.programs for n in p.notes())])
+        notes = [note for p in self.programs for note in p.notes()]
+        if self.search:
+            notes.append(str(self.search))
+        return "\n".join([*lines, "", *notes])
 
 
 def plan(config: Config) -> Plan:
@@ -114,7 +118,12 @@ def plan(config: Config) -> Plan:
     config = resolve(config)
     decoder, source = shape_of(config.model.path)
     programs = (*_trainer(config, decoder), *_inference(config, decoder))
-    return Plan(name=config.name, source=source, programs=programs)
+    return Plan(
+        name=config.name,
+        source=source,
+        programs=programs,
+        search=search_plan.plan(config),
+    )
 
 
 def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
@@ -127,13 +136,13 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
             "placement.trainer.mesh cannot be split evenly over them: change either"
         )
     mesh = memory.mesh_of(shape.data, shape.fsdp, shape.tensor)
-    program = partial(Program, limit=_limit(config.placement.trainer))
+    program = partial(Program, limit=config.placement.trainer.jax_bytes)
     stages = {"challenger": config.challenger_train, "solver": config.solver_train}
     for role, stage in stages.items():
         setting = f"{role}_train.update"
         _divides(f"{setting}.rows", stage.update.rows, shape.data * shape.fsdp)
         reference = bool(stage.loss.kl_coefficient)
-        number = COMPUTE_BYTES[stage.update.compute_dtype]
+        number = COMPUTE_BYTES[compute_dtype(config, stage)]
         flops = memory.update_flops(decoder, stage.update, reference=reference)
         yield program(
             name=f"trainer: {role} update",
@@ -143,7 +152,7 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
             flops=flops["update"],
         )
     # The Solver's update decides what the reference and the trainer's engine hold.
-    width = COMPUTE_BYTES[config.solver_train.update.compute_dtype]
+    width = COMPUTE_BYTES[compute_dtype(config, config.solver_train)]
     sizes = memory.parameters(decoder, mesh)
     held = memory.resident(sizes, compute_bytes=width)
     if all(stage.update.offload_optimizer for stage in stages.values()):
@@ -178,28 +187,24 @@ def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
     _divides("inference.engine.slots", served.engine.slots, placement.replicas)
     # The previous Solver, the judge unless another server has it, and who else judges.
     decoders = [decoder] if served.judge_url else [decoder, decoder]
+    width = COMPUTE_BYTES[config.model.dtype]
     decoders += [shape_of(path)[0] for path in served.judges().values()]
     each = [
         memory.engine(
             one,
             served.engine,
             devices=placement.replicas,
-            compute_bytes=INFERENCE_BYTES,
+            compute_bytes=width,
         )
         for one in decoders
     ]
     yield Program(
         name=f"inference: {len(each)} models",
-        limit=_limit(placement),
+        limit=placement.jax_bytes,
         kinds={kind: sum(one[kind] for one in each) for kind in each[0]},
         remedy="lower inference.engine.slots or inference.engine.cache_tokens",
-        token_bytes=memory.cache_bytes(decoder, compute_bytes=INFERENCE_BYTES),
+        token_bytes=memory.cache_bytes(decoder, compute_bytes=width),
     )
-
-
-def _limit(process: ProcessConfig) -> float:
-    fraction = process.memory_fraction
-    return GIGA * process.memory_gb * (JAX_FRACTION if fraction is None else fraction)
 
 
 def _divides(name: str, value: int, devices: int) -> None:

@@ -33,6 +33,7 @@ class PolicyEngine:
             config,
             mesh=base.hosts.local_mesh(base.mesh),
         )
+        log.info("attention in rollouts: %s", engine.attention)
         log.info("engine: %s", describe(engine.compile()))
         self._thread = EngineThread(engine)
 

@@ -83,6 +83,7 @@ class Serving:
             else None,
             models={name: ModelSource(path=path) for name, path in paths.items()},
             environment=placement.environment(),
+            dtype=config.model.dtype,
             replicas=placement.replicas,
         )
         told = self.supervisor.settings

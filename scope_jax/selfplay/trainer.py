@@ -12,7 +12,7 @@ from rl.learner.optimizer import Params
 from rl.learner.train_state import TrainState
 from rl.learner.update import Updater
 from rl.records import Datum
-from scope_jax.config import Config, StageConfig
+from scope_jax.config import Config, StageConfig, compute_dtype
 from scope_jax.run.folder import RunFolder, needed_from
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.policy_engine import PolicyEngine
@@ -41,7 +41,7 @@ class Trainer:
         self._updaters: dict[str, Updater] = {}
         updater = self.updater("solver")
         log.info(
-            "attention: %s in updates, cache blocks in rollouts", updater.attention
+            "attention in updates: %s, in %s", updater.attention, updater.compute_dtype
         )
         self.reference = updater.states.reference_params(weights)
         self.engine = PolicyEngine(base, self.reference, config.engine)
@@ -54,11 +54,12 @@ class Trainer:
         """The compiled update of a role, made when first asked for."""
         if role not in self._updaters:
             stage = self.stage_config(role)
+            dtype = compute_dtype(self._config, stage)
             self._updaters[role] = Updater(
                 self._base.decoder,
                 loss_of(self._config, stage),
                 stage.optimizer,
-                stage.update,
+                replace(stage.update, compute_dtype=dtype),
                 self._base.mesh,
                 valid_vocab=hf.vocab_rows(self._base.tokenizer),
             )

@@ -7,6 +7,9 @@ from typing import Annotated
 from models.errors import UserError
 from models.ranges import POSITIVE, WHOLE, Count, Range, check_fields
 
+JAX_FRACTION = 0.75
+"""Of a GPU, what JAX takes by default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
@@ -38,6 +41,17 @@ class ProcessConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+    @property
+    def jax_bytes(self) -> float:
+        """What JAX may take of each device."""
+        fraction = self.memory_fraction
+        return 1e9 * self.memory_gb * (JAX_FRACTION if fraction is None else fraction)
+
+    @property
+    def left_bytes(self) -> float:
+        """What it leaves there."""
+        return 1e9 * self.memory_gb - self.jax_bytes
 
     def environment(self) -> dict[str, str]:
         """Environment variables to set before the process starts its JAX backend."""

@@ -12,22 +12,13 @@ import numpy as np
 from benchmarks import harness, peer_transformers
 from models import forward, hf
 from models.config import DecoderConfig
+from models.hf.published import PUBLISHED
 
-# The shape of Qwen2.5-0.5B, for random weights.
-SHAPE = {
+# The shape of Qwen2.5-0.5B, for random weights, with what transformers needs to know.
+SHAPE = PUBLISHED["Qwen/Qwen2.5-0.5B-Instruct"] | {
     "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
     "hidden_act": "silu",
-    "max_position_embeddings": 32_768,
     "rms_norm_eps": 1e-6,
-    "rope_theta": 1_000_000.0,
-    "tie_word_embeddings": True,
 }
 PEERS = {"transformers": peer_transformers.__file__}
 

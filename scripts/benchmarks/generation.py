@@ -3,7 +3,9 @@
 import argparse
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
+
+import jax
 
 from benchmarks import harness, peer_transformers, peer_tunix
 from benchmarks.shapes import Ids
@@ -14,7 +16,9 @@ from benchmarks.workloads import (
     longest,
     useful_tokens,
 )
+from models.cached_backends import CachedBackend
 from models.config import DecoderConfig
+from models.precision import Dtype
 from rl.engine.config import EngineConfig
 from rl.engine.engine import Engine
 from rl.engine.sampling import seed64
@@ -29,6 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefill-rows", type=int, default=2)
     parser.add_argument("--prefill-chunk", type=int, default=64)
     parser.add_argument("--page-size", type=int, default=128)
+    parser.add_argument(
+        "--attention",
+        choices=get_args(CachedBackend),
+        default="auto",
+        help="backend of attention over the cache",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=get_args(Dtype),
+        default="auto",
+        help="of our weights, cache and arithmetic",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=get_args(Dtype)[1:],
+        help="of the weights that peers load, and so of what transformers computes in; "
+        "default: as ours",
+    )
     parser.add_argument(
         "--peer-batch", type=int, default=8, help="conversations a peer plays together"
     )
@@ -49,6 +71,7 @@ def make_engine(
         prefill_rows=args.prefill_rows,
         prefill_chunk=args.prefill_chunk,
         page_size=args.page_size,
+        attention=args.attention,
     )
     engine = Engine(params, config, Ids(config.vocab_size), sizes)
     engine.compile()
@@ -91,6 +114,18 @@ def play(engine: Engine, work: Sequence[Conversation]) -> dict[str, float]:
     return {"seconds": seconds} | {name: after[name] - before[name] for name in after}
 
 
+def requests(work: Sequence[Conversation]) -> list[Request]:
+    """The first turn of each conversation."""
+    return [
+        Request(
+            ids=one.prompt,
+            sampling=SamplingParams(max_new_tokens=one.turns[0].new),
+            seed64=seed64("benchmark", number, 0),
+        )
+        for number, one in enumerate(work)
+    ]
+
+
 def replay(
     engine: Engine, params: Any, work: Sequence[Conversation], repeats: int
 ) -> list[dict[str, float]]:
@@ -118,7 +153,8 @@ def take_turns(
     notes: dict[str, Any] = {}
     plan = {"conversations": as_json(work), "batch": args.peer_batch}
     plan["warm"] = as_json(warm)
-    with harness.handed_over(engine.sampler.config, params, plan) as settings:
+    given = jax.tree.map(lambda x: x.astype(args.checkpoint or x.dtype), params)
+    with harness.handed_over(engine.sampler.config, given, plan) as settings:
         settings["task"] = "generate"
         with harness.peers(args.peer, PEERS, settings) as peers:
             notes |= {peer.name: peer.ready for peer in peers}

@@ -31,6 +31,7 @@ from models.errors import UserError
 DATA_SHEETS = {
     "NVIDIA H100 80GB HBM3": (3.35e12, 989e12),
     "NVIDIA H200": (4.8e12, 989e12),
+    "NVIDIA A100-SXM4-80GB": (2.039e12, 312e12),
 }
 
 

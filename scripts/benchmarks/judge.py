@@ -7,8 +7,6 @@ sharing would do: prompt tokens computed, and time.
 import argparse
 import statistics
 
-import jax.numpy as jnp
-
 from benchmarks import generation, harness, shapes, workloads
 
 
@@ -22,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> harness.Result:
     """Verdict tokens per second, with the prompts' common beginnings shared."""
     config = shapes.SHAPES["qwen3_31m"]
-    params = shapes.random_params(config, jnp.float32)
+    params = shapes.random_params(config, shapes.usual_dtype(args.dtype))
     work = workloads.judge(config.vocab_size, tasks=args.tasks)
     apart = workloads.judge(config.vocab_size, tasks=args.tasks, shared=False)
     engine = generation.make_engine(params, config, work, args.slots, args)
@@ -36,7 +34,7 @@ def run(args: argparse.Namespace) -> harness.Result:
     notes["share of time"] = round(statistics.median(seconds["ours"]) / slow, 3)
     return harness.Result(
         what=f"judge: {len(work)} verdicts, {args.tasks} tasks x 8 answers x 5 rubrics,"
-        f" {args.slots} slots, 31 M parameters, float32",
+        f" {args.slots} slots, 31 M parameters, {engine.dtype}",
         unit="tokens",
         amount=workloads.useful_tokens(work),
         seconds=seconds,

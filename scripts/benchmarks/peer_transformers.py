@@ -94,11 +94,11 @@ def generate(settings: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
 
     work = json.loads(Path(settings["work"]).read_text())
     torch.set_grad_enabled(False)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        settings["model"], dtype=torch.float32
-    ).eval()
+    # In its own default: the type that the folder's weights have.
+    model = transformers.AutoModelForCausalLM.from_pretrained(settings["model"]).eval()
     play(model, work["warm"], work["batch"])
-    return {}, lambda: play(model, work["conversations"], work["batch"])
+    turn = lambda: play(model, work["conversations"], work["batch"])  # noqa: E731
+    return {"dtype": str(model.dtype)}, turn
 
 
 def play(model: Any, conversations: list[dict], batch: int) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import argparse
 import statistics
 from pathlib import Path
 
-import jax.numpy as jnp
-
 from benchmarks import generation, harness, shapes, steady, workloads
 
 
@@ -34,7 +32,7 @@ def run(args: argparse.Namespace) -> harness.Result:
     if args.work == "steady" or (args.work is None and args.shape != "qwen3_31m"):
         return steady.run(config, args)
     first, *others = (int(x) for x in args.slots.split(","))
-    params = shapes.random_params(config, jnp.float32)
+    params = shapes.random_params(config, shapes.usual_dtype(args.dtype))
     if args.work == "plain":
         work = workloads.plain(config.vocab_size)
     else:
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> harness.Result:
         notes[f"tokens/s with {count} slots"] = spread
     return harness.Result(
         what=f"sampler: {args.work or 'multiturn'}, {len(work)} conversations, "
-        f"{first} slots, 31 M parameters, float32, useful tokens",
+        f"{first} slots, 31 M parameters, {engine.dtype}, useful tokens",
         unit="tokens",
         amount=tokens,
         seconds=seconds,

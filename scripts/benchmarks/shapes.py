@@ -1,5 +1,6 @@
 """Model shapes that the benchmarks use, with random weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax
 from models import forward
 from models.config import DecoderConfig
 from models.hf.published import PUBLISHED
+from models.precision import resolved
 from models.rope import Rope
 
 SHAPES = {
@@ -28,6 +30,23 @@ SHAPES = {
     "qwen3_4b": DecoderConfig.from_hf(PUBLISHED["Qwen/Qwen3-4B"]),
     "qwen3_8b": DecoderConfig.from_hf(PUBLISHED["Qwen/Qwen3-8B"]),
 }
+
+
+# Runs everything in seconds on a CPU; says nothing about speed.
+TOY = replace(
+    SHAPES["qwen3_31m"],
+    vocab_size=512,
+    num_layers=2,
+    hidden_size=64,
+    intermediate_size=96,
+    num_heads=4,
+    num_kv_heads=2,
+)
+
+
+def usual_dtype(asked: str = "auto") -> Any:
+    """What weights are held in on this machine, unless something else is asked for."""
+    return resolved(asked, jax.default_backend())
 
 
 def random_params(config: DecoderConfig, dtype: Any) -> Any:

@@ -6,6 +6,7 @@ host.
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from benchmarks import gaps, generation, harness, shapes, workloads
 from models.config import DecoderConfig
+from rl.engine.engine import Engine
 from rl.engine.programs import describe
 from scope_jax.report import charts
 
@@ -24,15 +26,15 @@ def run(config: DecoderConfig, args: argparse.Namespace) -> harness.Result:
     """Tokens per second at the last number of slots and length; the others in notes."""
     slots = [int(x) for x in args.slots.split(",")]
     lengths = [int(x) for x in args.lengths.split(",")]
-    on_cpu = jax.default_backend() == "cpu"  # where 16 bits are emulated
-    dtype = jnp.dtype(jnp.float32 if on_cpu else jnp.bfloat16)
+    dtype = shapes.usual_dtype(args.dtype)
     params = shapes.random_params(config, dtype)
     copied = copy_speed()
     notes: dict[str, Any] = {"measured copy, bytes/s": copied}
     found: dict[str, list[tuple[float, float]]] = {}
     for count in slots:
+        engine = engine_of(params, config, count, lengths, args)
         for length in lengths:
-            seconds, said = measure(params, config, count, length, copied, args)
+            seconds, said = measure(engine, params, length, copied, args.repeats)
             notes[f"{count} slots, length {length}"] = said
             found.setdefault(f"length {length}", []).append((count, said["tokens/s"]))
     if args.chart is not None:
@@ -47,19 +49,34 @@ def run(config: DecoderConfig, args: argparse.Namespace) -> harness.Result:
     )
 
 
-def measure(
+def engine_of(
     params: Any,
     config: DecoderConfig,
     slots: int,
+    lengths: Sequence[int],
+    args: argparse.Namespace,
+    *,
+    new: int = NEW,
+) -> Engine:
+    """An engine for rows of all ``lengths``, compiled."""
+    work = workloads.steady(config.vocab_size, rows=1, length=max(lengths), new=new)
+    return generation.make_engine(params, config, work, slots, args)
+
+
+def measure(
+    engine: Engine,
+    params: Any,
     length: int,
     copied: float,
-    args: argparse.Namespace,
+    repeats: int,
+    *,
+    new: int = NEW,
 ) -> tuple[list[float], dict[str, Any]]:
     """Seconds of decoding in each turn, and what the best turn comes to."""
-    work = workloads.steady(config.vocab_size, rows=slots, length=length, new=NEW)
-    engine = generation.make_engine(params, config, work, slots, args)
+    config, slots = engine.sampler.config, engine.config.slots
+    work = workloads.steady(config.vocab_size, rows=slots, length=length, new=new)
     generation.play(engine, work)
-    turns = generation.replay(engine, params, work, args.repeats)
+    turns = generation.replay(engine, params, work, repeats)
     best = min(turns, key=lambda turn: turn["perf/decode_seconds"])
     read = best["perf/decode_steps"] * bytes_per_step(params, config, slots * length)
     speed = read / best["perf/decode_seconds"]
@@ -67,7 +84,7 @@ def measure(
     flops = prefilled * flops_per_token(params, config, length)
     sheet = harness.DATA_SHEETS.get(jax.devices()[0].device_kind)
     return [turn["perf/decode_seconds"] for turn in turns], {
-        "tokens/s": slots * NEW / best["perf/decode_seconds"],
+        "tokens/s": slots * new / best["perf/decode_seconds"],
         "bytes/s": speed,
         "of measured copy": speed / copied,
         "of data sheet": speed / sheet[0] if sheet else None,
@@ -75,7 +92,8 @@ def measure(
         "prefill MFU": flops / sheet[1] if sheet else None,
         # Only decoding: the prompts are in the cache already.
         "host gaps": gaps.host_gaps(lambda: generation.play(engine, work)),
-        "attention": f"XLA, page by page, {args.page_size} tokens each",
+        "attention": engine.sampler.attention,
+        "page": engine.config.page_size,
         "memory": describe(engine.compile()),
     }
 
@@ -99,9 +117,8 @@ def flops_per_token(params: Any, config: DecoderConfig, length: int) -> int:
     return 2 * (blocks + seen)
 
 
-def copy_speed() -> float:
-    """Bytes read and written per second by copying 2 GiB; the best of ten."""
-    size = 2**31
+def copy_speed(size: int = 2**31) -> float:
+    """Bytes read and written per second by copying ``size`` bytes; the best of ten."""
     x = jnp.zeros(size // 4, jnp.float32)
     copy = jax.jit(lambda x: x + 1)
     turns = [harness.timed(lambda: copy(x))[0] for _ in range(11)]

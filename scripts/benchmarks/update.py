@@ -208,6 +208,7 @@ def on_an_accelerator(
     flops = args.micro * memory.update_flops(config, shape, reference=False)["update"]
     speed = flops / float(np.median(seconds["ours"]))
     sheet = harness.DATA_SHEETS.get(jax.devices()[0].device_kind)
+    stats = jax.devices()[0].memory_stats() or {}
     analysis = updater.programs["update", args.micro].memory_analysis()
     taken = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
     return harness.Result(
@@ -224,6 +225,7 @@ def on_an_accelerator(
             "memory by the plan, bytes": planned,
             "memory of the compiled program, bytes": taken,
             "plan over program": planned / taken,
+            "peak bytes in use": stats.get("peak_bytes_in_use"),
             "within 10%": abs(planned / taken - 1) <= 0.1,
             "gradient norm": steps.found["loss/grad_norm"],
         },

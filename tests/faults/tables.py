@@ -139,6 +139,8 @@ class Updater:
 class Engine:
     """``rl.engine.Engine``: what it says is a function of weights, prompt and seed."""
 
+    attention = "none"
+
     def __init__(self, params, decoder, tokenizer, config, *, mesh=None):
         self.tokenizer, self.config = tokenizer, config
         self.set_params(params)

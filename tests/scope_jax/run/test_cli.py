@@ -91,6 +91,8 @@ def test_tuples_and_optional_values():
         ("--config tiny --tasks.low abc", "--tasks.low abc: could not convert"),
         ("--config tiny --seed 1.5", "--seed 1.5: "),
         ("--config tiny --tool-format xml", "'search_r1', 'tool_call'"),
+        ("--config tiny --model.dtype int8", "'auto', 'float32', 'bfloat16'"),
+        ("--config tiny --engine.attention fa4", "'blocks', 'pallas', 'fa3'"),
         ("--config tiny --tasks.low", "--tasks.low: Missing value"),
         ("--config tiny --fresh maybe", "--fresh maybe: expected true or false"),
         ("--config tiny stray", "stray: does not belong to a field"),

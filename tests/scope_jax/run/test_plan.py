@@ -1,6 +1,8 @@
 """Plans: the three large configurations fit, and what doesn't fit says what to do."""
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +173,55 @@ def test_an_update_in_float32_is_planned_in_float32():
                     and "challenger" not in before.name
                 )
                 assert after.kinds[kind] == before.kinds[kind] * (2 if wider else 1)
+
+
+def with_retrieval(config, **changes):
+    retrieval = dataclasses.replace(config.retrieval, **changes)
+    return dataclasses.replace(config, retrieval=retrieval)
+
+
+def test_search_is_planned_for_the_corpus_of_the_reference():
+    config = configs.load("qwen3_8b")
+    found = plan(config).search
+    assert (found.passages, found.counted, found.dim) == (21_015_324, False, 768)
+    assert found.host == pytest.approx(64.6e9, rel=0.001)
+    assert found.searches == 2 * 256 * 8
+    by_hand = found.searches * 21_015_324 * 768 * 2 / 106e9 / os.cpu_count()
+    assert found.seconds == pytest.approx(by_hand)
+    half = plan(with_retrieval(config, index="IVF16384,SQfp16")).search
+    assert half.host == pytest.approx(found.host / 2, rel=0.01)
+    assert half.seconds is None
+    split = plan(with_retrieval(config, gpus=4)).search
+    assert split.gpu == pytest.approx(21_015_324 * 768 * 2 / 4)
+    assert "8.1 GB on each of 4 GPUs" in str(split)
+    assert "21,015,324 passages (assumed) of 768 numbers, Flat: 64.6 GB" in str(found)
+    assert plan(with_retrieval(config)).text().count("search: ") == 2
+    split.check()
+    with pytest.raises(UserError, match=r"gpus=2: each takes 16.1 GB, and JAX leaves"):
+        plan(with_retrieval(config, gpus=2)).check()
+    with pytest.raises(UserError, match="could not parse index string Foo"):
+        plan(with_retrieval(config, index="Foo"))
+
+
+def test_passages_that_are_there_are_counted(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_text(json.dumps({"contents": "a title\n" + "text " * 20}) + "\n" * 1)
+    file.write_text(file.read_text() * 3000)
+    config = with_retrieval(configs.load("qwen3_8b"), passages=str(file))
+    assert (plan(config).search.passages, plan(config).search.counted) == (3000, True)
+    served = dataclasses.replace(config.inference, retrieval_url="http://a:1")
+    assert plan(dataclasses.replace(config, inference=served)).search is None
+
+
+def test_one_setting_is_the_arithmetic_of_the_whole_run():
+    config = configs.load("qwen3_8b")
+    model = dataclasses.replace(config.model, dtype="float32")
+    usual, wide = plan(config), plan(dataclasses.replace(config, model=model))
+    for before, after in zip(usual.programs, wide.programs, strict=True):
+        for kind in ("reference", "sampler weights", "cache"):
+            if kind in before.kinds:
+                assert after.kinds[kind] == before.kinds[kind] * 2
+        assert after.kinds.get("weights") == before.kinds.get("weights")  # masters
 
 
 @pytest.mark.parametrize(

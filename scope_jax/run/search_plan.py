@@ -1,0 +1,130 @@
+"""What search takes: host memory, memory of GPUs, and time of a step's searches.
+
+From the number of passages, the width of their vectors and the type of the index;
+nothing is opened but the first megabytes of the passages, if they are there.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import UserError
+from models.hf.published import ENCODER_WIDTHS
+from retrieval import approximate
+from retrieval.config import RetrievalConfig
+from retrieval.index import FLAT
+from scope_jax.config import Config
+
+WIKIPEDIA = 21_015_324
+"""Passages of the dump of 2018 that the reference searches; assumed where there is no
+file."""
+SAMPLE = 1 << 22
+CORE = 106e9
+"""FLOP/s of FAISS's matrix product on one core (docs/performance.md)."""
+SEARCHES = 2
+"""Searches of a conversation, assumed; a step's metrics have the number of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """Search in the inference process.
+
+    Attributes:
+      passages: how many; ``counted``: from a file, otherwise assumed.
+      dim: numbers of a vector.
+      index: FAISS's factory string.
+      host, gpu: bytes of host memory, and of each of its GPUs.
+      room: bytes that JAX leaves on each of these GPUs.
+      gpus: GPUs of a flat index; 0: on the CPU.
+      searches: of a step of the Solver.
+      seconds: for them on this machine's cores; None where it depends on the index.
+    """
+
+    passages: int
+    counted: bool
+    dim: int
+    index: str
+    host: float
+    gpu: float
+    room: float
+    gpus: int
+    searches: int
+    seconds: float | None
+
+    def check(self) -> None:
+        """Raises a ``UserError`` where GPUs have no room for their share."""
+        if self.gpu > self.room:
+            raise UserError(
+                f"retrieval.gpus={self.gpus}: each takes {self.gpu / 1e9:.1f} GB, and "
+                f"JAX leaves {self.room / 1e9:.1f}: use more, or lower "
+                "placement.inference.memory_fraction"
+            )
+
+    def __str__(self) -> str:
+        where = f"{self.host / 1e9:.1f} GB of host memory"
+        if self.gpus:
+            where = (
+                f"{self.gpu / 1e9:.1f} GB on each of {self.gpus} GPUs, beside what JAX "
+                f"takes there, and at the start {where}"
+            )
+        number = f"{self.passages:,} passages{'' if self.counted else ' (assumed)'}"
+        said = f"search: {number} of {self.dim} numbers, {self.index}: {where}"
+        if self.seconds is None:
+            return said
+        return (
+            f"{said}\nsearch: about {self.seconds:,.0f} s for the {self.searches:,} "
+            f"searches of a Solver step at {SEARCHES} per conversation, on the "
+            f"{os.cpu_count()} cores of this machine, 64 queries or more together"
+        )
+
+
+def plan(config: Config) -> SearchPlan | None:
+    """What a run's own search takes; None where another server searches.
+
+    Raises:
+      UserError: FAISS knows no such index.
+    """
+    served, settings = config.inference, config.retrieval
+    if served.url or served.retrieval_url:
+        return None
+    count, counted = count_of(settings)
+    dim = width_of(settings)
+    size = approximate.bytes_per_vector(settings.index, dim) * count
+    stage = config.solver_train
+    searches = SEARCHES * stage.prompts_per_step * stage.group_size
+    seconds = None
+    if settings.index == FLAT and not settings.gpus:
+        seconds = searches * 2 * count * dim / (CORE * (os.cpu_count() or 1))
+    return SearchPlan(
+        passages=count,
+        counted=counted,
+        dim=dim,
+        index=settings.index,
+        host=size,
+        gpu=2 * dim * count / settings.gpus if settings.gpus else 0.0,
+        room=config.placement.inference.left_bytes,
+        gpus=settings.gpus,
+        searches=searches,
+        seconds=seconds,
+    )
+
+
+def count_of(settings: RetrievalConfig) -> tuple[int, bool]:
+    """How many passages there are, and whether that is from a file.
+
+    Of a large file, from the lines of its first megabytes.
+    """
+    file = Path(settings.passages).expanduser()
+    if not settings.passages or not file.is_file():
+        return WIKIPEDIA, False
+    with file.open("rb") as stream:
+        sample = stream.read(SAMPLE)
+    lines = max(sample.count(b"\n"), 1)
+    return round(lines * file.stat().st_size / max(len(sample), 1)), True
+
+
+def width_of(settings: RetrievalConfig) -> int:
+    """Numbers of a vector; 768, as of most encoders, where nothing says more."""
+    if settings.encoder == "lexical":
+        return settings.lexical_dim
+    return ENCODER_WIDTHS.get(settings.encoder_path, 768)
