@@ -8,7 +8,6 @@ implementation's values for Qwen2.5-7B; files of ``configs/`` set only what diff
 
 import datetime
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Annotated, Literal
 
 from models.errors import UserError
@@ -315,40 +314,3 @@ class Config:
     def __post_init__(self):
         seeds.check("seed", self.seed)
         check_fields(self)
-
-
-def check_sizes(config: Config) -> None:
-    """Checks that sampling is supported and that settings fit each other.
-
-    Raises:
-      UserError: naming the fields and their values.
-    """
-    if config.evaluation.count and config.retrieval.passages != "demo":
-        raise UserError(
-            f"evaluation.count={config.evaluation.count}: the tasks are of the small "
-            f"world, and retrieval.passages={config.retrieval.passages} is not: give "
-            "--evaluation.count 0, and later your own prompts to scripts/eval.py --file"
-        )
-    stages = ("challenger_train", "solver_train")
-    samplings = ["challenger.rollout_sampling", "tasks.sampling"]
-    for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
-        sampling = attrgetter(name)(config)
-        if problem := problem_of(sampling):
-            raise UserError(f"{name}.{problem}")
-    limits = [
-        ("tasks.max_context_tokens", "engine.max_length"),
-        ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),
-    ]
-    for stage in stages:
-        context = f"{stage}.max_context_tokens"
-        limits += [(context, "engine.max_length"), (context, f"{stage}.update.length")]
-    if not config.inference.url:
-        rollout = "challenger.rollout_context_tokens"
-        limits.append((rollout, "inference.engine.max_length"))
-    for name, limit in limits:
-        value, most = attrgetter(name)(config), attrgetter(limit)(config)
-        if value > most:
-            raise UserError(
-                f"{name}={value}: exceeds {limit}={most}: raise the second or lower "
-                "the first"
-            )

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from benchmarks import (
-answers,
+    answers,
     clients,
     forward,
     gpu,

@@ -23,7 +23,8 @@ from models import storage
 from models.control_tokens import encodable
 from models.errors import StorageError, UserError
 from models.ranges import CountOrZero, check_fields
-from scope_jax.config import Config, check_sizes
+from scope_jax.config import Config
+from scope_jax.run.sizes import check_sizes
 from scope_jax.system.settings import closest, leaves
 from scope_jax.system.stopping import Stopped
 

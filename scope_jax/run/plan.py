@@ -11,9 +11,10 @@ from functools import partial
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf.published import shape_of
-from scope_jax.config import Config, check_sizes, compute_dtype
+from scope_jax.config import Config, compute_dtype
 from scope_jax.run import memory, search_plan
 from scope_jax.run.search_plan import SearchPlan
+from scope_jax.run.sizes import check_sizes
 from scope_jax.small_world.assets import resolve
 
 GIGA = 1e9

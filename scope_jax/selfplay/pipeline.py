@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import StorageError, UserError
-from scope_jax.config import Config, check_sizes
+from scope_jax.config import Config
 from scope_jax.report import page
 from scope_jax.report.summary import summary
 from scope_jax.report.tables import stage_table
 from scope_jax.run.folder import Follower, LostArtefactError, RunFolder
+from scope_jax.run.sizes import check_sizes
 from scope_jax.run.tracking import Tracker, console
 from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.parts import Parts, open_parts

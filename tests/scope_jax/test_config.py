@@ -17,9 +17,9 @@ from scope_jax.config import (
     Config,
     ModelConfig,
     StageConfig,
-    check_sizes,
 )
 from scope_jax.method.compat import Compat
+from scope_jax.run.sizes import check_sizes
 from scope_jax.system import settings
 from scope_jax.system.placement import gpus
 from scope_jax.system.settings import leaves

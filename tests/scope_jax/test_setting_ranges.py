@@ -17,9 +17,10 @@ from models.encoder import EncoderConfig
 from models.errors import UserError
 from models.hf.published import PUBLISHED
 from retrieval.config import RetrievalConfig
-from scope_jax.config import Config, TasksConfig, check_sizes
+from scope_jax.config import Config, TasksConfig
 from scope_jax.inference.config import InferenceConfig, ServerSettings
 from scope_jax.run.cli import RunOptions
+from scope_jax.run.sizes import check_sizes
 from scope_jax.system import settings
 from scope_jax.system.settings import field_types, leaves
 

@@ -12,8 +12,8 @@ import pytest
 import configs
 from models.errors import UserError
 from models.hf.published import shape_of
-from scope_jax.config import check_sizes
 from scope_jax.run.plan import plan
+from scope_jax.run.sizes import check_sizes
 from scope_jax.small_world.assets import model_path
 from scope_jax.system.placement import (
     HostsConfig,
