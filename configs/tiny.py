@@ -6,7 +6,7 @@ come with the package. Everything else is the real program: two processes, searc
 judge, GRPO, checkpoints. Only the sizes differ.
 
 Hardware: two CPU cores and 6 GB of memory, or any GPU (then both processes share it).
-Expect: progress bars with rewards, a table per stage, `runs/tiny/report.html`.
+Expect: a screen with rewards, a table per stage, a summary, `runs/tiny/report.html`.
 
     python scripts/train.py --config tiny
 """
@@ -89,7 +89,7 @@ def config() -> Config:
         inference=InferenceConfig(engine=engine),
         placement=gpus(trainer=1, inference=0),
         checkpoint=CheckpointConfig(every=2, permanent_every=10),
-        evaluation=EvaluationConfig(count=150),
+        evaluation=EvaluationConfig(count=150, each_iteration=True),
     )
 
 

@@ -90,8 +90,9 @@ class TasksConfig:
     file: str = ""
     """File of tasks with rubrics that take the place of task creation: Parquet of a run
     (`tasks/iter_1.parquet`), or JSON lines with `task`, `type`, `rubrics` and, where
-    the answer is known, `target`. An iteration takes the next `target` of them, from
-    the start again after the last one. Empty: the Challenger writes tasks."""
+    the answer is known, `target`; or rows of a benchmark (docs/evaluation.md), which
+    may be NAME=FILE. An iteration takes the next `target` of them, from the start again
+    after the last one. Empty: the Challenger writes tasks."""
     target: Count = 5120
     """Number of tasks wanted; creation stops as soon as it is reached."""
     prompts_per_batch: Count = 2000
@@ -201,17 +202,28 @@ class AlarmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Scores of all Solvers at the end of a run in the small world; trains nothing."""
+    """Scores of Solvers on held-out tasks of the small world; they train nothing."""
 
     count: CountOrZero = 0
     """Held-out tasks that the base model and every iteration's Solver answer, greedily
-    and sampled; 0 evaluates nothing."""
+    and sampled, at the end of a run; 0 evaluates nothing."""
+    each_iteration: bool = False
+    """Have each Solver answer them at the end of its iteration already, the base model
+    with the first one."""
+    every: CountOrZero = 0
+    """Steps of Solver training after which the policy of that moment answers them; 0
+    for never."""
     split: Literal["dev", "test"] = "test"
     """Part of the small world that the tasks are about: one to choose settings on, one
     to report."""
 
     def __post_init__(self):
         check_fields(self)
+
+    def is_due(self, role: str, step: int) -> bool:
+        """Whether a step of a training stage ends with an evaluation."""
+        due = self.count and self.every and step % self.every == 0
+        return role == "solver" and bool(due)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +233,20 @@ class TrackingConfig:
     tensorboard: bool = True
     """Write TensorBoard event files to `tb/` in the run folder."""
     progress: bool = True
-    """Show progress bars on a terminal. Without them, and where the output is not a
-    terminal, one line per step is logged."""
+    """Show a screen on a terminal. Without it, and where the output is not a terminal,
+    one line per step is logged."""
     alarm: AlarmConfig = AlarmConfig()
     """When a run warns that the policy may be exploiting the judge."""
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Copy the metrics to these too; each is a package of its own."""
+    project: str = "scope_jax"
+    """Name of the project there."""
+    prometheus_port: Annotated[int, Range(least=0, most=65535)] = 0
+    """Port on this machine's loopback address at which Prometheus finds the last value
+    of every metric; 0 for none."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def compute_dtype(config: "Config", stage: StageConfig) -> Dtype:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from benchmarks import (
+    answers,
     clients,
     forward,
     gpu,
@@ -28,6 +29,7 @@ from benchmarks import (
 from scope_jax.run import cli
 
 BENCHMARKS = {
+    "answers": answers,
     "clients": clients,
     "forward": forward,
     "gpu": gpu,

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             print(found.text())
             found.check()
             return 0
-        from scope_jax.evaluation import checkpoints
+        from scope_jax.evaluation import in_a_run
         from scope_jax.selfplay import pipeline
         from scope_jax.system import hosts
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         hosts=joined,
         fresh=options.fresh,
         profile=options.profile,
-        evaluate=checkpoints.at_the_end,
+        evaluations=in_a_run.EVALUATIONS,
     )
     return 0
 

@@ -16,6 +16,7 @@ import pytest
 import configs
 from retrieval.config import RetrievalConfig
 from scope_jax.report import page as report
+from scope_jax.report import serve
 from scope_jax.run import cli, export
 from scope_jax.run.plan import plan
 
@@ -141,6 +142,10 @@ def test_every_command_is_understood_and_fits(
         monkeypatch.setattr(module, "made", lambda *_: "")
     elif script == "report":
         monkeypatch.setattr(report, "write", work)
+        monkeypatch.setattr(serve, "serve", work)
+    elif script == "pictures":  # which needs a browser
+        assert [a for a in arguments if not a.startswith("--")] == ["runs/tiny"]
+        return
     else:
         assert script == "export_hf"
         monkeypatch.setattr(export, "export", work)

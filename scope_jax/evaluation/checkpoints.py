@@ -1,13 +1,11 @@
 """Evaluates every Solver of a run: the base model, then each iteration's.
 
-``evaluate`` is the command; ``at_the_end`` is the last thing that a run does itself,
-with the engines that it has.
+``evaluate`` is the command; what a run does itself is in ``in_a_run``.
 """
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from models import hf
@@ -16,7 +14,7 @@ from scope_jax.config import Config
 from scope_jax.evaluation import before_after, rubric_file, small_world
 from scope_jax.evaluation.solving import MODES
 from scope_jax.report import page
-from scope_jax.report.comparison import comparison_table
+from scope_jax.report.comparison import Comparison, comparison_table
 from scope_jax.report.scores import interval, score_table
 from scope_jax.run.folder import LostArtefactError, RunFolder, needed_from
 from scope_jax.run.tracking import Tracker, console
@@ -77,12 +75,14 @@ def evaluate(
             open_parts(config, run_folder, tracker, ONE_HOST) as parts,
         ):
             if rows and file:
-                found = _score_each(
+                found = score_each(
                     parts, lambda *each: rubric_file.evaluate(parts.world, rows, *each)
                 )
                 _show(parts, file.stem, "Solvers", found)
             else:
-                found = _score_small_world(parts, count, split)
+                found, pair = score_small_world(parts, count, split)
+                if pair:
+                    console.print(comparison_table(pair))
     except LostArtefactError as error:
         run_folder.record(error.stage, status="damaged")
         raise UserError(
@@ -99,43 +99,49 @@ def evaluate(
     return {name: metrics for name, (metrics, _) in found.items()}
 
 
-def at_the_end(parts: Parts) -> None:
-    """Scores each Solver of a finished run, as the run's own last stage.
-
-    A run that was killed here starts it again; nothing else depends on it.
-    """
-    config = parts.world.config
-    parts.folder.record("evaluation", status="running")
-    parts.tracker.rewind(config.iterations, "evaluation", 0)
-    found = _score_small_world(parts, config.evaluation.count, config.evaluation.split)
-    for step, (metrics, _) in enumerate(found.values(), 1):
-        parts.tracker.log(
-            metrics, iteration=config.iterations, stage="evaluation", step=step
-        )
-    parts.folder.record("evaluation", status="done", **asdict(config.evaluation))
-
-
-def _score_small_world(parts: Parts, count: int, split: Split) -> Found:
-    """Scores each Solver on held-out tasks; shows, and writes, what came of it."""
-    found = _score_each(
+def score_small_world(
+    parts: Parts, count: int, split: Split
+) -> tuple[Found, Comparison | None]:
+    """Scores each Solver on held-out tasks; shows and writes what came of it."""
+    found = score_each(
         parts, lambda *each: small_world.evaluate(parts.world, count, split, *each)
     )
-    kind = "small_world" if split == "test" else f"small_world_{split}"
+    return found, show_small_world(parts, count, split, found)
+
+
+def show_small_world(
+    parts: Parts, count: int, split: Split, found: Found
+) -> Comparison | None:
+    """Shows scores, and writes them and one task before and after; the leader does."""
     title = f"True scores on {count} held-out tasks ({split}), ± 95% interval"
-    _show(parts, kind, title, found)
+    _show(parts, kind_of(split), title, found)
     base, last = next(iter(found)), next(reversed(found))
     if parts.hosts.is_leader and base != last:
         pair = before_after.compare((base, last), found[base][1], found[last][1])
-        before_after.write(parts.folder.path / "eval" / kind, pair)
-        console.print(comparison_table(pair))
-    return found
+        before_after.write(parts.folder.path / "eval" / kind_of(split), pair)
+        return pair
+    return None
 
 
-def _score_each(parts: Parts, score: Score) -> Found:
-    """Puts one Solver after the other on the engine and scores it."""
+def kind_of(split: Split) -> str:
+    """Name of the folder of scores on that part of the small world."""
+    return "small_world" if split == "test" else f"small_world_{split}"
+
+
+def score_each(
+    parts: Parts, score: Score, solvers: Sequence[tuple[str, str]] | None = None
+) -> Found:
+    """Puts one Solver after the other on the engine and scores it.
+
+    Args:
+      score: scores what is there, given its name.
+      solvers: as ``solvers_of``, which None stands for.
+    """
     hosts = parts.hosts
+    if solvers is None:
+        solvers = hosts.from_leader(lambda: solvers_of(parts))
     found: Found = {}
-    for number, (name, path) in enumerate(hosts.from_leader(lambda: _solvers(parts))):
+    for number, (name, path) in enumerate(solvers):
         if name == BASE:
             parts.trainer.use_folder(path)
         else:
@@ -177,7 +183,7 @@ def _show(parts: Parts, kind: str, title: str, found: Found) -> None:
     console.print(score_table(scores, title))
 
 
-def _solvers(parts: Parts) -> list[tuple[str, str]]:
+def solvers_of(parts: Parts) -> list[tuple[str, str]]:
     """(name, folder) of the base model and of every exported Solver."""
     config = parts.world.config
     found = [(BASE, config.model.path)]

@@ -12,7 +12,6 @@ import numpy as np
 
 from models.errors import UserError
 from rl.engine.sampling import seed64
-from scope_jax.evaluation import ratings
 from scope_jax.evaluation.solving import solve
 from scope_jax.method import judge
 from scope_jax.method.judge import JudgeConfig
@@ -20,6 +19,7 @@ from scope_jax.method.types import Rubric
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.training import Progress, gather
 from scope_jax.selfplay.world import World
+from scope_jax.suite import ratings
 from scope_jax.system.files import json_rows, read_text
 
 FORM = '{"prompt": "..", "rubrics": ["..", ..]}, or "questions" for "rubrics"'

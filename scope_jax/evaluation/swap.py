@@ -117,6 +117,22 @@ def until_last_search(rollout: Rollout) -> Opening:
     return rollout.messages[: later[0]] if later else rollout.messages
 
 
+def until_answer(rollout: Rollout) -> int:
+    """How many messages come before the turn that answers.
+
+    That is the first turn that was forced to, else the last one.
+    """
+    spoken = [
+        place
+        for place, message in enumerate(rollout.messages)
+        if place >= rollout.opening and message["role"] == "assistant"
+    ]
+    for place, line in zip(spoken, rollout.turn_log, strict=True):
+        if line["what"] == "forced answer":
+            return place
+    return spoken[-1] if spoken else len(rollout.messages)
+
+
 def summary(
     pairs: Mapping[tuple[str, str], Sequence[float]], first: str
 ) -> list[dict[str, Any]]:

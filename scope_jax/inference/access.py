@@ -28,6 +28,7 @@ VARIABLES = {
     "api": "SCOPE_API_KEY",
     "control": "SCOPE_CONTROL_SECRET",
     "judge": "SCOPE_JUDGE_API_KEY",
+    "model": "SCOPE_MODEL_API_KEY",
     "retrieval": "SCOPE_RETRIEVAL_API_KEY",
 }
 
@@ -42,6 +43,8 @@ class Secrets:
     """Control secret of our server. Empty: its models cannot be exchanged."""
     judge: str = field(default="", repr=False)
     """Key of the server at ``inference.judge_url``."""
+    model: str = field(default="", repr=False)
+    """Key of a server whose model is evaluated."""
     retrieval: str = field(default="", repr=False)
     """Key of the server at ``inference.retrieval_url``."""
 

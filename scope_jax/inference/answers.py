@@ -131,7 +131,7 @@ def read_completion(body: Any) -> Completion:
     Raises:
       BadAnswer: it is of another form.
     """
-    answer = _read(_Completions, body)
+    answer = read(_Completions, body)
     choice, usage = answer.choices[0], answer.usage or _Usage()
     text, stops = choice.text, (choice.stop_reason, choice.matched_stop)
     stop = next((encodable(s) for s in stops if isinstance(s, str)), None)
@@ -170,7 +170,7 @@ def read_search(body: Any, queries: int) -> list[list[tuple[Passage, float]]]:
     Raises:
       BadAnswer: it is of another form, or for another number of queries.
     """
-    answer = _read(_Search, body)
+    answer = read(_Search, body)
     if len(answer.result) != queries:
         raise BadAnswer(f"result: {len(answer.result)} lists for {queries} queries")
     return [
@@ -185,7 +185,7 @@ def read_hash(body: Any) -> str:
     Raises:
       BadAnswer: it is of another form.
     """
-    return _read(_Loaded, body).hash
+    return read(_Loaded, body).hash
 
 
 def read_weights(body: Any) -> dict[str, str]:
@@ -194,7 +194,7 @@ def read_weights(body: Any) -> dict[str, str]:
     Raises:
       BadAnswer: it is of another form.
     """
-    return {model.id: model.hash for model in _read(_Models, body).data}
+    return {model.id: model.hash for model in read(_Models, body).data}
 
 
 def read_missing(body: Any) -> str:
@@ -203,7 +203,7 @@ def read_missing(body: Any) -> str:
     Raises:
       BadAnswer: it is of another form.
     """
-    missing = _read(_Ready, body).missing
+    missing = read(_Ready, body).missing
     return ", ".join(f"{name}: {what}" for name, what in missing.items())
 
 
@@ -216,7 +216,7 @@ def read_stats(body: Any, names: Sequence[str]) -> dict[tuple[str, str], Totals]
     Raises:
       BadAnswer: it is of another form.
     """
-    engines = _read(_Stats, body).engines
+    engines = read(_Stats, body).engines
     found: dict[str, tuple[str, Totals]] = {}
     for name in names:
         if name in engines:
@@ -247,7 +247,7 @@ def read_line(line: Any, items: int) -> tuple[int, int, Any]:
     Raises:
       BadAnswer: it is of another form.
     """
-    found = _read(_Line, line)
+    found = read(_Line, line)
     if found.index >= items:
         raise BadAnswer(f"index: {found.index} in a batch of {items}")
     return found.index, found.status, found.body
@@ -265,7 +265,12 @@ def error_of(body: Any) -> tuple[str, str | None]:
     return _shown(body), None
 
 
-def _read(form: type[Form], body: Any) -> Form:
+def read(form: type[Form], body: Any) -> Form:
+    """A body as a form.
+
+    Raises:
+      BadAnswer: it is of another form.
+    """
     try:
         return form.model_validate(body)
     except ValidationError as error:

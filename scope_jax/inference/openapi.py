@@ -67,14 +67,7 @@ def document(*, key: bool) -> dict[str, Any]:
         "/v1/completions": {
             "post": _sampling("Completions of prompts", CompletionBody)
         },
-        "/v1/completions/batch": {
-            "post": _route(
-                "Completions of many requests, one line for each when it is ready",
-                _BODY,
-                BatchBody,
-                kind="application/x-ndjson",
-            )
-        },
+        "/v1/completions/batch": {"post": _batch()},
         "/v1/chat/completions": {
             "post": _sampling("The next message of a conversation", ChatBody)
         },
@@ -108,6 +101,11 @@ def document(*, key: bool) -> dict[str, Any]:
         },
         "security": [{"key": []}] if key else [],
     }
+
+
+def _batch() -> dict[str, Any]:
+    summary = "Completions of many requests, one line for each when it is ready"
+    return _route(summary, _BODY, BatchBody, kind="application/x-ndjson")
 
 
 def _sampling(summary: str, body: type) -> dict[str, Any]:

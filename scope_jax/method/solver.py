@@ -84,14 +84,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
+def plain(text: str) -> str:
+    """Text without case, punctuation, articles and spaces of its own."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
 def exact_match(answer: str, targets: Sequence[str]) -> bool:
     """Whether ``answer`` equals a gold answer, case, punctuation and articles aside."""
-
-    def plain(text: str) -> str:
-        return " ".join(
-            _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
-        )
-
     return any(plain(answer) == plain(target) for target in targets)
 
 

@@ -15,7 +15,7 @@ once and appended. Masks grow with the tokens. There are two kinds, by chat temp
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from models.chat import ChatRenderer
@@ -28,6 +28,23 @@ from scope_jax.method.formats import (
     message_text,
     opens_with_thinking,
 )
+
+
+@dataclass(frozen=True)
+class TrainedTurn:
+    """How much of one sampled turn the training data has.
+
+    Attributes:
+      tokens: of the turn, those that close it included.
+      trained: how many of them are trained on.
+      start, end: the characters of its text that these spell; ``end`` is None where
+        they reach to its end.
+    """
+
+    tokens: int
+    trained: int
+    start: int = 0
+    end: int | None = None
 
 
 class Transcript(Protocol):
@@ -54,6 +71,9 @@ class Transcript(Protocol):
 
     def datums(self, uid: str) -> tuple[Datum, ...]:
         """The training data, advantages still 0."""
+
+    def turns(self) -> tuple[TrainedTurn, ...]:
+        """What of each sampled turn is in it, in order."""
 
 
 def start(
@@ -154,6 +174,7 @@ class RunningTranscript:
         self._loss = [0] * self._prompt_tokens
         self._sampled = [0] * self._prompt_tokens
         self._logprobs = [math.nan] * self._prompt_tokens
+        self._turns: list[tuple[int, int]] = []  # positions of each, end exclusive
         self.response_tokens = self.left_out = 0
 
     def prompt(self) -> tuple[int, ...]:
@@ -169,8 +190,10 @@ class RunningTranscript:
     def add_sampled(self, completion: Completion, message: Message, text: str) -> None:
         """Append an assistant turn; its closing ids are trained on but not sampled."""
         ids, logprobs, closing = _closed(self._renderer, completion, text)
+        start = len(self._ids)
         self._extend(ids, loss=1, sampled=1, logprobs=logprobs)
         self._extend(closing, loss=1, sampled=0)
+        self._turns.append((start, len(self._ids)))
         self.response_tokens += len(ids) + len(closing)
 
     def add_environment(self, messages: Sequence[Message]) -> None:
@@ -188,6 +211,7 @@ class RunningTranscript:
         self._prompt_tokens = max(self._prompt_tokens - dropped, 0)
         for kept in (self._ids, self._loss, self._sampled, self._logprobs):
             del kept[:dropped]
+        self._turns = [(start - dropped, end - dropped) for start, end in self._turns]
         return dropped
 
     def cut_response(self, limit: int) -> None:
@@ -208,6 +232,20 @@ class RunningTranscript:
             ),
         )
 
+    def turns(self) -> tuple[TrainedTurn, ...]:
+        """What of each sampled turn is in it; its ends may be cut (spec 3.7, Q48)."""
+        return tuple(self._turn(start, end) for start, end in self._turns)
+
+    def _turn(self, start: int, end: int) -> TrainedTurn:
+        first, last = max(start, 0), min(end, len(self._ids))
+        trained = max(last - first, 0)
+        if trained == end - start or not trained:
+            return TrainedTurn(end - start, trained, 0, None if trained else 0)
+        if first > start:  # its beginning is gone, and with it the text's length
+            return TrainedTurn(end - start, trained)
+        text = self._renderer.decode(self._ids[first:last])
+        return TrainedTurn(end - start, trained, 0, len(text))
+
 
 class RerenderedTranscript:
     """Every turn rendered from the whole conversation so far; one datum per turn."""
@@ -218,6 +256,7 @@ class RerenderedTranscript:
         self._tools = tools
         self._train_cut = train_cut
         self._datums: list[Datum] = []
+        self._trained: list[TrainedTurn] = []
         self._prompt = tuple(renderer.prompt_ids(self._messages, tools))
         self._turns = self.response_tokens = self.left_out = 0
 
@@ -242,7 +281,9 @@ class RerenderedTranscript:
         self._turns += 1
         if cut and not self._train_cut:
             self.left_out += 1
+            self._trained.append(TrainedTurn(len(response), 0, 0, 0))
             return
+        self._trained.append(TrainedTurn(len(response), len(response)))
         self._datums.append(
             Datum(
                 uid="",  # set by ``datums``
@@ -268,3 +309,7 @@ class RerenderedTranscript:
     def datums(self, uid: str) -> tuple[Datum, ...]:
         """One datum per turn that counts; none is cut to a limit (spec 12.4)."""
         return tuple(replace(datum, uid=uid) for datum in self._datums)
+
+    def turns(self) -> tuple[TrainedTurn, ...]:
+        """What of each sampled turn is in it: all or, of one that is cut, nothing."""
+        return tuple(self._trained)

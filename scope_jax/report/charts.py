@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from scope_jax.run.tracking import format_number
+from scope_jax.run.numbers import format_number
 
 Points = Sequence[tuple[float, float]]
 

@@ -1,12 +1,10 @@
-"""One task answered by two Solvers, side by side: terminal, Markdown and report."""
+"""One task answered by two Solvers, side by side: terminal and Markdown."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-
-from scope_jax.report.rollout import conversation, escape, pre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +82,6 @@ def comparison_markdown(shown: Comparison) -> str:
             quoted = "\n".join(f"    {line}" for line in content.split("\n"))
             parts += [f"**{role}**", quoted]
     return "\n\n".join(parts) + "\n"
-
-
-def comparison_html(shown: Comparison) -> str:
-    """For the report: a column each."""
-    columns = ""
-    for side in shown.sides:
-        said = "".join(conversation(side.messages, ()))
-        answer = pre(side.answer or "(no valid answer)")
-        columns += (
-            '<div style="flex:1 1 24rem;min-width:0">'
-            f"<h4>{escape(heading(side))}</h4>{answer}{said}</div>"
-        )
-    wanted = "".join(f"<li>{escape(fact)}</li>" for fact in shown.wanted)
-    return (
-        f"<h3>One task, before and after</h3><p>{escape(shown.rule)}.</p>"
-        f"{pre(shown.task)}<p>Wanted:</p><ul>{wanted}</ul>"
-        f'<div class="charts">{columns}</div>'
-    )
 
 
 def _said(side: Side) -> list[tuple[str, str]]:

@@ -1,34 +1,14 @@
-"""The judge's score against the truth: one chart, and what became of the alarm."""
+"""The judge's score against the truth: what became of the alarm, in words."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scope_jax.report.charts import line_chart
 from scope_jax.run import alarm
 
 
-def chart(records: Sequence[Mapping[str, Any]], marks: Sequence[float]) -> str:
-    """A figure for a stage's records; empty where no truth was measured.
-
-    Args:
-      records: of one stage, over all iterations.
-      marks: where iterations change, as of ``charts.lines``.
-    """
-    known = alarm.pair(records)
-    if known is None:
-        return ""
-    places = [position + 1 for position in known.positions]
-    series = {
-        alarm.PROXY: list(zip(places, known.proxy.tolist(), strict=True)),
-        known.truth_name: list(zip(places, known.truth.tolist(), strict=True)),
-    }
-    caption = f"The judge's score and {alarm.TRUTHS[known.truth_name]}"
-    figure = line_chart(
-        caption, series, marks=marks, alarms=[i + 1 for i in _beginnings(records)]
-    )
-    words = f'<div style="font-size:12px">{html.escape(told(records))}</div></figure>'
-    return figure.removesuffix("</figure>") + words
+def known(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a stage has measured a truth that the judge's score can differ from."""
+    return alarm.pair(records) is not None
 
 
 def told(records: Sequence[Mapping[str, Any]]) -> str:
@@ -37,7 +17,7 @@ def told(records: Sequence[Mapping[str, Any]]) -> str:
     if not begun:
         return "No alarm."
     steps = [str(records[i]["step"]) for i in begun]
-    text = f"Alarm (red) at step {', '.join(steps)}: the judge may be exploited."
+    text = f"Alarm at step {', '.join(steps)}: the judge may be exploited."
     known = alarm.pair(records)
     if known is None:
         return text

@@ -4,13 +4,13 @@ They are as an evaluation stores them in ``scores.json``: name of a Solver -> me
 in which ``x_stderr`` and ``x_n`` belong to ``x``.
 """
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
-from scope_jax.report.charts import line_chart
-from scope_jax.report.rollout import escape
-from scope_jax.run.tracking import format_number
+from scope_jax.run.numbers import format_number
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -58,24 +58,27 @@ def score_table(scores: Scores, title: str) -> Table:
     return table
 
 
-def scores_html(kind: str, scores: Scores) -> list[str]:
-    """Scores for the report: curves from Solver to Solver, and a table."""
-    modes = {
-        name: [
-            (number, metrics[name])
-            for number, metrics in enumerate(scores.values())
-            if name in metrics
-        ]
-        for name in ("eval/sampled/true_score", "eval/greedy/true_score")
+def paired_gain(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[float, float]]:
+    """By mode, the mean gain in true score and half of its 95% interval.
+
+    Both Solvers were given the same tasks, so the gain is taken task by task: how much
+    harder one task is than another is then no part of its error.
+
+    Args:
+      before, after: records of an evaluation, by task; others are left out.
+    """
+    gains: dict[str, list[float]] = {}
+    for old, new in zip(before, after, strict=False):
+        for mode, answer in new.items():
+            known = old.get(mode) if old.get("task") == new.get("task") else None
+            if isinstance(answer, dict) and isinstance(known, dict):
+                scores = answer.get("true_score"), known.get("true_score")
+                if all(isinstance(score, int | float) for score in scores):
+                    gains.setdefault(mode, []).append(scores[0] - scores[1])
+    return {
+        mode: (statistics.fmean(each), Z * statistics.stdev(each) / len(each) ** 0.5)
+        for mode, each in gains.items()
+        if len(each) > 1
     }
-    chart = line_chart("True score after each iteration (0: base model)", modes)
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("n", *scores))
-    rows = ""
-    for metric, size, values in score_rows(scores):
-        cells = "".join(f"<td>{escape(value)}</td>" for value in (size, *values))
-        rows += f"<tr><td>{escape(metric)}</td>{cells}</tr>"
-    return [
-        f"<h3>{escape(kind)}</h3>",
-        chart,
-        f"<table><tr><th>metric, ± 95% interval</th>{head}</tr>{rows}</table>",
-    ]

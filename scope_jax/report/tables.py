@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from scope_jax.run.tracking import format_number
+from scope_jax.run.numbers import format_number
 
 TABLE = (
     *("reward/", "truth/", "tasks/", "judge/", "bias/", "alarm/"),

@@ -5,6 +5,7 @@ without it. Lines of older versions have none. A file has checksums in all of it
 or in none, or a damaged line could pass for an old one.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -79,6 +80,26 @@ def read(path: Path) -> Found:
         except DamagedError:
             return Found(records, whole=False, checked=checked)
     return Found(records, checked=checked or not records)
+
+
+def readable(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The records of a file that are whole, and what is wrong with the rest, if any.
+
+    For readers: whoever writes needs ``read``, which refuses what is damaged.
+    """
+    try:
+        return read(path).records, ""
+    except UserError as error:
+        problem = str(error)
+    try:
+        texts = path.read_bytes().decode("ascii", errors="replace").split("\n")
+    except OSError:
+        return [], problem
+    checked, found = any(map(_is_checked, texts)), []
+    for text in filter(None, texts):
+        with contextlib.suppress(DamagedError):
+            found.append(_record(str(path), text, checked))
+    return found, problem
 
 
 def position(record: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""What a run writes and shows while it runs: metrics, TensorBoard, bars, tables.
+"""What a run writes and shows while it runs: metrics, TensorBoard, a screen.
 
 ``metrics.jsonl`` is the record: one JSON object per line, in the order of the run. When
 a stage resumes, its lines after the point of resumption are dropped, so that the file
@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,15 @@ from rich.logging import RichHandler
 
 from models import storage
 from scope_jax.config import TrackingConfig
-from scope_jax.run import records
+from scope_jax.run import progress, records
+from scope_jax.run.numbers import format_number
+from scope_jax.run.screen import HELDOUT, LastWarning, Screen, State
+from scope_jax.run.trackers import Copies
 from scope_jax.system.files import Appending, replacing
 
 console = Console(stderr=True)
 log = logging.getLogger("scope_jax")
+last_warning = LastWarning()
 
 _NOISY = (
     "jax",
@@ -58,7 +62,7 @@ def setup_logging(*, verbose: bool = False) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, last_warning]
     root.setLevel(logging.INFO)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     for name in _NOISY:
@@ -84,6 +88,8 @@ class Tracker:
       config: what is written and shown.
       began: when the run was started first (seconds since 1970); None: with the first
         record.
+      iterations: of the run, for the time that it still takes; 0: not known.
+      copied: whether the metrics go to W&B and the like too, where ``config`` says so.
 
     Raises:
       DamagedError: a line of the metrics that are there is damaged.
@@ -96,8 +102,11 @@ class Tracker:
         config: TrackingConfig | None = None,
         *,
         began: float | None = None,
+        iterations: int = 0,
+        copied: bool = False,
     ):
-        self._began = began
+        self._began, self._iterations = began, iterations
+        self._opened = time.time()
         self.config = config or TrackingConfig()
         self.run_dir = Path(run_dir)
         self._path = self.run_dir / records.NAME
@@ -107,6 +116,7 @@ class Tracker:
         if not self._path.exists() and any(tb.glob("*/*")):
             aside = storage.set_aside(tb, "before")  # the only copy there is
             log.warning("%s: missing: tb/ is kept as %s", self._path, aside.name)
+        self._copies = Copies(self.config if copied else None, self.run_dir)
         self._copied = False
         self._file: Appending | None = None
         self._restart(found.records, same=found.whole and found.checked)
@@ -134,6 +144,7 @@ class Tracker:
             self._restart([*kept[:place], record, *kept[place:]])
             return
         self._file.append(records.line(record))
+        self._copies.log(record)
         self.records.append(record)
         self._board([record])
 
@@ -178,6 +189,7 @@ class Tracker:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._copies.close()
         self.close()
 
     def of(self, iteration: int, stage: str) -> list[dict[str, Any]]:
@@ -192,24 +204,43 @@ class Tracker:
     def stage(
         self, iteration: int, stage: str, *, total: int, done: int = 0
     ) -> Iterator["StageProgress"]:
-        """Shows the progress of a stage: bars on a terminal, lines elsewhere.
+        """Shows the progress of a stage: a screen on a terminal, lines elsewhere.
 
         Args:
           total: steps (or tasks) of the stage; ``done`` of them are there already.
         """
-        name = f"iteration {iteration} {stage}"
+        state = State(
+            name=self.run_dir.name,
+            iteration=iteration,
+            iterations=self._iterations,
+            stage=stage,
+            total=total,
+            done=done,
+            began=self._opened,
+            records=lambda: self.records,
+            warning=last_warning,
+            times=[time.time()],
+            done_before=done,
+        )
+        screen = Screen(state)
+        shown = self.config.progress and console.is_terminal
+        with screen.live(console) if shown else nullcontext():
+            yield StageProgress(screen, shown=shown)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Shows on a terminal that something takes time that has no steps."""
         if not (self.config.progress and console.is_terminal):
-            yield StageProgress(name, total, done, None)
+            yield
             return
         columns = (
             bars.TextColumn("{task.description}"),
             bars.BarColumn(bar_width=24),
-            bars.MofNCompleteColumn(),
             bars.TimeElapsedColumn(),
-            bars.TextColumn("{task.fields[shown]}"),
         )
-        with bars.Progress(*columns, console=console) as display:
-            yield StageProgress(name, total, done, display)
+        with bars.Progress(*columns, console=console, transient=True) as display:
+            display.add_task(what, total=None)
+            yield
 
     def _restart(self, kept: list[dict[str, Any]], *, same: bool = False) -> None:
         """Makes the files hold exactly these records.
@@ -262,66 +293,42 @@ class Tracker:
 
 
 class StageProgress:
-    """The bars of one stage: one for its steps, one for the work inside a step."""
+    """How far a stage is: on the screen of a terminal, or one line per step."""
 
-    def __init__(self, name: str, total: int, done: int, display: bars.Progress | None):
-        self.name, self.total, self.done = name, total, done
-        self.display = display
-        self._inner: bars.TaskID | None = None
-        if display is not None:
-            self._outer = display.add_task(name, total=total, completed=done, shown="")
+    def __init__(self, screen: Screen, *, shown: bool):
+        self._screen, self._shown = screen, shown
 
-    def advance(self, metrics: Mapping[str, float], n: int = 1) -> None:
-        """One step (or ``n`` tasks) done, with its metrics; rewards are shown."""
-        self.done += n
-        shown = _summary(metrics)
-        if self.display is None:
-            log.info("%s %d/%d  %s", self.name, self.done, self.total, shown)
-            return
-        self.display.update(self._outer, completed=self.done, shown=shown)
-        if self._inner is not None:
-            self.display.update(self._inner, visible=False)
+    def advance(self, metrics: Mapping[str, Any], n: int = 1) -> None:
+        """One step (or ``n`` tasks) done, with its metrics, which are logged before."""
+        state = self._screen.state
+        state.done += n
+        state.times.append(time.time())
+        state.inner = ("", 0, 0)
+        if not self._shown:
+            name = f"iteration {state.iteration} {state.stage}"
+            parts = [f"{name} {state.done}/{state.total}", *_summary(state, metrics)]
+            if left := self._screen.left():
+                parts.append(left)
+            log.info("%s", "  ".join(parts))
 
-    def inside(self, what: str, done: int, total: int, **shown: float) -> None:
+    def inside(self, what: str, done: int, total: int) -> None:
         """Work inside the current step, such as ``inside("rollouts", 3, 16)``."""
-        if self.display is None:
-            return
-        if self._inner is None:
-            self._inner = self.display.add_task("", total=total, shown="")
-        self.display.update(
-            self._inner,
-            description=f"  {what}",
-            completed=done,
-            total=total,
-            visible=True,
-            shown=_summary(shown),
-        )
+        self._screen.state.inner = (what, done, total)
 
 
-def format_number(value: float | None) -> str:
-    """A number as people read it; a dash where there is none."""
-    if value is None:
-        return "-"
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _summary(metrics: Mapping[str, float]) -> str:
-    """Rewards and the true score among the metrics, and what has no slash."""
-    parts = []
-    for name, value in metrics.items():
-        if isinstance(value, str):
-            parts.append(f"{name} {value}")
-        elif "/" not in name:
-            parts.append(f"{name} {format_number(_number(value))}")
-        elif name == "truth/score":
-            parts.append(f"true score {format_number(_number(value))}")
-        elif name.startswith("reward/") and not name.endswith(("/min", "/max", "/std")):
-            label = name.removeprefix("reward/").removesuffix("/mean")
-            label = "reward" if label in ("mean", "total") else label
-            parts.append(f"{label} {format_number(_number(value))}")
-    return "  ".join(parts)
+def _summary(state: State, metrics: Mapping[str, Any]) -> list[str]:
+    """What a step's line says: the numbers that are watched, and words."""
+    words = [f"{name} {v}" for name, v in metrics.items() if isinstance(v, str)]
+    numbers = {k: _number(v) for k, v in metrics.items() if not isinstance(v, str)}
+    shown = progress.watched(state.stage, [numbers])
+    speed = numbers.get("perf/tokens_per_second")
+    heldout = None if state.stage == "evaluation" else numbers.get(HELDOUT)
+    return [
+        *words,
+        *(f"{label} {format_number(each[-1])}" for label, each in shown),
+        *([f"held-out {format_number(heldout)}"] if heldout is not None else []),
+        *([f"{format_number(round(speed))} tokens/s"] if speed is not None else []),
+    ]
 
 
 def _seconds(record: Mapping[str, Any]) -> float:

@@ -1,9 +1,12 @@
 """What a step measures: time, engine work, compilations, means over its rollouts."""
 
+import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
 from rl.engine import counters
@@ -55,7 +58,17 @@ class StepMeter:
         """The step's times and compilations as metrics."""
         compiled = self._compilations.count - self._compiled_before
         times = {f"time/{name}": seconds for name, seconds in self._laps.items()}
-        return times | {"perf/compilations": float(compiled)}
+        return times | {"perf/compilations": float(compiled)} | memory()
+
+
+def memory() -> dict[str, float]:
+    """The most memory that this process has held so far, in MiB: host and device."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"perf/memory_mib": most / (2**20 if sys.platform == "darwin" else 2**10)}
+    stats = jax.local_devices()[0].memory_stats() or {}  # a CPU has none
+    if "peak_bytes_in_use" in stats:
+        found["perf/device_memory_mib"] = stats["peak_bytes_in_use"] / 2**20
+    return found
 
 
 def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -73,6 +86,9 @@ def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "rollout/turns": _mean(one.turns for one in rollouts),
         "rollout/left_out": float(sum(one.left_out for one in rollouts)),
     }
+    played, rewarded = (sum(one.seconds[i] for one in rollouts) for i in (0, 1))
+    if played + rewarded:
+        metrics["perf/reward_share"] = rewarded / (played + rewarded)
     for reason in ("done", "turns", "length", "error"):
         metrics[f"rollout/finished_{reason}"] = _mean(
             one.finish_reason == reason for one in rollouts

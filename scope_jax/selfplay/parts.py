@@ -1,7 +1,7 @@
 """The live parts of a run, each with one owner: made here, handed to the stages."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,8 @@ class Parts:
       trainer: weights, updates and checkpoints.
       meter: what a step costs.
       profile: steps of each training stage, from its second on, to trace.
+      score: measures the policy of the moment on held-out tasks, given the Solver's
+        step; None where nothing is evaluated.
     """
 
     folder: RunFolder
@@ -51,6 +53,7 @@ class Parts:
     trainer: Trainer
     meter: StepMeter
     profile: int = 0
+    score: Callable[["Parts", int], dict[str, float]] | None = None
 
     def serve_previous_solver(self, iteration: int) -> None:
         """Makes ``solver`` on the server the Solver of the iteration before.
@@ -75,6 +78,7 @@ def open_parts(
     hosts: Hosts,
     *,
     profile: int = 0,
+    score: Callable[[Parts, int], dict[str, float]] | None = None,
 ) -> Iterator[Parts]:
     """Loads this process's model while the inference process loads its own.
 
@@ -88,7 +92,10 @@ def open_parts(
     renderer = _renderer(config, tokenizer)
     keep_programs()
     with contextlib.ExitStack() as stack:
-        with stopping.nothing_to_save(alone=hosts.count == 1):
+        with (
+            stopping.nothing_to_save(alone=hosts.count == 1),
+            tracker.waiting("starting: loading weights, compiling programs"),
+        ):
             serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
             passages = open_passages(config.retrieval)
             check_heldout(config.documents.heldout, len(passages))
@@ -131,6 +138,7 @@ def open_parts(
             trainer=trainer,
             meter=StepMeter(trainer.engine, serving, hosts),
             profile=profile,
+            score=score,
         )
 
 

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.errors import StorageError, UserError
 from scope_jax.config import Config, check_sizes
 from scope_jax.report import page
+from scope_jax.report.summary import summary
 from scope_jax.report.tables import stage_table
 from scope_jax.run.folder import Follower, LostArtefactError, RunFolder
 from scope_jax.run.tracking import Tracker, console
@@ -26,6 +27,22 @@ STAGES = {
     "tasks": create_tasks,
     "solver": train_solver,
 }
+EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """How a run is evaluated. Given to it, because their room is above this one.
+
+    Attributes:
+      step: scores the policy of the moment, given the Solver's step.
+      iteration: scores the Solvers that there are at the end of an iteration.
+      end: scores all of them, as the last stage.
+    """
+
+    step: Callable[[Parts, int], dict[str, float]]
+    iteration: Callable[[Parts, int], None]
+    end: Callable[[Parts], None]
 
 
 def run(
@@ -35,7 +52,7 @@ def run(
     hosts: Hosts = ONE_HOST,
     fresh: bool = False,
     profile: int = 0,
-    evaluate: Callable[[Parts], None] | None = None,
+    evaluations: Evaluations | None = None,
 ) -> None:
     """Runs all iterations in a folder, or resumes a run that is there.
 
@@ -45,27 +62,41 @@ def run(
       hosts: the trainer's processes, this one among them.
       fresh: delete what an earlier run left there.
       profile: steps of each training stage to trace (``--profile``).
-      evaluate: the last stage, where ``evaluation.count`` asks for one. Given, because
-        its room is above this one.
+      evaluations: made where ``config.evaluation`` asks for them.
 
     Raises:
       UserError: one line for the user.
     """
     check_sizes(config)
     if config.tasks.file:
-        read_given(Path(config.tasks.file))
+        read_given(config.tasks.file)
     folder = _open_folder(path, config, hosts, fresh=fresh)
     try:
         if _is_evaluated(folder, config):
-            evaluate = None
-        if not _unfinished(folder, config) and not evaluate:
+            evaluations = None
+        if not _unfinished(folder, config, evaluations) and not evaluations:
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
         with (
-            Tracker(folder.writable, config.tracking, began=folder.began) as tracker,
-            open_parts(config, folder, tracker, hosts, profile=profile) as parts,
+            Tracker(
+                folder.writable,
+                config.tracking,
+                began=folder.began,
+                iterations=config.iterations,
+                copied=hosts.is_leader,
+            ) as tracker,
+            open_parts(
+                config,
+                folder,
+                tracker,
+                hosts,
+                profile=profile,
+                score=evaluations and evaluations.step,
+            ) as parts,
         ):
-            _run_stages(parts, config, evaluate)
+            _run_stages(parts, config, evaluations)
+            if parts.hosts.is_leader:
+                _summarise(parts)
         log.info("finished: everything is in %s, report.html first", path)
     except (UserError, StorageError, Stopped):
         folder.abandon()
@@ -74,9 +105,7 @@ def run(
         folder.close()
 
 
-def _run_stages(
-    parts: Parts, config: Config, evaluate: Callable[[Parts], None] | None
-) -> None:
+def _run_stages(parts: Parts, config: Config, evaluations: Evaluations | None) -> None:
     """Runs what is unfinished, in order; again where an earlier result is lost.
 
     A stage finds out that it needs something that is damaged when it reads it. The one
@@ -86,11 +115,15 @@ def _run_stages(
     again: set[str] = set()
     while True:
         try:
-            while todo := _unfinished(parts.folder, config):
-                STAGES[todo[0][1]](parts, todo[0][0])
-                _show(parts, *todo[0])
-            if evaluate:
-                evaluate(parts)
+            while todo := _unfinished(parts.folder, config, evaluations):
+                iteration, stage = todo[0]
+                if evaluations and stage == EVALUATION:
+                    evaluations.iteration(parts, iteration)
+                else:
+                    STAGES[stage](parts, iteration)
+                _show(parts, iteration, stage)
+            if evaluations:
+                evaluations.end(parts)
                 if parts.hosts.is_leader:
                     _write_report(parts)
             return
@@ -102,12 +135,15 @@ def _run_stages(
             parts.folder.record(error.stage, status="damaged")
 
 
-def _unfinished(folder: RunFolder | Follower, config: Config) -> list[tuple[int, str]]:
+def _unfinished(
+    folder: RunFolder | Follower, config: Config, evaluations: Evaluations | None
+) -> list[tuple[int, str]]:
     """The stages that are still to be run, in order."""
+    wanted = evaluations and config.evaluation.each_iteration
     return [
         (iteration, stage)
         for iteration in range(1, config.iterations + 1)
-        for stage in STAGES
+        for stage in (*STAGES, *([EVALUATION] if wanted else []))
         if not folder.done(f"iter_{iteration}/{stage}")
     ]
 
@@ -115,7 +151,8 @@ def _unfinished(folder: RunFolder | Follower, config: Config) -> list[tuple[int,
 def _show(parts: Parts, iteration: int, stage: str) -> None:
     """Prints a stage's table and writes the report; the leader does."""
     if parts.hosts.is_leader:
-        if records := parts.tracker.of(iteration, stage):
+        records = parts.tracker.of(iteration, stage)
+        if records and stage != EVALUATION:  # which has a table of its own
             title = f"iteration {iteration}: {stage}"
             console.print(stage_table(records, title))
         _write_report(parts)
@@ -129,12 +166,19 @@ def _write_report(parts: Parts) -> None:
         log.warning("report.html: not written: %s", error)
 
 
+def _summarise(parts: Parts) -> None:
+    """Prints what came of the run."""
+    try:
+        console.print(summary(parts.folder.path))
+    except UserError as error:
+        log.warning("no summary: %s", error)
+
+
 def _is_evaluated(folder: RunFolder | Follower, config: Config) -> bool:
     """Whether there is nothing to evaluate, or it was done with these settings."""
-    settings = asdict(config.evaluation)
-    known = folder.stage("evaluation")
-    done = folder.done("evaluation") and settings.items() <= known.items()
-    return not config.evaluation.count or done
+    wanted, known = config.evaluation, folder.stage(EVALUATION)
+    same = (known.get("count"), known.get("split")) == (wanted.count, wanted.split)
+    return not wanted.count or (folder.done(EVALUATION) and same)
 
 
 def _open_folder(

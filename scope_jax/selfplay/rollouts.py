@@ -8,7 +8,7 @@ arrive.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from models.chat import ChatRenderer
@@ -17,7 +17,7 @@ from rl.records import Datum, Request, SamplingParams
 from scope_jax.method import conversation, transcript
 from scope_jax.method.conversation import ConversationSpec, Finish, Generate, Search
 from scope_jax.method.formats import Message
-from scope_jax.method.transcript import RunningTranscript, Transcript
+from scope_jax.method.transcript import RunningTranscript, TrainedTurn, Transcript
 from scope_jax.selfplay.documents import truncator
 from scope_jax.selfplay.world import Complete, World
 
@@ -66,7 +66,10 @@ class Rollout:
       passages: text of every search result that was shown.
       turn_log: one line per turn: what was read in it and what followed.
       sampled_tokens: over all turns.
+      trained: of each sampled turn its message's index, and what is trained on of it.
       left_out: turns that no datum has, because the template writes them differently.
+      seconds: that it was played and that it waited for its reward; no part of its
+        record, which is the same in every run.
       group: index of the prompt within the step; the rollouts of a group share it.
       role: "challenger" or "solver".
       reward: what GRPO sees; NaN before it is rewarded.
@@ -86,7 +89,9 @@ class Rollout:
     passages: tuple[str, ...]
     turn_log: tuple[dict[str, Any], ...]
     sampled_tokens: int
+    trained: tuple[tuple[int, TrainedTurn], ...] = ()
     left_out: int = 0
+    seconds: tuple[float, float] = (0.0, 0.0)
     group: int = 0
     role: str = ""
     reward: float = math.nan
@@ -113,15 +118,24 @@ class Rollout:
         """
         return self.messages[max(self.opening - 1, 0) : self.trained_messages]
 
-    def json(self) -> dict[str, Any]:
-        """The rollout as a person reads it: conversation, reward and why."""
+    def json(self, advantage: float) -> dict[str, Any]:
+        """The rollout as a person reads it: conversation, reward and why.
+
+        Args:
+          advantage: of its reward against its group's; that of each of its turns.
+        """
         return {
             "uid": self.uid,
             "group": self.group,
             "role": self.role,
             "reward": self.reward,
+            "advantage": advantage,
             "finish_reason": self.finish_reason,
             "messages": list(self.messages),
+            "trained": [
+                {"message": index, "advantage": advantage, **asdict(turn)}
+                for index, turn in self.trained
+            ],
             "trace": self.trace,
             "metrics": {k: v for k, v in self.metrics.items() if math.isfinite(v)},
             "tokens": self.sampled_tokens,
@@ -158,6 +172,7 @@ async def converse(
     limit = min(limits.response, limits.context - len(tokens.prompt()))
     trained = len(state.messages)
     sampled = dropped = 0
+    spoken: list[int] = []  # indices of the sampled messages
 
     def fits() -> bool:
         return tokens.response_tokens - dropped <= limit
@@ -184,9 +199,10 @@ async def converse(
             said = replace(completion, text=opening + completion.text)
             state, action = conversation.step(state, said)
             if len(state.messages) > seen:
-                spoken = state.messages[seen]
+                message = state.messages[seen]
                 kept = state.last_text.removeprefix(opening)
-                tokens.add_sampled(completion, spoken, kept)
+                tokens.add_sampled(completion, message, kept)
+                spoken.append(seen)
                 seen += 1
                 trained = seen if fits() else trained
         if len(state.messages) > seen and not isinstance(action, Finish):
@@ -195,7 +211,10 @@ async def converse(
     if isinstance(tokens, RunningTranscript):
         # Results behind the last turn may lie beyond the context (spec 3.7).
         tokens.cut_response(limit)
-    return _ended(seed, state, tokens, action, trained=trained, sampled=sampled)
+    turns = tuple(zip(spoken, tokens.turns(), strict=True))
+    return _ended(
+        seed, state, tokens, action, trained=trained, sampled=sampled, turns=turns
+    )
 
 
 def _ended(
@@ -206,6 +225,7 @@ def _ended(
     *,
     trained: int,
     sampled: int,
+    turns: tuple[tuple[int, TrainedTurn], ...],
 ) -> Rollout:
     """The record of a conversation that has come to its end."""
     return Rollout(
@@ -220,6 +240,7 @@ def _ended(
         passages=state.passages,
         turn_log=state.turn_log,
         sampled_tokens=sampled,
+        trained=turns,
         left_out=tokens.left_out,
     )
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,10 +41,25 @@ class Serving:
 
     It starts in the background when the context is entered, so that the trainer can
     load its own model meanwhile; ``connect`` waits for it.
+
+    Args:
+      config: of the run.
+      folder: gets the inference process's log, settings and state.
+      renderer: chat template of judge and Solver.
+      hosts: the trainer's processes.
+      models: name -> folder of what it serves. None: the roles of a run.
+      search: whether it searches. A process that serves nothing is not started.
     """
 
     def __init__(
-        self, config: Config, folder: Path, renderer: ChatRenderer, hosts: Hosts
+        self,
+        config: Config,
+        folder: Path,
+        renderer: ChatRenderer,
+        hosts: Hosts,
+        *,
+        models: Mapping[str, str] | None = None,
+        search: bool = True,
     ):
         self._config, self._renderer, self._hosts = config, renderer, hosts
         self._meter = Meter()
@@ -51,6 +67,7 @@ class Serving:
         inference, placement = config.inference, config.placement.inference
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
         paths = dict.fromkeys(names, config.model.path) | inference.judges()
+        paths = paths if models is None else dict(models)
         self._guards = {name: ErrorGuard(name) for name in ("judge", *paths)}
         self._renderers = {
             name: ChatRenderer.from_tokenizer(
@@ -61,17 +78,21 @@ class Serving:
         self.supervisor = Supervisor(
             inference,
             folder,
-            retrieval=None if inference.retrieval_url else config.retrieval,
+            retrieval=config.retrieval
+            if search and not inference.retrieval_url
+            else None,
             models={name: ModelSource(path=path) for name, path in paths.items()},
             environment=placement.environment(),
             dtype=config.model.dtype,
             replicas=placement.replicas,
         )
+        told = self.supervisor.settings
+        self._serves = bool(told.models or told.retrieval or inference.url)
 
     def __enter__(self) -> "Serving":
         self._runner = asyncio.Runner()
         self._starter = ThreadPoolExecutor(1)
-        if self._hosts.is_leader:
+        if self._hosts.is_leader and self._serves:
             self._started = self._starter.submit(self.supervisor.start)
         return self
 
@@ -91,6 +112,9 @@ class Serving:
           UserError: it does not start.
           Stopped: on a signal.
         """
+        if not self._serves:
+            self._client = Client(self._config.inference)
+            return
         url = self._hosts.from_leader(lambda: stopping.result(self._started))
         url = self._hosts.reachable(url, self._config.inference.host)
         secrets = self._hosts.from_leader(lambda: self.supervisor.secrets)
@@ -134,7 +158,7 @@ class Serving:
             that it does not serve.
         """
         try:
-            return self._runner.run(self._watched(work))
+            return self._runner.run(stopping.watched(work, self._check))
         except ServerUnavailable as error:
             raise Stopped(
                 f"error: inference: {error}: the same command goes on once it answers",
@@ -143,21 +167,10 @@ class Serving:
         except RequestRefused as error:
             raise UserError(f"inference process: {error}") from error
 
-    async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``, with an eye on all that may keep it waiting."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                self._check()
-                await asyncio.wait({task}, timeout=stopping.POLL_SECONDS)
-                if self._client:
-                    self._client.say_waits()
-            return task.result()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     def _check(self) -> None:
+        """Looks at all that may keep work waiting for ever."""
+        if self._client:
+            self._client.say_waits()
         stopping.check()
         if self.supervisor.failure and not stopping.is_deferred():
             raise Stopped(
@@ -190,11 +203,25 @@ class Serving:
         seed64: int,
         name: str = "judge",
     ) -> str:
-        """What the judge says; the empty string if the prompt does not fit it.
+        """What the judge says; see ``said``."""
+        sampling = SamplingParams(temperature=temperature, max_new_tokens=max_tokens)
+        return (await self.said(messages, sampling, seed64, name)).text
+
+    async def said(
+        self,
+        messages: Sequence[dict[str, Any]],
+        sampling: SamplingParams,
+        seed64: int,
+        name: str = "judge",
+    ) -> Completion:
+        """The judge's answer; its text is empty if the prompt does not fit it.
 
         What its chat template wrote of it is in the text (an opened thinking block).
 
         Args:
+          messages: that it answers.
+          sampling: how it is sampled.
+          seed64: with which.
           name: under which the model is served.
 
         Raises:
@@ -206,15 +233,15 @@ class Serving:
             name,
             Request(
                 ids=prompt,
-                sampling=SamplingParams(
-                    temperature=temperature, max_new_tokens=max_tokens
-                ),
+                sampling=sampling,
                 stop_ids=renderer.stop_ids,
                 seed64=seed64,
             ),
         )
         text = completion.text
-        return renderer.opening_of(prompt) + text if text else ""
+        return replace(
+            completion, text=renderer.opening_of(prompt) + text if text else ""
+        )
 
     async def _complete(self, model: str, request: Request) -> Completion:
         completion = await self._client.complete(model, request)

@@ -1,7 +1,9 @@
 """Stages 1 and 3: which prompts a training step has, and how a rollout is rewarded."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from models.errors import UserError
 from rl.learner import data_order
@@ -46,8 +48,10 @@ def train_challenger(parts: Parts, iteration: int) -> None:
         spec = world.challenger_spec(
             "challenger", prompt.searches, config.challenger.max_turns
         )
-        played = await _play(world, settings, spec, _opening(world, prompt), seed)
-        return await reward_challenger(world, played, prompt)
+        return await _timed(
+            _play(world, settings, spec, _opening(world, prompt), seed),
+            lambda played: reward_challenger(world, played, prompt),
+        )
 
     for prompt in prompts((iteration - 1) * settings.steps + 1):
         _check_prompt(world, prompt)
@@ -70,8 +74,10 @@ def train_solver(parts: Parts, iteration: int) -> None:
     async def rollout(task: Task, seed: Seed) -> Rollout:
         spec = world.solver_spec("solver")
         opening = world.prompts.solver(task.text, config.solver.max_searches)
-        played = await _play(world, settings, spec, opening, seed)
-        return await reward_solver(world, played, task)
+        return await _timed(
+            _play(world, settings, spec, opening, seed),
+            lambda played: reward_solver(world, played, task),
+        )
 
     if tasks:
         train(parts, iteration, TrainingStage("solver", prompts, rollout))
@@ -108,6 +114,17 @@ async def _play(
         ),
         seed=seed,
     )
+
+
+async def _timed(
+    playing: Awaitable[Rollout], reward: Callable[[Rollout], Awaitable[Rollout]]
+) -> Rollout:
+    """A rollout, played and rewarded, with the seconds that each has taken."""
+    began = time.monotonic()
+    played = await playing
+    between = time.monotonic()
+    rewarded = await reward(played)
+    return replace(rewarded, seconds=(between - began, time.monotonic() - between))
 
 
 def _chosen(count: int, step: int, settings: StageConfig) -> Sequence[int]:

@@ -47,7 +47,7 @@ def create_tasks(parts: Parts, iteration: int) -> None:
 def _take_tasks(parts: Parts, iteration: int, file: str) -> dict[str, Any]:
     """Takes an iteration's tasks from a file in place of making them."""
     target = parts.world.config.tasks.target
-    given = read_given(Path(file))
+    given = read_given(file)
     first = (iteration - 1) * target
     tasks = [
         replace(given[place % len(given)], uid=f"{iteration}/tasks/file/{place}/0")

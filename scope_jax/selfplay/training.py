@@ -8,6 +8,7 @@ last checkpoint as if nothing had happened.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -61,7 +62,10 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
     """
     trainer, hosts, meter, role = parts.trainer, parts.hosts, parts.meter, stage.role
     config, name = trainer.stage_config(role), f"iter_{iteration}/{role}"
-    with stopping.nothing_to_save(alone=hosts.count == 1):
+    with (
+        stopping.nothing_to_save(alone=hosts.count == 1),
+        parts.tracker.waiting(f"loading the {role}, compiling its programs"),
+    ):
         state, done = trainer.begin(iteration, role)
     saved = done
     first, last = (iteration - 1) * config.steps, iteration * config.steps
@@ -93,7 +97,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 seconds = meter.lap("rollout")
                 file = parts.folder.rollouts(iteration, role, step)
                 if hosts.is_leader:
-                    write_json_lines(file, (rollout.json() for rollout in shown))
+                    pairs = zip(shown, advantages(rollouts), strict=True)
+                    write_json_lines(file, (one.json(value) for one, value in pairs))
                 # Before the update, which a server that is gone must not throw away.
                 with stopping.deferred():  # it ends in all processes or in none
                     work = parts.serving.run(meter.engine_work())
@@ -110,6 +115,7 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
             )
+            metrics |= _evaluated(parts, role, step)
             metrics |= _watched(parts, role, metrics | {"step": step})
             _warn(metrics, step - first, compiled=step > done + 1)
             parts.tracker.log(metrics, iteration=iteration, stage=role, step=step)
@@ -173,15 +179,17 @@ def in_order(shares: Iterable[Sequence[Rollout]]) -> list[Rollout]:
     return sorted(rollouts, key=lambda rollout: uid_order(rollout.uid))
 
 
+def advantages(rollouts: Sequence[Rollout]) -> list[float]:
+    """Each rollout's reward against its group's."""
+    rewards = [rollout.reward for rollout in rollouts]
+    return group_advantages(rewards, [one.group for one in rollouts]).tolist()
+
+
 def with_advantages(rollouts: Sequence[Rollout]) -> list[Datum]:
     """All that a step trains on, each datum with its rollout's advantage."""
-    advantages = group_advantages(
-        [rollout.reward for rollout in rollouts],
-        [rollout.group for rollout in rollouts],
-    )
     return [
-        replace(datum, advantage=float(advantage))
-        for rollout, advantage in zip(rollouts, advantages, strict=True)
+        replace(datum, advantage=advantage)
+        for rollout, advantage in zip(rollouts, advantages(rollouts), strict=True)
         for datum in rollout.datums
     ]
 
@@ -211,6 +219,22 @@ def _traced(parts: Parts, step: int, name: str) -> contextlib.AbstractContextMan
     if not 2 <= step < 2 + parts.profile:
         return contextlib.nullcontext()
     return jax.profiler.trace(str(parts.folder.path / "profile" / name))
+
+
+def _evaluated(parts: Parts, role: str, step: int) -> dict[str, float]:
+    """Scores of the policy as it is after this step, where they are due.
+
+    The engine plays it already, and each conversation has a seed of its own: training
+    is the same with it and without. Nothing stops inside, so that a resumed run has
+    the same metrics.
+    """
+    if not parts.score or not parts.world.config.evaluation.is_due(role, step):
+        return {}
+    started = time.monotonic()
+    with stopping.deferred():
+        metrics = parts.score(parts, step)
+        parts.serving.run(parts.meter.engine_work())  # it belongs to no step
+    return metrics | {"time/evaluation": time.monotonic() - started}
 
 
 def _watched(parts: Parts, role: str, record: Mapping[str, float]) -> dict[str, float]:

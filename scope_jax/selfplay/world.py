@@ -38,7 +38,7 @@ class World:
       config: of the run, resolved (``small_world.assets.resolve``).
       prompts: the prompt set of the run's tool format.
       renderer: chat template and tokenizer of all three roles.
-      passages: the corpus that documents are drawn from.
+      passages: the corpus that documents are drawn from; None where none are.
       policy: the policy in training, on this process's own engine.
       solver: the previous Solver, on the inference process.
       judge: the frozen judge, on the inference process.
@@ -53,7 +53,7 @@ class World:
     config: Config
     prompts: PromptSet
     renderer: ChatRenderer
-    passages: Passages
+    passages: Passages | None
     policy: Complete
     solver: Complete
     judge: AskJudge

@@ -90,7 +90,11 @@ def remove_cut_off(folder: Path) -> None:
 
 
 class Appending:
-    """A file that grows by whole pieces, each on the disk when ``append`` returns."""
+    """A file that grows by whole pieces, each on the disk when ``append`` returns.
+
+    Without ``sync`` a piece is the system's when it returns: a killed process loses
+    none, a machine that loses its power may.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -99,7 +103,7 @@ class Appending:
             # No buffer: what a full disk refused would be written again at the end.
             self._file = path.open("ab", buffering=0)
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, *, sync: bool = True) -> None:
         """Adds ``data``; if the disk refuses it, the file stays as it was.
 
         Raises:
@@ -111,7 +115,8 @@ class Appending:
                 rest = memoryview(data)
                 while rest:  # one call may write a part only
                     rest = rest[self._file.write(rest) :]
-                os.fsync(self._file.fileno())
+                if sync:
+                    os.fsync(self._file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._file.fileno(), end)

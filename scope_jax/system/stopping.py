@@ -6,6 +6,7 @@ end up in a callback of the garbage collector, which prints it and goes on, or i
 middle of a save. The second signal ends the process at once.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -13,9 +14,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -164,3 +165,21 @@ def result(future: "Future[T]") -> T:
         check()
         wait([future], POLL_SECONDS)
     return future.result()
+
+
+async def watched(work: Coroutine[Any, Any, T], look: Callable[[], None] = check) -> T:
+    """The result of ``work``, with an eye on all that may end it before.
+
+    Args:
+      work: is cancelled if ``look`` raises.
+      look: is called every ``POLL_SECONDS``.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            look()
+            await asyncio.wait({task}, timeout=POLL_SECONDS)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

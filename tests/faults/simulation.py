@@ -31,7 +31,7 @@ from models import checksums, hf
 from models.chat import ChatRenderer
 from rl.learner import checkpoint, data_order
 from scope_jax.config import Config
-from scope_jax.evaluation import checkpoints, small_world
+from scope_jax.evaluation import checkpoints, in_a_run, small_world
 from scope_jax.inference import (
     app,
     models,
@@ -175,8 +175,8 @@ class Simulation:
         """``scripts/train.py``, from its configuration on."""
 
         def main(argv: Any) -> None:
-            evaluate = checkpoints.at_the_end
-            pipeline.run(self.config, run, fresh=fresh, evaluate=evaluate)
+            evaluations = in_a_run.EVALUATIONS
+            pipeline.run(self.config, run, fresh=fresh, evaluations=evaluations)
 
         try:
             cli.run_main(main)

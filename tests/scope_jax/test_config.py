@@ -199,7 +199,12 @@ def test_a_damaged_config_file_is_one_clear_line(change, message):
 
 
 NONE_OF_IT = {
-    *("documents.heldout", "evaluation.count"),
+    *(
+        "documents.heldout",
+        "evaluation.count",
+        "evaluation.every",
+        "tracking.prometheus_port",
+    ),
     *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
     *("solver.forced_rounds", "judge.required_gates"),
     *("retrieval.build_limit", "retrieval.gpus"),

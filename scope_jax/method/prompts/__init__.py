@@ -11,7 +11,7 @@ holds all but the end.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.errors import UserError, first_line
+from models.mixed_text import mixed, outside
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts.templates import Template, read_template, read_text
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
@@ -39,6 +40,7 @@ _SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("task_description",),
     ),
     "solver_{format}": (("question", "max_search_turns"), ()),
+    "preamble_{format}": (("max_search_turns",), ()),
     "rubric": (("task_prompt", "documents"), ("task_type",)),
     "grader": (("response", "rubric"), ("prompt",)),
     "grader_thinking": (("response", "rubric"), ("prompt",)),
@@ -104,6 +106,15 @@ class PromptSet:
         return self._messages(
             "solver_{format}", question=task, max_search_turns=max_searches
         )
+
+    def dialogue(
+        self, messages: Sequence[Message], max_searches: int
+    ) -> tuple[Message, ...]:
+        """A conversation to continue, behind the Solver's rules (spec 13.1)."""
+        rules = self.templates["preamble_{format}"].fill(max_search_turns=max_searches)
+        first, *rest = ({**m, "content": outside(m["content"])} for m in messages)
+        content = mixed(rules, "\n\n", first["content"])
+        return ({**first, "content": content}, *rest)
 
     def rubric(self, task: str, task_type: str, documents: str) -> tuple[Message, ...]:
         """Asks the judge to write rubrics (spec 6)."""
@@ -197,7 +208,7 @@ def load(name_or_folder: str, tool_format: ToolFormat) -> PromptSet:
         )
     templates = {
         stem: read_template(
-            folder / f"{stem.format(format=tool_format)}.txt",
+            _file(folder, stem.format(format=tool_format)),
             *slots,
             verdict=stem in _JUDGE_FILES,
         )
@@ -214,6 +225,14 @@ def load(name_or_folder: str, tool_format: ToolFormat) -> PromptSet:
         MappingProxyType(templates),
         MappingProxyType(examples),
     )
+
+
+def _file(folder: Path, name: str) -> Path:
+    """A prompt's file; sets of an older form have no preamble, and get the default."""
+    own = folder / f"{name}.txt"
+    if name.startswith("preamble_") and not own.is_file():
+        return Path(__file__).parent / "default" / own.name
+    return own
 
 
 def shipped_sets() -> list[str]:

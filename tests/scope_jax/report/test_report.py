@@ -1,5 +1,7 @@
-"""The report stands alone, escapes everything, and shows what a run stored."""
+"""The page stands alone, holds all that a run stored, and lets no text act."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -7,253 +9,262 @@ from html.parser import HTMLParser
 import pytest
 
 from models.errors import UserError
-from scope_jax.config import TrackingConfig
-from scope_jax.report import page as report
-from scope_jax.report.charts import line_chart
-from scope_jax.report.rollout import rollout_html
-from scope_jax.run.tracking import Tracker
+from scope_jax.report import bundle, page, rows
 from scope_jax.system.files import write_text
-
-HOSTILE = '</pre><script>alert("x")</script> & \u2028 <task>T</task>'
+from tests.scope_jax.report.run_folders import (
+    HOSTILE,
+    embedded,
+    make,
+    solver_record,
+    task_record,
+)
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of two iterations with one stored step of hostile rollouts."""
-    (tmp_path / "config.json").write_text(json.dumps({"name": "ci <b>"}))
-    with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as tracker:
-        for iteration in (1, 2):
-            for step in (1, 2, 3):
-                tracker.log(
-                    {"reward/mean": step / 4, "loss/policy": 0.5 - step},
-                    iteration=iteration,
-                    stage="challenger",
-                    step=step,
-                )
-    folder = tmp_path / "rollouts" / "iter_1" / "challenger"
-    folder.mkdir(parents=True)
-    rollouts = [
-        {
-            "uid": f"1/challenger/1/0/{i}",
-            "messages": [
-                {"role": "user", "content": f"write {HOSTILE}"},
-                {"role": "assistant", "content": f"answer {i}"},
-            ],
-            "reward": i / 10,
-            "trace": {"parts": {"format": 1.0}, "task": HOSTILE},
-        }
-        for i in range(6)
-    ]
-    lines = (json.dumps(r, ensure_ascii=False) for r in rollouts)
-    (folder / "step_0001.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    return make(tmp_path / "run")
 
 
 class Tags(HTMLParser):
-    """Collects tags, and checks that they nest."""
-
-    VOID = ("meta", "line", "polyline")
+    """Collects elements and the text of scripts, as a browser sees them."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.seen = [], []
+        self.seen, self.scripts = [], []
 
     def handle_starttag(self, tag, attributes):
         self.seen.append((tag, dict(attributes)))
-        if tag not in self.VOID:
-            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
 
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attributes):
-        self.seen.append((tag, dict(attributes)))
+    def handle_data(self, data):
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
 
 
-def test_the_page_is_well_formed_and_stands_alone(run):
-    page = report.write(run).read_text()
+def test_the_page_stands_alone_and_only_its_own_script_may_run(run):
     tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
+    tags.feed(page.build(run))
     names = [name for name, _ in tags.seen]
-    assert "svg" in names
-    assert not {"script", "link", "img", "iframe"} & set(names)
+    assert not {"link", "img", "iframe", "base", "form"} & set(names)
     assert not any({"src", "href"} & set(attributes) for _, attributes in tags.seen)
+    kinds = [a.get("type") for name, a in tags.seen if name == "script"]
+    assert kinds.count(None) == 1 and kinds[-1] is None  # the rest is data
+    digest = hashlib.sha256(tags.scripts[-1].encode()).digest()
+    policy = next(a["content"] for _, a in tags.seen if a.get("http-equiv"))
+    assert f"script-src 'sha256-{base64.b64encode(digest).decode()}';" in policy
+    assert "default-src 'none'" in policy and "connect-src" not in policy
+    assert "uPlot" in tags.scripts[-1] and "Leon Sorokin" in page.build(run)
 
 
-def test_speed_and_shares_of_the_engines_have_charts_of_their_own(run):
-    with Tracker(run, TrackingConfig(tensorboard=False)) as tracker:
-        for step in (1, 2):
-            metrics = {"perf/tokens_per_second": 60.0, "perf/judge_saved_share": 0.5}
-            metrics |= {"perf/judge_saved_tokens": 7e5}
-            tracker.log(metrics, iteration=1, stage="solver", step=step)
-    charts = re.findall(r"<figcaption>(.*?)</figure>", report.build(run))
-    names = {
-        chart.split("<")[0]: re.findall(r">(perf/\w+)<", chart) for chart in charts
-    }
-    assert names["Speed"] == ["perf/tokens_per_second"]
-    assert names["Prompt tokens saved, slots busy"] == ["perf/judge_saved_share"]
-
-
-def test_the_truth_has_charts_of_few_lines_each(run):
-    names = ("score", "reward_correlation", "grades_right", "grades_right_met")
-    kinds = ("written", "kept")
-    names += tuple(f"{kind}/{name}" for kind in kinds for name in ("hops", "vague"))
-    with Tracker(run, TrackingConfig(tensorboard=False)) as tracker:
-        for step in (1, 2):
-            metrics = {f"truth/{name}": 0.5 for name in names}
-            tracker.log(metrics, iteration=1, stage="solver", step=step)
-    page = report.build(run)
-    charts = re.findall(r"<figcaption>(.*?)</figure>", page)
-    found = {c.split("<")[0]: re.findall(r">truth/([\w/]+)<", c) for c in charts}
-    assert {caption: lines for caption, lines in found.items() if lines} == {
-        "True scores": ["reward_correlation", "score"],
-        "Grades right, by what the answer says of the rubric": [
-            "grades_right",
-            "grades_right_met",
-        ],
-        "Blanks that cannot be filled": ["kept/vague", "written/vague"],
-        "Size of tasks and answers": ["kept/hops", "written/hops"],
-    }
-    assert "<td>truth/reward_correlation</td>" in page
-
-
-def test_text_of_models_and_documents_is_escaped(run):
-    page = report.build(run)
-    assert "<script>" not in page
-    assert "&lt;/pre&gt;&lt;script&gt;" in page
-    assert "ci &lt;b&gt;" in page
-
-
-def test_best_and_worst_rollouts_are_shown_with_their_rewards(run):
-    page = report.build(run)
-    rewards = re.findall(r"<summary>reward ([\d.]+) - ", page)
-    assert rewards == ["0.5", "0.4", "0.1", "0"]
-    assert page.index("answer 5") < page.index("answer 0")
-
-
-def test_a_rollout_shows_its_reasons_every_grade_and_the_judge_s_words():
-    told = {
-        "uid": "1/challenger/1/0/0",
-        "reward": 1.0,
-        "messages": [],
-        "trace": {
-            "why": ["format 1 <b>", "reward 1 = 0.5 x format 1 + .."],
-            "truth": {"why": ["blank 1: vague <i>"]},
-            "branch": "graded",
-            "task": "Name the rivers.",
-            "rubrics": ["Names A.", "Names B."],
-            "gates_raw": {"entity": "clear <score>1</score>"},
-            "rubrics_raw": "<rubrics>..",
-            "attempts": [
-                {
-                    "answer": "A it is",
-                    "judge": [
-                        {"score": 1.0, "raw": "yes"},
-                        {"score": None, "raw": "hm", "asked_again_after": "hm?"},
-                    ],
-                },
-                {"answer": "", "judge": []},
-            ],
-        },
-    }
-    page = rollout_html(told)
-    assert "<summary>reward 1 - 1/challenger/1/0/0 - graded</summary>" in page
-    assert "<li>format 1 &lt;b&gt;</li>" in page
-    assert "<ul><li>blank 1: vague &lt;i&gt;</li></ul>" in page
-    rows = re.findall(r"<tr>(.*?)</tr>", page)
-    assert [re.findall(r">([^<>]+)<", row) for row in rows] == [
-        ["rubric", "rollout 1", "rollout 2"],
-        ["Names A.", "1", "-"],
-        ["Names B.", "unreadable", "-"],
-    ]
-    roles = re.findall(r'<div class="role">([^<]+)</div>', page)
-    assert roles == [
-        "why",
-        "in truth (trains nothing)",
-        "the task",
-        "grades",
-        "rollout 1 answered",
-        "rollout 2 answered",
-        "gate entity",
-        "rubrics",
-        "rollout 1, rubric 1",
-        "rollout 1, rubric 2, unreadable",
-        "rollout 1, rubric 2",
-    ]
-    assert "(no valid answer)" in page
+def test_text_of_models_gets_in_as_data_and_out_as_it_was(tmp_path):
+    make(tmp_path / "run", said=HOSTILE, config={"note": HOSTILE}.items())
+    text = page.build(tmp_path / "run")
+    assert text.isascii() or HOSTILE not in text
     tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
-
-
-def test_each_sampled_turn_says_what_was_read_in_it():
-    said = [{"role": r, "content": r} for r in ("user", "assistant") * 3]
-    notes = [{"turn": 1, "what": "search"}, {"turn": 2, "what": "task"}]
-    page = rollout_html({"messages": said, "trace": {"conversation": notes}})
-    roles = re.findall(r'<div class="role">([^<]+)</div>', page)
-    assert roles[1:] == [
-        *("user", "assistant", "user"),
-        *("assistant, turn 1: search", "user", "assistant, turn 2: task"),
-    ]
-
-
-def test_a_record_of_task_creation_is_shown_the_same_way():
-    page = rollout_html(
-        {
-            "uid": "1/tasks/1/0/0",
-            "outcome": "too_hard",
-            "difficulty": 0.1,
-            "why": ["too hard: dropped"],
-            "task": "T",
-            "rubrics": ["R"],
-            "attempts": [{"answer": "a", "judge": [{"score": 0.0, "raw": "no"}]}],
-            "messages": [{"role": "assistant", "content": "said"}],
-        }
+    tags.feed(text)
+    assert "img" not in [name for name, _ in tags.seen]
+    about, records = embedded(text)
+    assert (
+        records[about["rollouts"]["parts"][1][0]]["messages"][3]["content"] == HOSTILE
     )
-    assert "<summary>too_hard 0.1 - 1/tasks/1/0/0</summary>" in page
-    for text in ("<li>too hard: dropped</li>", "<td>R</td>", "said", "a</pre>"):
-        assert text in page
+    assert json.loads(about["runs"][0]["config"]["note"]) == HOSTILE
+
+
+def test_every_metric_has_a_curve_and_every_rollout_a_row(run):
+    about, records = embedded(page.build(run))
+    (one,) = about["runs"]
+    metrics = one["curves"]["solver"]["metrics"]
+    assert len([name for name in metrics if name.startswith("perf/metric")]) == 12
+    assert metrics["reward/mean"] == [0.25, 0.5, 0.75]
+    assert one["curves"]["solver"]["iteration"] == [1, 1, 1]
+    found = about["rollouts"]
+    assert len(found["rows"]) == found["held"] == len(records) == 3 + 3 * 8 + 2 * 4 * 2
+    stages = [row[found["fields"].index("stage")] for row in found["rows"]]
+    assert stages == ["tasks"] * 3 + ["solver"] * 24 + ["evaluation"] * 16
+    assert records[3] == solver_record(1, 0, 0)
+
+
+def test_a_row_says_what_lists_need():
+    found = rows.row(solver_record(2, 1, 3), 1, "solver", 2)
+    assert dict(zip(rows.FIELDS, found, strict=True)) == {
+        "uid": "1/solver/2/1/3",
+        **{"iteration": 1, "stage": "solver", "step": 2, "group": 1, "sample": 3},
+        **{"reward": 1.25, "advantage": 0.375, "judge": 0.75, "truth": 0, "gap": 0.75},
+        **{"outcome": "graded", "errors": [], "searches": 1, "tokens": 14},
+        **{"type": "planning", "task": "task 1", "source": "1/tasks/1/1/0"},
+    }
+
+
+def test_without_a_truth_attempts_that_differ_are_the_disagreement():
+    found = rows.row(task_record(0, "kept", 0.5), 1, "tasks", 1)
+    shown = dict(zip(rows.FIELDS, found, strict=True))
+    assert (shown["truth"], shown["judge"], shown["gap"]) == (None, 0.5, 1.0)
+    assert (shown["reward"], shown["outcome"]) == (0.5, "kept")
+
+
+def test_records_of_older_versions_and_of_none_are_read_as_far_as_they_go():
+    old = rows.row(solver_record(1, 0, 0, trained=False), 1, "solver", 1)
+    assert old[rows.FIELDS.index("advantage")] is None
+    assert rows.row({"uid": 3}, 1, "solver", 1) is None
+    assert rows.row({"uid": "u", "trace": []}, 1, "solver", 1) is None
+    odd = {"uid": "u", "trace": {"parts": 3, "attempts": [1], "truth": "no"}}
+    assert rows.row(odd, 1, "solver", 1)[0] == "u"
+
+
+def test_answers_that_the_judge_has_graded_are_read_too():
+    record = {"prompt": "Say.", "rubrics": ["It."], "answer": "a", "messages": []}
+    record |= {"score": 0.5, "grades": [None, 1.0], "judge": ["hm", "yes"]}
+    ((row, shown),) = rows.scored(record, "asked", "iter_2", 7)
+    found = dict(zip(rows.FIELDS, row, strict=True))
+    assert (found["uid"], found["iteration"]) == ("eval/asked/iter_2/7", 2)
+    assert (found["reward"], found["judge"], found["truth"]) == (0.5, 0.5, None)
+    assert shown["judge"] == [
+        {"score": None, "raw": "hm"},
+        {"score": 1.0, "raw": "yes"},
+    ]
+    assert found["task"] == shown["task"] == "Say."
+
+
+NAMES = ("stage", "iteration", "step", "group")
+
+
+def test_of_too_many_rollouts_whole_groups_are_left_out_evenly(run, monkeypatch):
+    monkeypatch.setattr(bundle, "MOST", 12)
+    about, records = embedded(page.build(run))
+    found = about["rollouts"]
+    assert len(found["rows"]) == 43 and found["held"] == len(records) <= 16
+    at = {name: found["fields"].index(name) for name in NAMES}
+    groups = [tuple(row[i] for i in at.values()) for row in found["rows"]]
+    held = {groups[row] for row in records}
+    assert set(records) == {i for i, group in enumerate(groups) if group in held}
+    assert {group[0] for group in held} == {"tasks", "solver", "evaluation"}
+
+
+def test_conversations_that_are_too_long_are_fewer(run, monkeypatch):
+    found, chunks, _ = bundle.bundle([run])
+    rows_, size = len(json.dumps(found["rows"])), sum(map(len, chunks))
+    monkeypatch.setattr(bundle, "MOST_CHARACTERS", rows_ + size // 2)
+    found, chunks, _ = bundle.bundle([run])
+    assert 0 < sum(map(len, chunks)) <= size // 2
+    assert found["held"] < len(found["rows"]) == 43
+    monkeypatch.setattr(bundle, "MOST_CHARACTERS", rows_ // 2)
+    found, chunks, _ = bundle.bundle([run])
+    assert (found["held"], chunks, len(found["rows"])) == (0, [], 43)
+
+
+def test_runs_of_one_arm_differ_in_their_seed_only(tmp_path):
+    for number, config in enumerate(({}, {}, {"tool_format": "tool_call"})):
+        make(tmp_path / f"full_{number}", seed=number, config=config.items())
+    about = page.describe([tmp_path / f"full_{i}" for i in range(3)])
+    assert about["arms"] == [
+        {"name": "full (seeds 0, 1)", "runs": [0, 1]},
+        {"name": "full_2", "runs": [2]},
+    ]
+    differing = {one["name"]: one["values"] for one in about["differences"]}
+    assert differing == {
+        "seed": ["0", "1", "2"],
+        "tool_format": [None, None, '"tool_call"'],
+    }
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json: name the folder of a run"):
-        report.build(tmp_path)
+        page.build(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"a": 1}', "\0" * 99, "\xff"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config.json",
-        "metrics.jsonl",
-        "rollouts/iter_1/challenger/step_0001.jsonl",
-        "eval/small_world/scores.json",
-        "eval/small_world/before_after.json",
-    ],
-)
-def test_what_is_damaged_is_named_in_one_line(run, name, damage):
-    write_text(run / "eval/small_world/scores.json", "{}")
-    file = run / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(damage + "\n" * (file.suffix == ".jsonl"), encoding="latin-1")
-    try:
-        report.build(run)
-    except UserError as error:
-        assert str(file) in str(error) and "\n" not in str(error)
-    else:  # an empty file of lines has none, and an object may be of any form
-        assert damage in ("", '{"a": 1}')
+STORED = {
+    "config.json": "name",
+    "metrics.jsonl": "curves",
+    "rollouts/iter_1/solver/step_0001.jsonl": "rollouts",
+    "rollouts/iter_1/tasks/step_0001.jsonl": "rollouts",
+    "eval/small_world/scores.json": "evaluations",
+    "eval/small_world/iter_1.jsonl": "gains",
+    "eval/small_world/before_after.json": "compared",
+    "manifest.json": "stages",
+}
+DAMAGES = ["{", "[1]", '{"a": 1}', "\0" * 99, "\xff", "null", "[" * 99_999]
 
 
-def test_a_run_without_metrics_has_a_report(tmp_path):
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+@pytest.mark.parametrize("name", STORED)
+def test_what_is_damaged_is_named_and_the_rest_is_shown(run, name, damage):
+    write_text(run / "eval/small_world/before_after.json", "{}")
+    whole, _ = embedded(page.build(run))
+    lines = name.endswith(".jsonl")
+    (run / name).write_text(damage + "\n" * lines, encoding="latin-1")
+    about, _ = embedded(page.build(run))
+    if damage != '{"a": 1}' or lines:  # an object may be of any form
+        assert any(name in problem for problem in about["problems"]), about["problems"]
+    for problem in about["problems"]:
+        assert "\n" not in problem
+    kept = {"name", "curves", "evaluations", "stages"} - {STORED[name]}
+    if STORED[name] in ("gains", "compared"):
+        kept -= {"evaluations"}
+    for key in kept:
+        assert about["runs"][0][key] == whole["runs"][0][key]
+    if STORED[name] not in ("rollouts", "gains"):
+        assert about["rollouts"] == whole["rollouts"]
+
+
+def test_of_a_damaged_file_the_whole_lines_are_shown(run):
+    file = run / "rollouts/iter_1/tasks/step_0001.jsonl"  # its hash is recorded
+    first, _, third = file.read_text().splitlines()
+    file.write_text(f"{first}\n{{cut off\n{third}")
+    about, records = embedded(page.build(run))
+    assert len(about["rollouts"]["rows"]) == 42
+    assert [records[i]["uid"] for i in (0, 1)] == ["1/tasks/1/0/0", "1/tasks/1/2/0"]
+    assert about["problems"] == [
+        "rollouts/iter_1/tasks/step_0001.jsonl: not what was written (its SHA-256 is "
+        "another than in SHA256SUMS)",
+        "rollouts/iter_1/tasks/step_0001.jsonl: 1 of 3 lines are no rollouts",
+    ]
+
+
+def test_values_that_browsers_do_not_read_are_none(run):
+    huge, odd = "9" * 400, '{"a": NaN, "b": [-Infinity], "c": null}'
+    (run / "manifest.json").write_text(f'{{"stages": {odd}, "began": {huge}}}')
+    file = run / "rollouts/iter_1/solver/step_0001.jsonl"
+    record = solver_record(1, 0, 0)
+    text = json.dumps(record | {"tokens": 1, "more": 2})
+    text = text.replace('"tokens": 1', f'"tokens": {huge}')
+    file.write_text(text.replace('"more": 2', f'"more": {odd}') + "\n")
+    (run / "eval/small_world/scores.json").write_text('{"base": {"x": NaN, "y": 1}}')
+    about, records = embedded(page.build(run))
+    assert about["runs"][0]["began"] is None and about["runs"][0]["stages"] == {}
+    shown = next(r for r in records.values() if r["uid"] == record["uid"])
+    assert shown["more"] == {"a": None, "b": [None], "c": None}
+    rows_ = about["rollouts"]["rows"]
+    row = next(r for r in rows_ if r[1] == record["uid"])
+    assert row[about["rollouts"]["fields"].index("tokens")] is None
+    (evaluation,) = about["runs"][0]["evaluations"]
+    assert evaluation["scores"] == {"base": {"x": None, "y": 1.0}}
+
+
+def test_what_cannot_be_read_at_all_is_named(run):
+    file = run / "rollouts/iter_1/solver/step_0001.jsonl"
+    file.unlink()
+    file.mkdir()
+    about, _ = embedded(page.build(run))
+    assert len(about["rollouts"]["rows"]) == 35
+    assert file.name in about["problems"][0]
+
+
+def test_the_batch_at_which_training_stopped_is_no_step(run):
+    (run / "rollouts/iter_1/solver/step_0009.batch.jsonl").write_text('{"uid": "x"}\n')
+    about, _ = embedded(page.build(run))
+    assert len(about["rollouts"]["rows"]) == 43 and not about["problems"]
+
+
+def test_a_run_without_anything_yet_has_a_page(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    assert "Nothing was logged yet" in report.build(tmp_path)
+    about, records = embedded(page.build(tmp_path))
+    assert (
+        about["rollouts"]["rows"] == [] and records == {} == about["runs"][0]["stages"]
+    )
 
 
-def test_a_chart_places_points_inside_its_frame_and_leaves_out_nan():
-    points = [(1, 0.0), (2, float("nan")), (3, 2.0)]
-    chart = line_chart("Reward", {"reward/mean": points}, marks=[2.5])
-    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', chart)
-    assert found == [("52.0", "196.0"), ("450.0", "10.0")]
-    assert line_chart("Nothing", {"x": [(1, float("nan"))]}) == ""
-    assert "nan" not in line_chart("Flat", {"x": [(1, 3.0)]})
+def test_no_static_file_ends_the_element_that_it_is_put_in():
+    for name in (*page.SCRIPTS, *page.STYLES):
+        text = page._text(name)
+        assert not re.search(r"</script|</style|<!--", text, re.IGNORECASE), name

@@ -14,7 +14,8 @@ from scope_jax.report.comparison import (
     comparison_markdown,
     comparison_table,
 )
-from scope_jax.report.scores import interval, score_rows, score_table
+from scope_jax.report.scores import interval, paired_gain, score_rows, score_table
+from tests.scope_jax.report.run_folders import embedded
 
 NAME = "eval/sampled/true_score"
 SCORES = {
@@ -83,8 +84,24 @@ def test_before_and_after_as_a_file_to_read():
     assert text.count("    <think>Look up X.</think>") == 2
 
 
+def test_a_gain_is_taken_task_by_task():
+    def record(task, score, greedy=0.5):
+        return {"task": task} | {
+            mode: {"true_score": value, "messages": []}
+            for mode, value in (("sampled", score), ("greedy", greedy))
+        }
+
+    before = [record("a", 0.0), record("b", 0.5), record("c", 1.0), record("d", 0.0)]
+    after = [record("a", 0.5), record("b", 1.0), record("c", 1.0), record("e", 1.0)]
+    gain, half = paired_gain(before, after)["sampled"]
+    # of 0.5, 0.5 and 0 (d and e are not one task): mean 1/3, deviation sqrt(1/12)
+    assert (gain, half) == (pytest.approx(1 / 3), pytest.approx(1.96 / 6))
+    assert paired_gain(before, after)["greedy"] == (0.0, 0.0)
+    assert paired_gain(before[:1], after) == {}
+
+
 @pytest.mark.parametrize("compared", [False, True])
-def test_the_report_shows_evaluations_and_the_task(tmp_path, compared):
+def test_the_report_has_evaluations_and_the_task(tmp_path, compared):
     (tmp_path / "config.json").write_text('{"name": "ci"}')
     folder = tmp_path / "eval" / "small_world"
     folder.mkdir(parents=True)
@@ -92,9 +109,11 @@ def test_the_report_shows_evaluations_and_the_task(tmp_path, compared):
     if compared:
         before_after.write(folder, SHOWN)
         assert (folder / "before_after.md").read_text() == comparison_markdown(SHOWN)
-    text = page.build(tmp_path)
-    assert "<h2>Evaluation</h2>" in text and "0.573 ± 0.031" in text
-    assert "True score after each iteration" in text
-    assert ("One task, before and after" in text) == compared
-    assert ("iter_2: true score 1.00" in text) == compared
-    assert "<b>" not in text
+    (run,) = embedded(page.build(tmp_path))[0]["runs"]
+    (found,) = run["evaluations"]
+    assert found["kind"] == "small_world" and found["scores"] == SCORES
+    assert found["gains"] == {"iter_1": {}}  # its answers are not there
+    if compared:
+        assert found["compared"]["after"]["true_score"] == 1.0
+    else:
+        assert found["compared"] is None

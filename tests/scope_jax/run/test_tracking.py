@@ -228,22 +228,43 @@ def test_a_step_without_an_error_counts_as_none_in_the_stage_table():
     assert [x.strip() for x in row.split("│")[2:5]] == ["0.5", "-", "0.75"]
 
 
-def test_without_a_terminal_each_step_is_one_log_line_with_rewards(tmp_path, caplog):
+def test_without_a_terminal_each_step_is_one_log_line(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="scope_jax")
     tracker = Tracker(tmp_path, QUIET)
     with tracker.stage(1, "solver", total=2) as progress:
-        progress.inside("rollouts", 1, 4, reward=0.5)
-        progress.advance({"reward/mean": 0.75, "reward/format": 1.0, "loss/kl": 3.0})
+        progress.inside("rollouts", 1, 4)
+        metrics = {"reward/mean": 0.75, "reward/format": 1.0, "loss/kl": 3.0}
+        metrics["eval/sampled/true_score"] = 0.5
+        progress.advance(metrics | {"perf/tokens_per_second": 1234.5})
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line == "iteration 1 solver 1/2  reward 0.75  format 1"
+    start = "iteration 1 solver 1/2  reward 0.75  format 1  held-out 0.5  1,234"
+    assert line == f"{start} tokens/s  0:00 left of this stage"
 
 
-def test_on_a_terminal_bars_show_rewards(tmp_path, monkeypatch):
+def test_on_a_terminal_a_screen_takes_the_place_of_the_lines(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO, logger="scope_jax")
     shown = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
     monkeypatch.setattr(tracking, "console", shown)
-    with Tracker(tmp_path, QUIET).stage(1, "solver", total=2, done=1) as progress:
-        progress.inside("rollouts", 1, 4, reward=0.5)
+    tracker = Tracker(tmp_path, QUIET)
+    with tracker.stage(1, "solver", total=2, done=1) as progress:
+        progress.inside("rollouts", 1, 4)
+        tracker.log({"reward/mean": 0.75}, iteration=1, stage="solver", step=2)
         progress.advance({"reward/mean": 0.75})
     text = shown.export_text()
-    assert "2/2" in text
-    assert "reward 0.75" in text
+    assert "step 2/2" in text and "reward" in text and "0.75" in text
+    assert not caplog.records
+
+
+def test_what_has_no_steps_has_a_bar_on_a_terminal_only(tmp_path, monkeypatch):
+    shown = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
+    monkeypatch.setattr(tracking, "console", shown)
+    tracker = Tracker(tmp_path, QUIET)
+    with tracker.waiting("compiling"):
+        pass
+    assert "compiling" in shown.export_text()
+    monkeypatch.setattr(tracking, "console", Console(file=(file := io.StringIO())))
+    with tracker.waiting("compiling"):
+        pass
+    assert file.getvalue() == ""

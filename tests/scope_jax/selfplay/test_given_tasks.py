@@ -84,3 +84,41 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path, text, said):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"tasks\.file=.*no such file"):
         read_given(tmp_path / "none.jsonl")
+
+
+def test_rows_of_a_benchmark_are_tasks_of_their_positive_rubrics(tmp_path, caplog):
+    rows = [
+        {
+            "source": "mine",
+            "prompt": "Say a.",
+            "items": ["A", {"text": "B", "weight": 2}],
+        },
+        {"source": "mine", "prompt": "Say b.", "items": [{"text": "C", "weight": -1}]},
+        {"source": "qa", "prompt": "Who?", "judge": "equivalence", "golds": ["X", "Y"]},
+        {"source": "talk", "judge": "checklist", "items": ["D"]}
+        | {"messages": [{"role": "user", "content": "hi"}]},
+    ]
+    given = read_given(lines(tmp_path / "rows.jsonl", rows))
+    assert [(task.text, task.type) for task in given] == [
+        ("Say a.", "mine"),
+        ("Who?", "qa"),
+    ]
+    assert given[0].rubrics == (Rubric("A"), Rubric("B")) and given[0].target is None
+    [rubric] = given[1].rubrics
+    assert '"X"; "Y"' in rubric.text
+    assert "2 of 4 rows have no prompt for the Solver or no rubric" in caplog.text
+    with pytest.raises(UserError, match="no row has a prompt for the Solver"):
+        read_given(lines(tmp_path / "none.jsonl", rows[1:2]))
+
+
+def test_a_public_file_of_a_benchmark_is_named(tmp_path):
+    goals = [{"Goal": f"g{n}", "Rubric": [f"r{n}", "s"]} for n in range(3)]
+    one = lines(tmp_path / "ml.jsonl", goals[:2])
+    two = lines(tmp_path / "arxiv.jsonl", goals[2:])
+    given = read_given(f"research_plan_gen={one},{two}")
+    assert [task.text.rpartition("\n")[2] for task in given] == ["g0", "g1", "g2"]
+    assert given[2].rubrics == (Rubric("r2"), Rubric("s"))
+    with pytest.raises(UserError, match="--benchmark quiz: unknown"):
+        read_given(f"quiz={one}")
+    with pytest.raises(UserError, match="no such file"):
+        read_given("nothing=")

@@ -9,12 +9,14 @@ import pytest
 import configs
 from models.errors import UserError
 from scope_jax.config import EvaluationConfig
-from scope_jax.evaluation import checkpoints, small_world
+from scope_jax.evaluation import in_a_run, small_world
+from scope_jax.report import page
 from scope_jax.run import tracking
 from scope_jax.run.folder import LostArtefactError
 from scope_jax.selfplay import pipeline
 from scope_jax.system.hosts import ONE_HOST
 from tests.records import comparable
+from tests.scope_jax.report.run_folders import embedded
 
 SCORE = {"base": 0.25, "iter_1": 0.5, "iter_2": 0.75}
 
@@ -47,7 +49,7 @@ class Run:
         monkeypatch.setattr(small_world, "evaluate", self.score)
 
     @contextlib.contextmanager
-    def open(self, config, folder, tracker, hosts, *, profile):
+    def open(self, config, folder, tracker, hosts, *, profile, score):
         self.opened += 1
         yield SimpleNamespace(
             folder=folder,
@@ -76,13 +78,14 @@ class Run:
         self.evaluations.append((name, count, split))
         shown = {"true_score": SCORE[name], "answer": name, "messages": []}
         record = {"task": "t", "wanted": ["w"], "greedy": shown, "sampled": shown}
-        return {"eval/sampled/true_score": SCORE[name]}, [record]
+        return {"eval/sampled/true_score": SCORE[name]}, [record] * count
 
-    def start(self, count=3, **options):
+    def start(self, count=3, each_iteration=False, **options):
+        options["each_iteration"] = each_iteration
         config = replace(
             configs.load("ci"), evaluation=EvaluationConfig(count=count, **options)
         )
-        pipeline.run(config, self.path, evaluate=checkpoints.at_the_end)
+        pipeline.run(config, self.path, evaluations=in_a_run.EVALUATIONS)
         return [comparable(record) for record in tracking.read(self.path)]
 
 
@@ -115,10 +118,46 @@ def test_every_solver_is_scored_once_and_what_is_shown_is_written(run, capsys):
     printed = capsys.readouterr().err
     assert "True scores on 3 held-out tasks (test)" in printed
     assert "iter_2: true score 0.75" in printed
-    report = (run.path / "report.html").read_text()
-    assert "One task, before and after" in report
+    about, _ = embedded((run.path / "report.html").read_text())
+    (shown,) = about["runs"][0]["evaluations"]
+    assert shown["compared"]["after"]["answer"] == "iter_2"
     assert run.start() == records
     assert run.opened == 1
+
+
+def test_each_solver_is_scored_at_the_end_of_its_iteration_and_then_no_more(run):
+    records = run.start(each_iteration=True)
+    assert evaluated(records) == [(1, 1, 0.25), (1, 2, 0.5), (2, 1, 0.75)]
+    assert [name for name, _, _ in run.evaluations] == ["base", "iter_1", "iter_2"]
+    order = [(r["iteration"], r["stage"]) for r in records]
+    assert order.index((1, "evaluation")) < order.index((2, "challenger"))
+    written = (run.path / "eval/small_world/scores.json").read_text()
+    plain = run.start(count=3)  # the same figures, wherever they are measured
+    assert plain == records and len(run.evaluations) == 3
+    run.start(count=5)
+    assert [count for _, count, _ in run.evaluations[3:]] == [5] * 3
+    assert (run.path / "eval/small_world/scores.json").read_text() == written
+
+
+def test_killed_between_iterations_it_scores_what_is_not_scored_yet(run):
+    run.deadly = "iter_1"
+    with pytest.raises(Killed):
+        run.start(each_iteration=True)
+    run.deadly = ""
+    run.start(each_iteration=True)
+    names = [name for name, _, _ in run.evaluations]
+    assert names == ["base", "base", "iter_1", "iter_2"]
+    assert len(run.played) == 6
+
+
+def test_scores_that_are_damaged_are_measured_again(run):
+    run.start(each_iteration=True)
+    manifest = run.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"split": "test"', '"split": ""'))
+    (run.path / "eval/small_world/iter_1.jsonl").write_text("{")
+    run.evaluations.clear()
+    run.start(each_iteration=True)
+    assert [name for name, _, _ in run.evaluations] == ["base", "iter_1", "iter_2"]
 
 
 def test_without_a_count_nothing_is_evaluated_and_training_is_the_same(run, tmp_path):
@@ -179,11 +218,11 @@ def test_a_damaged_export_is_found_before_it_is_scored(run, monkeypatch):
     assert run.played.count((1, "solver")) == 2
 
 
-def test_a_report_that_cannot_be_made_does_not_end_the_run(run, caplog):
-    run.start(count=0)
-    step = run.path / "rollouts/iter_1/solver/step_0001.jsonl"
-    step.parent.mkdir(parents=True)
-    step.write_text("half a li")
+def test_a_report_that_cannot_be_made_does_not_end_the_run(run, caplog, monkeypatch):
+    def build(folder):
+        raise UserError(f"{folder}/config.json: not JSON: restore the file")
+
+    monkeypatch.setattr(page, "build", build)
     run.start()
     assert "report.html: not written" in caplog.text
-    assert "step_0001.jsonl:1: not JSON" in caplog.text
+    assert "config.json: not JSON" in caplog.text

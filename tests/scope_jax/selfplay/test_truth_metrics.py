@@ -86,7 +86,7 @@ def test_a_solver_s_step_by_hand():
             "truth/grades_right_absent": 0.0,
         }
     )
-    told = shown[0].json()["trace"]["truth"]
+    told = shown[0].json(0.0)["trace"]["truth"]
     assert told["score"] == pytest.approx(2 / 3)
     assert told["why"][-2:] == [
         "rubric 3: absent, so its grade is wrong",

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from models.errors import UserError
-from scope_jax.evaluation import ratings, rubric_file
+from scope_jax.evaluation import rubric_file
 from scope_jax.method.compat import Compat
+from scope_jax.suite import ratings
 from tests.scope_jax.selfplay.scripted import ScriptedPlayers, settings
 
 LINES = "Completely\nBarely\nmostly"

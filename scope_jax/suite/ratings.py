@@ -53,9 +53,14 @@ def score(text: str, n_questions: int, *, compat: Compat = OFF) -> float:
       n_questions: how many it was asked.
       compat: ``mean_over_lines`` leaves unreadable lines out of the mean.
     """
+    read = [PHRASES.index(phrase) / 4 for phrase in phrases(text, compat)]
+    if compat.mean_over_lines:
+        return sum(read) / len(read) if read else 0.0
+    return sum(read[:n_questions]) / n_questions
+
+
+def phrases(text: str, compat: Compat = OFF) -> list[str]:
+    """The lines that are exactly one of the phrases, in order."""
     verdict = verdict_text(text, compat) or ""
     lines = [line.strip() for line in verdict.splitlines()]
-    ratings = [PHRASES.index(line) / 4 for line in lines if line in PHRASES]
-    if compat.mean_over_lines:
-        return sum(ratings) / len(ratings) if ratings else 0.0
-    return sum(ratings[:n_questions]) / n_questions
+    return [line for line in lines if line in PHRASES]

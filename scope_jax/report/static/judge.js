@@ -1,0 +1,72 @@
+// Can the judge be trusted? Its score against the truth, and where they differ most.
+"use strict";
+
+const JUDGED = [
+  ["truth/grades_right", "grades that are right by what the answer says of the rubric"],
+  ["truth/grades_right_met", "of those, where the answer meets the rubric"],
+  ["truth/grades_right_absent", "of those, where the answer does not state the fact"],
+  ["truth/grades_right_wrong", "of those, where the answer states something else"],
+  ["truth/reward_correlation", "correlation of reward and true score within groups (1: the reward teaches the truth)"],
+  ["truth/rubrics_true", "rubrics that are true"],
+  ["truth/score", "true score of the answers"],
+  ["reward/rubric_score", "the judge's score of the same answers"],
+  ["judge/unparseable", "verdicts that could not be read"],
+  ["judge/retried", "verdicts that were asked for again"],
+];
+
+function viewJudge() {
+  const parts = [el("h1", { tabindex: -1 }, "Can the judge be trusted?")];
+  runs.forEach((run, number) => {
+    if (runs.length > 1) parts.push(el("h2", { class: "run" }, run.folder));
+    parts.push(judgeSummary(number), judgeTable(number), calibration(number), disagreements(number));
+  });
+  return parts;
+}
+
+function judgeSummary(run) {
+  const right = mean(curve(run, "solver", "truth/grades_right") || []);
+  const told = mean(curve(run, "solver", "truth/reward_correlation") || []);
+  const alarm = runs[run].alarms.solver;
+  const lines = [];
+  if (right !== null) lines.push(`Of the judge's grades in Solver training, ${share(right, 1)} are right.`);
+  if (told !== null) lines.push(`Within a group, reward and true score have a correlation of ${number(told)}: ${told > 0.7 ? "better answers get better rewards" : told > 0.3 ? "rewards are a noisy guide" : "rewards say little about the truth"}.`);
+  if (alarm) lines.push(`Alarm for reward hacking: ${alarm}`);
+  if (right === null) lines.push("What is true is not known in this run, so the judge can only be read: below are the rollouts on which its verdicts differ most. It can be measured in the small world.");
+  return el("ul", { class: "verdicts" }, lines.map((line) => el("li", {}, line)));
+}
+
+function judgeTable(run) {
+  const names = (stage) => JUDGED.filter(([name]) => known(curve(run, stage, name) || []).length);
+  return ["solver", "challenger"].map((stage) => {
+    const columns = runs[run].curves[stage];
+    const iterations = [...new Set(columns.iteration)];
+    if (!names(stage).length) return null;
+    return section(`Judge in ${STAGE_NAMES[stage]} training`, table(["mean over steps", ...iterations.map((i) => `iteration ${i}`)],
+      names(stage).map(([name, meaning]) => [el("span", {}, link(name, { view: "curves", stage, metric: name }), el("span", { class: "soft" }, `: ${meaning}`)),
+        ...iterations.map((i) => number(mean(columns.metrics[name].filter((_, at) => columns.iteration[at] === i))))]), { caption: `Judge, ${stage}` }));
+  });
+}
+
+/** Mean true score of answers by the score that the judge gave them. */
+function calibration(run) {
+  const own = rowsOf(run, "solver").filter((row) => of(row, "judge") !== null && of(row, "truth") !== null);
+  if (!own.length) return null;
+  const bin = (row) => Math.min(Math.floor(of(row, "judge") * 5), 4);
+  const rows = [...grouped(own, bin)].sort((a, b) => a[0] - b[0]).map(([place, members]) => [
+    `${(place / 5).toFixed(1)} to ${((place + 1) / 5).toFixed(1)}`, number(members.length),
+    number(mean(members.map((row) => of(row, "judge")))), number(mean(members.map((row) => of(row, "truth")))),
+    link(`${number(members.filter((row) => of(row, "gap") > 0.3).length)} rollouts`, { view: "rollouts", run, stage: "solver", sort: "gap" }),
+  ]);
+  return section("What its score means", note("A judge that is right has the same mean as the truth in every line."),
+    table(["judge's score", "answers", "judge, mean", "truth, mean", "off by more than 0.3"], rows, { caption: "Judge's score against the truth" }));
+}
+
+function disagreements(run) {
+  const own = store.rows.map((_, row) => row).filter((row) => of(row, "run") === run && of(row, "gap") > 0 && of(row, "stage") !== "evaluation");
+  own.sort((a, b) => of(b, "gap") - of(a, "gap"));
+  if (!own.length) return null;
+  return section("Where judge and truth differ most", table(["rollout", "judge", "truth", "differ by", "task"],
+    own.slice(0, 12).map((row) => [link(of(row, "uid"), { view: "rollout", run, uid: of(row, "uid"), sort: "gap" }), number(of(row, "judge")), number(of(row, "truth")), number(of(row, "gap")),
+      { value: visible(of(row, "task")), class: "text" }]), { caption: "Largest disagreements" }),
+    el("p", {}, link("All, by disagreement", { view: "rollouts", run, sort: "gap" })));
+}

@@ -1,0 +1,151 @@
+"""Other places that a run's metrics are copied to: W&B, trackio, Prometheus.
+
+``metrics.jsonl`` stays the record. A copy that fails is given up with one warning: it
+must not end a run. Steps that are made again after an interruption are sent again.
+"""
+
+import hashlib
+import importlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from models.errors import UserError, first_line
+from scope_jax.config import TrackingConfig
+
+log = logging.getLogger("scope_jax")
+
+Record = Mapping[str, Any]
+
+
+class Copy(Protocol):
+    """A place that records are copied to."""
+
+    def log(self, record: Record) -> None:
+        """Sends a record."""
+
+    def close(self) -> None:
+        """Sends the rest."""
+
+
+class Copies:
+    """All places that the settings name.
+
+    Args:
+      config: names them; None names none.
+      run_dir: the run's folder; its name is the run's there.
+
+    Raises:
+      UserError: a package is not installed or cannot begin, or the port is in use.
+    """
+
+    def __init__(self, config: TrackingConfig | None, run_dir: Path):
+        self._open: dict[str, Copy] = {}
+        if config is None:
+            return
+        for name in config.trackers:
+            self._open[name] = _Hosted(name, config.project, Path(run_dir))
+        if config.prometheus_port:
+            self._open["prometheus"] = _Prometheus(config.prometheus_port)
+
+    def log(self, record: Record) -> None:
+        """Sends a record to all of them."""
+        self._each(lambda copy: copy.log(record))
+
+    def close(self) -> None:
+        """Ends all of them."""
+        self._each(lambda copy: copy.close())
+        self._open.clear()
+
+    def _each(self, send: Callable[[Copy], None]) -> None:
+        for name, copy in list(self._open.items()):
+            try:
+                send(copy)
+            except Exception as error:  # a library of others: whatever it raises
+                log.warning("%s: no more metrics are sent there: %s", name, error)
+                del self._open[name]
+
+
+class _Hosted:
+    """W&B or trackio, which have the same functions."""
+
+    def __init__(self, package: str, project: str, run_dir: Path):
+        try:
+            library = importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"tracking.trackers={package}: the package is not installed: "
+                f'pip install -e ".[{package}]"'
+            ) from error
+        where = str(run_dir.resolve())
+        options: dict[str, Any] = {"project": project, "name": run_dir.name}
+        if package == "wandb":  # the same run, when this one is resumed
+            digest = hashlib.sha256(where.encode(errors="surrogateescape")).hexdigest()
+            options |= {"id": digest[:16], "dir": where}
+        try:
+            about = {"folder": where}
+            self._run = library.init(config=about, resume="allow", **options)
+        except Exception as error:  # no key, no network: whatever a library raises
+            raise UserError(
+                f"tracking.trackers={package}: cannot begin ({first_line(error)}): log "
+                "in there, or leave it out"
+            ) from error
+        if package == "wandb":
+            for stage in ("challenger", "tasks", "solver", "evaluation"):
+                self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        self._finish = library.finish
+
+    def log(self, record: Record) -> None:
+        """Sends the metrics under their stage's name, with its step beside them."""
+        self._run.log(named(record))
+
+    def close(self) -> None:
+        """Waits until all is sent."""
+        self._finish()
+
+
+class _Prometheus:
+    """The last value of every metric, on this machine's loopback address."""
+
+    def __init__(self, port: int):
+        from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+        registry = CollectorRegistry()
+        self._gauge = Gauge(
+            "scope_metric",
+            "Last value of a metric of metrics.jsonl",
+            ["stage", "name"],
+            registry=registry,
+        )
+        try:
+            self._server, self._thread = start_http_server(
+                port, addr="127.0.0.1", registry=registry
+            )
+        except OSError as error:
+            raise UserError(
+                f"tracking.prometheus_port={port}: {os.strerror(error.errno or 0)}: "
+                "name another port"
+            ) from error
+
+    def log(self, record: Record) -> None:
+        """Shows the record's values."""
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                self._gauge.labels(record["stage"], name).set(value)
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def named(record: Record) -> dict[str, Any]:
+    """A record as curves of its own stage: ``solver/reward/mean``."""
+    return {
+        f"{record['stage']}/{name}": value
+        for name, value in record.items()
+        if isinstance(value, int | float) and name != "time/unix"
+    }

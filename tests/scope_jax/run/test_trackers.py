@@ -1,0 +1,99 @@
+"""Metrics reach the places that are named, and what fails there ends nothing.
+
+W&B (offline) and trackio are the real ones, and are skipped where they are not.
+"""
+
+import socket
+import sqlite3
+import urllib.request
+
+import pytest
+
+from models.errors import UserError
+from scope_jax.config import TrackingConfig
+from scope_jax.run import trackers
+from scope_jax.run.tracking import Tracker
+
+
+def two_steps(folder, **settings):
+    config = TrackingConfig(tensorboard=False, progress=False, **settings)
+    with Tracker(folder, config, copied=True) as tracker:
+        for step in (1, 2):
+            metrics = {"reward/mean": step / 4, "loss/kl": float("nan")}
+            tracker.log(metrics, iteration=1, stage="solver", step=step)
+        yield tracker
+
+
+def test_names_are_those_of_the_stage_and_what_is_no_number_is_left_out():
+    record = {"iteration": 1, "stage": "solver", "step": 3, "time/unix": 7.5}
+    record |= {"reward/mean": 0.5, "loss/kl": None}
+    assert trackers.named(record) == {
+        "solver/iteration": 1,
+        "solver/step": 3,
+        "solver/reward/mean": 0.5,
+    }
+
+
+def test_prometheus_finds_the_last_values_on_the_loopback_address(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for _ in two_steps(tmp_path / "run", prometheus_port=port):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        assert 'scope_metric{name="reward/mean",stage="solver"} 0.5' in lines
+        assert not any("loss/kl" in line for line in lines)
+        with pytest.raises(UserError, match=f"prometheus_port={port}: Address already"):
+            other = TrackingConfig(prometheus_port=port)
+            Tracker(tmp_path / "other", other, copied=True)
+    with pytest.raises(OSError):  # it has ended with the run
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_trackio_has_every_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    for _ in two_steps(tmp_path / "run", trackers=("trackio",), project="p"):
+        pass
+    (file,) = (tmp_path / "trackio").glob("*.db")
+    with sqlite3.connect(file) as base:
+        rows = base.execute("select run_name, metrics from metrics").fetchall()
+    assert [name for name, _ in rows] == ["run", "run"]
+    assert b'"solver/reward/mean":0.5' in rows[1][1].replace(b" ", b"")
+
+
+def test_wandb_has_every_step_of_a_run_that_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    pytest.importorskip("wandb")
+    for _ in range(2):
+        for _ in two_steps(tmp_path / "run", trackers=("wandb",)):
+            pass
+    folders = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    files = [file for folder in folders for file in folder.glob("*.wandb")]
+    assert len({file.name for file in files}) == 1  # one run, by its folder
+    assert b"solver/reward/mean" in files[0].read_bytes()
+
+
+def test_a_place_that_fails_is_given_up_with_one_warning(tmp_path, caplog):
+    class Failing:
+        def log(self, record):
+            raise RuntimeError("no network")
+
+        def close(self):
+            raise AssertionError("it was given up")
+
+    with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as tracker:
+        tracker._copies._open["wandb"] = Failing()
+        for step in (1, 2):
+            tracker.log({"a/b": 1.0}, iteration=1, stage="solver", step=step)
+    assert caplog.messages == ["wandb: no more metrics are sent there: no network"]
+    assert len(tracker.records) == 2
+
+
+def test_a_package_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(
+        UserError, match=r"tracking\.trackers=wandb: the package is not installed: pip"
+    ):
+        Tracker(tmp_path, TrackingConfig(trackers=("wandb",)), copied=True)
