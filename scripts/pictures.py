@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import check_packages  # noqa: F401, I001 (before what only an installation has)
 from rich.console import Console
 
-import check_packages  # noqa: F401
 from models.errors import UserError
 from scope_jax.report import page as report
 from scope_jax.report import stored

@@ -28,7 +28,7 @@ def compared(run, answer):
 def test_it_says_what_was_learned_how_sure_and_shows_one_task(tmp_path):
     run = make(tmp_path / "run")
     compared(run, "X is Y.")
-    text = " ".join(printed(run, 120).split())
+    text = " ".join(printed(run, 400).split())
     assert "true score, sampled: base 0.188 ± 0.098 iter_1 0.438 ± 0.098" in text
     assert "task by task: +0.250 ± 0.000 (more than chance explains)" in text
     assert "Solver's reward: 0.25 → 0.75" in text
@@ -48,4 +48,4 @@ def test_it_fits_one_screen_whatever_a_model_has_said(tmp_path, width):
 
 def test_a_run_without_an_evaluation_has_one_too(tmp_path):
     (tmp_path / "config.json").write_text('{"name": "ci"}')
-    assert "report.html" in printed(tmp_path)
+    assert "report.html" in printed(tmp_path, 400)  # a long path is folded
