@@ -89,11 +89,17 @@ def plan(config: Config) -> SearchPlan | None:
     """What a run's own search takes; None where another server searches.
 
     Raises:
-      UserError: FAISS knows no such index.
+      UserError: FAISS knows no such index, or there are fewer GPUs.
     """
     served, settings = config.inference, config.retrieval
     if served.url or served.retrieval_url:
         return None
+    seen = config.placement.inference.gpus()
+    if seen is not None and settings.gpus > len(seen):
+        raise UserError(
+            f"retrieval.gpus={settings.gpus}: placement.inference.devices names "
+            f"{len(seen)}: lower it, or name more"
+        )
     count, counted = count_of(settings)
     dim = width_of(settings)
     size = approximate.bytes_per_vector(settings.index, dim) * count
@@ -111,7 +117,7 @@ def plan(config: Config) -> SearchPlan | None:
         host=size,
         gpu=2 * share + SCRATCH if share else 0.0,
         loading=LOADING * share + SCRATCH if share else 0.0,
-        room=config.placement.inference.left_bytes,
+        room=config.placement.left_bytes,
         gpus=settings.gpus,
         searches=searches,
         seconds=seconds,

@@ -206,6 +206,8 @@ def test_recall_is_the_share_of_what_flat_finds(config):
     every = replace(coarse, index_parameters="nprobe=64")
     best = measure(open_or_build(every, passages, encoder), every, passages, encoder)
     assert 0.1 < worse.shares[10] < 0.9 and best.shares[10] > 0.999
+    (folder_of(config, passages, encoder) / "vectors.faiss").unlink()
+    assert measure(flat, coarse, passages, encoder) is None
     shutil.rmtree(folder_of(config, passages, encoder))
     assert measure(flat, coarse, passages, encoder) is None
 
