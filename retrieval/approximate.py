@@ -17,6 +17,8 @@ from retrieval.flat import SPARE
 
 ONE_BY_ONE = 2**31 - 1
 """More than queries times width: FAISS then never takes its matrix product."""
+USUAL = 20
+"""FAISS's own value of what is set to the above: training needs matrix products."""
 LISTS = 32
 """By default, 1 of so many lists of an IVF index is looked into."""
 BEAM = 64
@@ -54,6 +56,8 @@ def fill(index: Any, vectors: np.ndarray) -> None:
     ivf = _ivf(index)
     wanted = max(FEWEST_SAMPLES, SAMPLES * (ivf.nlist if ivf else 0))
     chosen = np.random.default_rng(0).choice(count, min(wanted, count), replace=False)
+    # An earlier search may have set it.
+    faiss.cvar.distance_compute_blas_threshold = USUAL
     try:
         index.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
     except RuntimeError as error:
@@ -74,7 +78,7 @@ def set_parameters(index: Any, parameters: str) -> None:
     Raises:
       UserError: FAISS doesn't know them, or this type has none such.
     """
-    graph = faiss.downcast_index(index)
+    graph = _innermost(index)
     if ivf := _ivf(index):
         ivf.nprobe = max(1, ivf.nlist // LISTS)
     elif isinstance(graph, faiss.IndexHNSW):
@@ -147,20 +151,35 @@ def bytes_per_vector(factory: str, dim: int) -> float:
     Raises:
       UserError: see ``make``.
     """
-    made = make(factory, dim)  # owns what the next line gives
-    index = faiss.downcast_index(made)
+    made = make(factory, dim)  # owns what is in it
+    return _bytes_of(made)
+
+
+def _bytes_of(index: Any) -> float:
+    """Memory of a vector in this index and those in it."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _bytes_of(index.index)
+    if isinstance(index, faiss.IndexIDMap):
+        return _bytes_of(index.index) + 8
+    if isinstance(index, faiss.IndexRefine):
+        return _bytes_of(index.base_index) + _bytes_of(index.refine_index)
     if isinstance(index, faiss.IndexHNSW):
         # Twice M links on the lowest level of the graph; few vectors are on others.
         links = index.hnsw.nb_neighbors(0) * 4
         return index.storage.sa_code_size() + links + 12
-    try:
-        size = index.sa_code_size()
-    except RuntimeError:
-        size = 4 * dim
-    if isinstance(index, faiss.IndexRefine):
-        return size
     # An IVF index keeps each vector's number, and no list in its code.
-    return size + (8 if _ivf(index) else 0)
+    return index.sa_code_size() + (8 if _ivf(index) else 0)
+
+
+def _innermost(index: Any) -> Any:
+    """What searches behind rotations and before candidates are scored again."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform | faiss.IndexIDMap):
+        return _innermost(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return _innermost(index.base_index)
+    return index
 
 
 def _ivf(index: Any) -> Any:

@@ -31,6 +31,7 @@ from retrieval.passages import Passages, write_npz
 
 BUILD_BATCH = 512
 FLAT = "Flat"
+VECTORS = "vectors.faiss"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _open(
         with np.load(folder / "encoder.npz", allow_pickle=False) as kept:
             encoder.restore(dict(kept))
         flags = faiss.IO_FLAG_MMAP_IFC if mapped else 0
-        vectors = faiss.read_index(str(folder / "vectors.faiss"), flags)
+        vectors = faiss.read_index(str(folder / VECTORS), flags)
         if (vectors.ntotal, vectors.d) != (len(passages), encoder.dim):
             raise ValueError(f"has {vectors.ntotal} vectors of width {vectors.d}")
     except UserError:
@@ -199,7 +200,7 @@ def _derive(
 
 
 def _write(draft: Path, vectors: Any, passages: Passages, encoder: Encoder) -> None:
-    faiss.write_index(vectors, str(draft / "vectors.faiss"))
+    faiss.write_index(vectors, str(draft / VECTORS))
     write_npz(draft / "encoder.npz", **encoder.state())
     identity = json.dumps(_identity(passages, encoder), indent=2)
     (draft / "index.json").write_text(identity + "\n")

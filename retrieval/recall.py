@@ -6,7 +6,7 @@ import numpy as np
 
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import Encoder
-from retrieval.index import Index, exact, folder_of, open_or_build
+from retrieval.index import VECTORS, Index, exact, folder_of, open_or_build
 from retrieval.passages import Passages
 
 QUERIES = 1000
@@ -37,7 +37,8 @@ def measure(
     Returns:
       None where there is no flat index any more.
     """
-    if not (folder_of(exact(config), passages, encoder) / "index.json").is_file():
+    basis = folder_of(exact(config), passages, encoder)
+    if not (basis / "index.json").is_file() or not (basis / VECTORS).is_file():
         return None
     count = min(QUERIES, len(passages))
     chosen = np.random.default_rng(0).choice(len(passages), count, replace=False)

@@ -115,7 +115,7 @@ def _engine(
     shape = config.placement.trainer.mesh
     mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
     with stopping.nothing_to_save(alone=True):
-        decoder, weights = hf.load(entry.path, mesh=mesh)
+        decoder, weights = hf.load(entry.path, mesh=mesh, dtype=config.model.dtype)
         base = BaseModel(
             path=entry.path,
             tokenizer=tokenizer,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scope_jax.run.folder import HARMLESS
+from scope_jax.run.resuming import HARMLESS
 
 NAMES = ("name", "seed", "model.date")
 """Settings in which runs of an arm may differ, besides those that change nothing."""

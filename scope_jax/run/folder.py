@@ -22,18 +22,13 @@ from typing import Any
 from models import checksums, storage
 from models.errors import DamagedError, UserError
 from scope_jax.config import Config
+from scope_jax.run import resuming
 from scope_jax.run.records import NAME as METRICS
 from scope_jax.system import settings
 from scope_jax.system.files import read_json, remove_cut_off, write_text
 
 log = logging.getLogger("scope_jax")
 
-# Settings that may change when a run resumes: they change no result, except for
-# rounding on another mesh.
-HARMLESS = ("tracking", "placement", "checkpoint", "evaluation", "inference.port")
-HARMLESS += ("inference.ready_timeout", "inference.request_timeout")
-HARMLESS += ("inference.search_timeout", "inference.health_timeout")
-HARMLESS += ("inference.outage_timeout", "inference.max_restarts")
 EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "inference")
 MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
@@ -182,7 +177,7 @@ class RunFolder(RunPaths):
         if not config.model.date:
             model = replace(config.model, date=saved.model.date)
             config = replace(config, model=model)
-        different = settings.differences(saved, config, ignore=HARMLESS)
+        different = resuming.differences(saved, config)
         if different:
             shown = "; ".join(different[:6])
             more = f"; and {len(different) - 6} more" if len(different) > 6 else ""

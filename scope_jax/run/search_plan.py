@@ -21,6 +21,11 @@ file."""
 SAMPLE = 1 << 22
 CORE = 106e9
 """FLOP/s of FAISS's matrix product on one core (docs/performance.md)."""
+LOADING = 4 + 2 + 2
+"""Bytes per number while FAISS copies a share to its GPU: as it comes, in float16, and
+where it stays."""
+SCRATCH = 1.5 * 2**30
+"""Bytes that FAISS takes on each GPU to work with."""
 SEARCHES = 2
 """Searches of a conversation, assumed; a step's metrics have the number of a run."""
 
@@ -33,7 +38,8 @@ class SearchPlan:
       passages: how many; ``counted``: from a file, otherwise assumed.
       dim: numbers of a vector.
       index: FAISS's factory string.
-      host, gpu: bytes of host memory, and of each of its GPUs.
+      host: bytes of host memory.
+      gpu: bytes on each of its GPUs; ``loading``: while the index is copied there.
       room: bytes that JAX leaves on each of these GPUs.
       gpus: GPUs of a flat index; 0: on the CPU.
       searches: of a step of the Solver.
@@ -46,6 +52,7 @@ class SearchPlan:
     index: str
     host: float
     gpu: float
+    loading: float
     room: float
     gpus: int
     searches: int
@@ -53,11 +60,11 @@ class SearchPlan:
 
     def check(self) -> None:
         """Raises a ``UserError`` where GPUs have no room for their share."""
-        if self.gpu > self.room:
+        if self.loading > self.room:
             raise UserError(
-                f"retrieval.gpus={self.gpus}: each takes {self.gpu / 1e9:.1f} GB, and "
-                f"JAX leaves {self.room / 1e9:.1f}: use more, or lower "
-                "placement.inference.memory_fraction"
+                f"retrieval.gpus={self.gpus}: each takes {self.loading / 1e9:.1f} GB "
+                f"while the index is copied there, and JAX leaves {self.room / 1e9:.1f}"
+                ": use more, or lower placement.inference.memory_fraction"
             )
 
     def __str__(self) -> str:
@@ -65,7 +72,7 @@ class SearchPlan:
         if self.gpus:
             where = (
                 f"{self.gpu / 1e9:.1f} GB on each of {self.gpus} GPUs, beside what JAX "
-                f"takes there, and at the start {where}"
+                f"takes there, and at the start {self.loading / 1e9:.1f} GB and {where}"
             )
         number = f"{self.passages:,} passages{'' if self.counted else ' (assumed)'}"
         said = f"search: {number} of {self.dim} numbers, {self.index}: {where}"
@@ -82,14 +89,21 @@ def plan(config: Config) -> SearchPlan | None:
     """What a run's own search takes; None where another server searches.
 
     Raises:
-      UserError: FAISS knows no such index.
+      UserError: FAISS knows no such index, or there are fewer GPUs.
     """
     served, settings = config.inference, config.retrieval
     if served.url or served.retrieval_url:
         return None
+    seen = config.placement.inference.gpus()
+    if seen is not None and settings.gpus > len(seen):
+        raise UserError(
+            f"retrieval.gpus={settings.gpus}: placement.inference.devices names "
+            f"{len(seen)}: lower it, or name more"
+        )
     count, counted = count_of(settings)
     dim = width_of(settings)
     size = approximate.bytes_per_vector(settings.index, dim) * count
+    share = dim * count / settings.gpus if settings.gpus else 0.0
     stage = config.solver_train
     searches = SEARCHES * stage.prompts_per_step * stage.group_size
     seconds = None
@@ -101,8 +115,9 @@ def plan(config: Config) -> SearchPlan | None:
         dim=dim,
         index=settings.index,
         host=size,
-        gpu=2 * dim * count / settings.gpus if settings.gpus else 0.0,
-        room=config.placement.inference.left_bytes,
+        gpu=2 * share + SCRATCH if share else 0.0,
+        loading=LOADING * share + SCRATCH if share else 0.0,
+        room=config.placement.left_bytes,
         gpus=settings.gpus,
         searches=searches,
         seconds=seconds,

@@ -48,10 +48,9 @@ class ProcessConfig:
         fraction = self.memory_fraction
         return 1e9 * self.memory_gb * (JAX_FRACTION if fraction is None else fraction)
 
-    @property
-    def left_bytes(self) -> float:
-        """What it leaves there."""
-        return 1e9 * self.memory_gb - self.jax_bytes
+    def gpus(self) -> tuple[str, ...] | None:
+        """The GPUs that it sees; None: all."""
+        return None if self.devices is None else tuple(self.devices.split(","))
 
     def environment(self) -> dict[str, str]:
         """Environment variables to set before the process starts its JAX backend."""
@@ -124,6 +123,15 @@ class PlacementConfig:
     """Retrieval, judge and previous Solver."""
     hosts: HostsConfig = HostsConfig()
     """Several trainer processes, on several hosts."""
+
+    @property
+    def left_bytes(self) -> float:
+        """What JAX leaves on each GPU of the inference process, in both processes."""
+        ours, theirs = self.inference.gpus(), self.trainer.gpus()
+        left = 1e9 * self.inference.memory_gb - self.inference.jax_bytes
+        if None in (ours, theirs) or {*ours} & {*theirs}:
+            left -= self.trainer.jax_bytes
+        return left
 
 
 def gpus(trainer: int, inference: int) -> PlacementConfig:

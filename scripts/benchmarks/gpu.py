@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> None:
             continue
         left = ends - time.monotonic()
         if left < LEAST:
-            parts[name] = {"status": "no time left", "remedy": "the same command again"}
+            # What an earlier call has found of it stays.
+            late = {"status": "no time left", "remedy": "the same command again"}
+            parts.setdefault(name, late)
         else:
             toy = said.get("toy", args.toy)
             # A CPU's compiler and cores may be slow, and there is no card to pay for.
@@ -140,10 +142,12 @@ def measured(name: str, seconds: float, *, toy: bool) -> dict[str, Any]:
             )
             try:
                 code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                # With what it has started itself.
+            except BaseException as error:
+                # With what it has started itself; a Ctrl-C doesn't reach them.
                 os.killpg(process.pid, 9)
-                code = process.wait()
+                process.wait()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
                 found = {"status": "out of time"}
             else:
                 errors.seek(0)

@@ -96,6 +96,10 @@ def test_parameters_are_the_given_ones_or_ours(vectors):
     assert graph.hnsw.efSearch == approximate.BEAM
     approximate.set_parameters(graph, "efSearch=99")
     assert graph.hnsw.efSearch == 99
+    for inside in ("PCA16,HNSW16", "HNSW16,SQ8,RFlat"):
+        made = approximate.make(inside, DIM)
+        approximate.set_parameters(made, "")
+        assert approximate._innermost(made).hnsw.efSearch == approximate.BEAM
     for wrong in ("nprobe=3", "efSearch", "efSearch=x"):
         with pytest.raises(UserError, match="not of this index") as caught:
             approximate.set_parameters(graph, wrong)
@@ -110,10 +114,28 @@ def test_parameters_are_the_given_ones_or_ours(vectors):
         ("PQ8x4", 4),
         ("IVF16,Flat", 4 * DIM + 1 + 8),
         ("HNSW16", 4 * DIM + 2 * 16 * 4 + 12),
+        ("PCA16,HNSW16", 4 * 16 + 2 * 16 * 4 + 12),
+        ("HNSW16,SQ8,RFlat", DIM + 2 * 16 * 4 + 12 + 4 * DIM),
+        ("IVF16,PQ8x4,RFlat", 4 + 1 + 8 + 4 * DIM),
     ],
 )
 def test_memory_of_a_vector(factory, expected):
     assert approximate.bytes_per_vector(factory, DIM) == expected
+
+
+def test_training_is_not_slowed_by_what_a_search_has_set(vectors, monkeypatch):
+    made = approximate.make("IVF16,Flat", DIM)
+    approximate.fill(made, vectors)
+    approximate.search(made, vectors[:2], 1)
+    found, train = [], type(made).train
+
+    def spy(self, samples):
+        found.append(faiss.cvar.distance_compute_blas_threshold)
+        return train(self, samples)
+
+    monkeypatch.setattr(type(made), "train", spy)
+    approximate.fill(approximate.make("IVF16,Flat", DIM), vectors)
+    assert found == [20]
 
 
 def write_corpus(folder, count=400):
@@ -184,6 +206,8 @@ def test_recall_is_the_share_of_what_flat_finds(config):
     every = replace(coarse, index_parameters="nprobe=64")
     best = measure(open_or_build(every, passages, encoder), every, passages, encoder)
     assert 0.1 < worse.shares[10] < 0.9 and best.shares[10] > 0.999
+    (folder_of(config, passages, encoder) / "vectors.faiss").unlink()
+    assert measure(flat, coarse, passages, encoder) is None
     shutil.rmtree(folder_of(config, passages, encoder))
     assert measure(flat, coarse, passages, encoder) is None
 

@@ -1,7 +1,12 @@
 """bench.py gpu: every part at toy shapes, and what becomes of one that fails."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -16,13 +21,15 @@ import json, os, sys, time
 part, file = sys.argv[3], sys.argv[5]
 toy = "--toy" in sys.argv
 def say(status, **more):
-    json.dump({"status": status, **more}, open(file, "w"))
+    with open(file + ".draft", "w") as draft:
+        json.dump({"status": status, **more}, draft)
+    os.replace(file + ".draft", file)
 if part == "machine":
     machine = {"devices": "1 x card", "jax": "1"}
     say("done", toy=True, result={"machine": machine})
 elif part == "tiny":
     say("running", result={"first": 1})
-    time.sleep(60)
+    time.sleep(3600)
 elif part == "decode, blocks":
     say("running", result={"32 slots, 1 tokens": {"of data sheet": 0.5}})
     print("Fatal: no memory", file=sys.stderr)
@@ -42,13 +49,68 @@ else:
 """
 
 
+class Process(subprocess.Popen):
+    """One whose time is over as soon as it says that it runs, however long that takes.
+
+    Attributes:
+      end: what waiting for it then raises.
+      made: all that were started.
+    """
+
+    end: BaseException = subprocess.TimeoutExpired("tiny", 0)
+    made: ClassVar[list[subprocess.Popen]] = []
+
+    def __init__(self, command, **options):
+        super().__init__(command, **options)
+        self.made.append(self)
+        self.file = Path(command[command.index("--json") + 1])
+
+    def wait(self, timeout=None):
+        if timeout is None or "tiny" not in self.args:
+            return super().wait()
+        while not self.file.exists():
+            time.sleep(0.01)
+        raise self.end
+
+
 @pytest.fixture
-def fake(tmp_path, monkeypatch):
-    script = tmp_path / "bench.py"
-    script.write_text(FAKE)
-    monkeypatch.setattr(sys, "argv", [str(script), "gpu"])
-    monkeypatch.setattr(gpu, "LIMITS", gpu.LIMITS | {"tiny": 5})
+def script(tmp_path, monkeypatch):
+    file = tmp_path / "bench.py"
+    file.write_text(FAKE)
+    monkeypatch.setattr(sys, "argv", [str(file), "gpu"])
+    return file
+
+
+@pytest.fixture
+def fake(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.subprocess, "Popen", Process)
+    monkeypatch.setattr(Process, "made", [])
+    # Of the whole command, too: the tests' machine may be busy.
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: 0.0)
     return tmp_path / "deep" / "out.json"
+
+
+def test_a_part_is_killed_when_its_time_is_over(script):
+    found = gpu.measured("tiny", 0.2, toy=True)
+    assert found["status"] == "out of time" and found["seconds"] >= 0.2
+
+
+def test_a_part_does_not_outlive_the_command(fake, monkeypatch):
+    monkeypatch.setattr(Process, "end", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(["gpu", "--json", str(fake)])
+    assert [one.poll() for one in Process.made] == [0, -signal.SIGKILL]
+    assert json.loads(fake.read_text())["parts"]["machine"]["status"] == "done"
+
+
+def test_what_was_found_is_kept_where_no_time_is_left(fake):
+    bench.main(["gpu", "--json", str(fake)])
+    before = json.loads(fake.read_text())["parts"]
+    bench.main(["gpu", "--json", str(fake), "--minutes", "0.01"])
+    after = json.loads(fake.read_text())["parts"]
+    for name in gpu.LIMITS:
+        if name != "machine":
+            assert after[name] == before[name]
 
 
 def test_a_part_that_fails_says_so_and_the_others_go_on(fake, capsys):

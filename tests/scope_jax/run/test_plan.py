@@ -180,6 +180,12 @@ def with_retrieval(config, **changes):
     return dataclasses.replace(config, retrieval=retrieval)
 
 
+def placed(config, process, **changes):
+    changed = dataclasses.replace(getattr(config.placement, process), **changes)
+    placement = dataclasses.replace(config.placement, **{process: changed})
+    return dataclasses.replace(config, placement=placement)
+
+
 def test_search_is_planned_for_the_corpus_of_the_reference():
     config = configs.load("qwen3_8b")
     found = plan(config).search
@@ -191,16 +197,34 @@ def test_search_is_planned_for_the_corpus_of_the_reference():
     half = plan(with_retrieval(config, index="IVF16384,SQfp16")).search
     assert half.host == pytest.approx(found.host / 2, rel=0.01)
     assert half.seconds is None
-    split = plan(with_retrieval(config, gpus=4)).search
-    assert split.gpu == pytest.approx(21_015_324 * 768 * 2 / 4)
-    assert "8.1 GB on each of 4 GPUs" in str(split)
+    apart = placed(config, "trainer", devices="4,5,6,7")
+    four = placed(apart, "inference", devices="0,1,2,3", replicas=4)
+    split = plan(with_retrieval(four, gpus=4)).search
+    scratch = 1.5 * 2**30
+    assert split.gpu == pytest.approx(21_015_324 * 768 * 2 / 4 + scratch)
+    # FAISS copies a share as float32, makes float16 of it, and appends that.
+    assert split.loading == pytest.approx(21_015_324 * 768 * 8 / 4 + scratch)
+    assert "9.7 GB on each of 4 GPUs" in str(split)
+    assert "at the start 33.9 GB and 64.6 GB of host memory" in str(split)
     assert "21,015,324 passages (assumed) of 768 numbers, Flat: 64.6 GB" in str(found)
     assert plan(with_retrieval(config)).text().count("search: ") == 2
-    split.check()
-    with pytest.raises(UserError, match=r"gpus=2: each takes 16.1 GB, and JAX leaves"):
-        plan(with_retrieval(config, gpus=2)).check()
+    roomy = placed(four, "inference", memory_fraction=0.5)
+    plan(with_retrieval(roomy, gpus=4)).search.check()
+    with pytest.raises(UserError, match=r"gpus=4: each takes 33.9 GB while .* 12.0:"):
+        split.check()
     with pytest.raises(UserError, match="could not parse index string Foo"):
         plan(with_retrieval(config, index="Foo"))
+
+
+def test_search_has_no_more_gpus_than_its_process_and_no_room_that_others_take():
+    shared = with_retrieval(configs.load("qwen3_8b"), gpus=1)
+    apart = plan(shared).search
+    devices = shared.placement.inference.devices
+    beside = placed(shared, "trainer", devices=devices, memory_fraction=0.1)
+    found = plan(beside).search
+    assert found.room == pytest.approx(apart.room - 8e9)
+    with pytest.raises(UserError, match=r"gpus=99: placement\.inference\.devices"):
+        plan(with_retrieval(shared, gpus=99))
 
 
 def test_passages_that_are_there_are_counted(tmp_path):

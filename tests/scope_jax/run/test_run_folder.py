@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 from dataclasses import replace
 
+import jax
 import pytest
 
 import configs
@@ -109,6 +110,39 @@ def test_display_settings_may_change(tmp_path, config):
     RunFolder(tmp_path / "run", config).close()
     quiet = replace(config, tracking=replace(config.tracking, progress=False))
     RunFolder(tmp_path / "run", quiet).close()
+
+
+@pytest.fixture
+def older(tmp_path):
+    """The folder of a `tiny` from before some settings, and other sizes of engines."""
+    RunFolder(tmp_path / "run", configs.load("tiny")).close()
+    file = tmp_path / "run" / "config.json"
+    found = json.loads(file.read_text())
+    del found["model"]["dtype"]
+    for engine in (found["engine"], found["inference"]["engine"]):
+        del engine["attention"]
+        engine |= {"prefill_chunk": 64, "prefill_rows": 8}
+    for name in ("index", "index_parameters", "gpus"):
+        del found["retrieval"][name]
+    write_text(file, json.dumps(found), recorded=True)
+    return tmp_path / "run"
+
+
+def test_an_older_run_goes_on_with_the_same_command(older):
+    RunFolder(older, configs.load("tiny")).close()
+
+
+def test_where_a_default_means_another_arithmetic_it_does_not(older, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(UserError, match=r'\(model\.dtype: "bfloat16" -> "float32"\)'):
+        RunFolder(older, configs.load("tiny"))
+
+
+def test_what_an_engine_accepts_may_not_change(tmp_path, config):
+    RunFolder(tmp_path / "run", config).close()
+    engine = replace(config.engine, slots=4, max_length=2 * config.engine.max_length)
+    with pytest.raises(UserError, match=r"configuration \(engine\.max_length: "):
+        RunFolder(tmp_path / "run", replace(config, engine=engine))
 
 
 def test_fresh_starts_anew_even_with_another_configuration(tmp_path, config):
