@@ -135,6 +135,7 @@ class Tracker:
         if place < len(self.records):  # a step of an earlier stage is made again
             kept = self.records
             self._restart([*kept[:place], record, *kept[place:]])
+            self._copies.log(record)
             return
         self._file.append(records.line(record))
         self._copies.log(record)
