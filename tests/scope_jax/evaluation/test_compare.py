@@ -242,8 +242,9 @@ def test_other_settings_are_refused(players, hosted, tmp_path):
         compare.run(players.config, world.told(tmp_path, "http://else", count=2))
     with pytest.raises(UserError, match=r"--baseline nobody: is none of worse, better"):
         world.told(tmp_path, hosted.url, baseline="nobody")
-    with pytest.raises(UserError, match="as a name"):
-        world.told(tmp_path, hosted.url, judge="a/b")
+    for name in ("a/b", ".."):
+        with pytest.raises(UserError, match="as a name"):
+            world.told(tmp_path, hosted.url, judge=name)
 
 
 def test_samples_differ_and_are_averaged(players, hosted, tmp_path):
@@ -274,6 +275,18 @@ def test_sources_are_capped_as_in_the_reference(tmp_path):
             read_rows([bad])
     with pytest.raises(UserError, match="unknown: use one of"):
         read_rows([given[0].replace("nq=", "quiz=")])
+
+
+def test_a_source_of_two_kinds_is_refused(tmp_path):
+    """Its mean would be of the short form or not, by its first row."""
+    rows = [
+        {"source": "s", "prompt": "p", "judge": "equivalence", "golds": ["g"]},
+        {"source": "s", "prompt": "q", "items": ["i"]},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match="source s: has rows of the judge equivalence"):
+        read_rows([f"rows={file}"])
 
 
 def test_a_damaged_line_is_named(tmp_path):
