@@ -59,6 +59,13 @@ def test_one_model_of_a_run(run):
         names("x=runs/look")
 
 
+@pytest.mark.parametrize("which", ["base", "3", "3/challenger"])
+def test_a_model_of_a_run_that_is_not_there_is_refused(which, tmp_path):
+    what = f"{tmp_path / 'none'}:{which}"
+    with pytest.raises(UserError, match="none: no run is there: name a run"):
+        names(what)
+
+
 def test_folders_and_the_hub(tmp_path):
     found = entries(["demo", "Qwen/Qwen3-8B", "a.b=Qwen/Qwen3-8B"], CONFIG)
     assert [e.name for e in found] == ["demo", "Qwen3-8B", "a.b"]
