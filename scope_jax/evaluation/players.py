@@ -48,6 +48,7 @@ def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
         "tool_format": entry.tool_format,
         "prompts": entry.prompts,
         "template": entry.template,
+        "dtype": "" if entry.url else config.model.dtype,
         "temperature": temperature,
         "seed": config.seed,
         "turn_tokens": stage.sampling.max_new_tokens,
@@ -115,7 +116,7 @@ def _engine(
     shape = config.placement.trainer.mesh
     mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
     with stopping.nothing_to_save(alone=True):
-        decoder, weights = hf.load(entry.path, mesh=mesh)
+        decoder, weights = hf.load(entry.path, mesh=mesh, dtype=config.model.dtype)
         base = BaseModel(
             path=entry.path,
             tokenizer=tokenizer,
