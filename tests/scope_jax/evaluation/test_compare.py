@@ -179,6 +179,11 @@ def test_what_fails_for_good_is_counted_and_the_same_in_any_order(
         for each in model["sources"].values()
     ]
     assert 0 < sum(failed) < 40
+    # As a second judge its other verdicts count.
+    told = world.told(tmp_path / "two", hosted.url, judge="well", second="one")
+    agreed = compare.run(players.config, told)["agreement"]["sources"]["all"]
+    assert agreed["verdicts"] > 0 and agreed["kappa"] > 0.9
+    hosted.bodies.clear()
     # The same command asks for them again, and for nothing else.
     told = world.told(tmp_path / "one", hosted.url)
     folder = tmp_path / "one" / "out" / "verdicts" / "one"
