@@ -232,7 +232,15 @@ def _second(told: Comparison, asking: Asking) -> Records:
       UserError: not on all of these answers.
     """
     records = _verdicts(told, told.second)
-    for model, source in _incomplete(told, records, asking):
+    for model, source, known in (
+        (model, source, known)
+        for model, by in records.items()
+        for source, known in by.items()
+    ):
+        # What failed for good is a call without a verdict here, too.
+        each = _graded(told, model, source)
+        if not any(grading.said_of(one, known, asking)[1] for one in each):
+            continue
         raise UserError(
             f"--second_judge {told.second}: has not judged all answers of {model} to "
             f"{source} in {told.out}: give it as --judge first"

@@ -16,7 +16,7 @@ from scope_jax.evaluation.judges import JudgeSpec
 from scope_jax.suite import readers
 from scope_jax.suite.rows import Row
 
-_NAME = re.compile(r"[\w.+-]+")
+_NAME = re.compile(r"\w[\w.+-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,9 @@ class Comparison:
     def __post_init__(self):
         for name in (*self.names, self.judge.name, *self.rows):
             if not _NAME.fullmatch(name):
-                raise UserError(f"{name}: as a name: use letters, digits and .+-_")
+                raise UserError(
+                    f"{name}: as a name: use letters, digits and .+-_, a letter first"
+                )
         if self.baseline and self.baseline not in self.names:
             known = ", ".join(self.names)
             raise UserError(f"--baseline {self.baseline}: is none of {known}")
@@ -110,6 +112,12 @@ def read_rows(
     for name, files in paths.items():
         for row in readers.read(name, files):
             found.setdefault(row.source, []).append(row)
+    for source, rows in found.items():
+        if len({row.short for row in rows}) > 1:
+            raise UserError(
+                f"source {source}: has rows of the judge equivalence and of others: "
+                "give one of the two another source"
+            )
     return {source: capped(rows, limit, seed) for source, rows in found.items()}
 
 

@@ -120,6 +120,8 @@ def _run(what: str) -> list[Entry]:
     place = _PLACE.fullmatch(what)
     folder, which = (Path(place[1]), place[2]) if place else (Path(what), "")
     if not is_run(folder):
+        if place and not Path(what).exists():  # nor is it a name of the hub
+            raise UserError(f"--model {what}: {folder}: no run is there: name a run")
         return []
     config = settings.load(Config, folder / "config.json")
     paths, name = RunPaths(folder), folder.resolve().name

@@ -57,6 +57,7 @@ class JudgeSpec:
             "system_role": self.chat.system_role if self.chat else "",
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
+            "dtype": "" if self.chat else config.model.dtype,
             "thinking": config.judge.thinking,
             "prompts": config.prompts,
             "seed": config.seed,

@@ -48,6 +48,7 @@ def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
         "tool_format": entry.tool_format,
         "prompts": entry.prompts,
         "template": entry.template,
+        "dtype": "" if entry.url else config.model.dtype,
         "temperature": temperature,
         "seed": config.seed,
         "turn_tokens": stage.sampling.max_new_tokens,

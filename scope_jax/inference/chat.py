@@ -152,9 +152,7 @@ class ChatClient:
             attempt += 1
             try:
                 async with self._slots:  # not during a pause
-                    response = await self._http.post(
-                        self.config.address, json=body, timeout=self.config.timeout
-                    )
+                    response = await self._post(body)
                 if response.is_success:
                     return self._reply(body_of(response), attempt)
                 why, _ = read_error(response)
@@ -179,6 +177,20 @@ class ChatClient:
                 return Reply(text=None, problem=problem, attempts=attempt)
             log.debug("%s: attempt %d: %s", self.config.address, attempt, problem)
             await asyncio.sleep(self._pause(failed, code, asked, pauses))
+
+    async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
+        """The whole answer.
+
+        Raises:
+          BadAnswer: it takes too long, though something of it comes now and then.
+          httpx.RequestError: no connection, or nothing comes.
+        """
+        seconds, url = self.config.timeout, self.config.address
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._http.post(url, json=body, timeout=seconds)
+        except TimeoutError:
+            raise BadAnswer(f"not whole after {seconds:g} s") from None
 
     def _body(self, messages: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
         config = self.config

@@ -6,6 +6,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from scope_jax.run.printable import printable
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
@@ -48,9 +50,9 @@ def heading(side: Side) -> str:
 def comparison_table(shown: Comparison) -> Table:
     """For a terminal: a column each."""
     table = Table(
-        title=Text(f"{shown.rule}\n{shown.task}"),
+        title=Text(printable(f"{shown.rule}\n{shown.task}")),
         title_justify="left",
-        caption=Text(f"Wanted: {' '.join(shown.wanted)}"),
+        caption=Text(printable(f"Wanted: {' '.join(shown.wanted)}")),
         caption_justify="left",
         show_lines=True,
     )
@@ -60,10 +62,11 @@ def comparison_table(shown: Comparison) -> Table:
         text = Text()
         for role, content in _said(side):
             text.append(f"{role}\n", style="bold")
-            text.append(f"{content}\n\n")
+            text.append(printable(f"{content}\n\n"))
         cells.append(text)
     table.add_row(*cells)
-    table.add_row(*(Text(f"answer: {side.answer or '(none)'}") for side in shown.sides))
+    answers = [printable(side.answer) or "(none)" for side in shown.sides]
+    table.add_row(*(Text(f"answer: {answer}") for answer in answers))
     return table
 
 

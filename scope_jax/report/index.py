@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from models.errors import StorageError, UserError
 from scope_jax.report import rows, stored
 from scope_jax.system.files import cache_dir, write_text
 
@@ -57,7 +57,9 @@ class Index:
     def refresh(self) -> None:
         """Starts to read what is new; all again, if a file has changed."""
         with self._lock:
-            if self._reader and self._reader.is_alive():
+            if self._reader and self.complete:
+                self._reader.join()  # it is at its end
+            elif self._reader and self._reader.is_alive():
                 return
             found = [
                 (number, source, stamp)
@@ -67,9 +69,9 @@ class Index:
             ]
             new = [one for one in found if one not in self._known]
             if len(found) - len(new) < len(self._known):  # one is gone, or changed
+                self.generation += 1  # first: no old row may pass for a new one
                 self._known, self._files, self.rows = [], [], []
                 self.problems, new = [], found
-                self.generation += 1
             self.complete = not new
             self._reader = threading.Thread(target=self._read, args=(new,), daemon=True)
             self._reader.start()
@@ -81,7 +83,12 @@ class Index:
 
     def _read(self, new: Sequence[tuple[int, stored.Source, tuple[int, int]]]) -> None:
         for number, source, stamp in new:
-            found, lines, problems, text = _entry(source, stamp)
+            try:
+                found, lines, problems, text = _entry(source, stamp)
+            except (OSError, StorageError) as error:  # of the cache: a full disk
+                self.problems.append(f"{source.name}: no index: {error}")
+                self._known.append((number, source, stamp))
+                continue
             self._files.append(_File(source, len(self.rows), lines, text))
             self.rows += [[number, *row] for row in found]
             self.problems += problems
@@ -98,7 +105,9 @@ class Index:
         return None
 
     def search(self, query: str) -> list[int]:
-        """Rows whose record has the text somewhere, whatever its case."""
+        """Rows whose record has the text somewhere, whatever its case; no text: all."""
+        if not query:
+            return list(range(len(self.rows)))
         wanted = query.lower().replace("\0", " ").encode("utf-8", ERRORS)
         return [
             file.first + place

@@ -26,6 +26,7 @@ from scope_jax.report.index import Index, check
 from scope_jax.report.rows import FIELDS
 
 HOST = "127.0.0.1"
+MOST_PORT = 65535
 ROWS = 4000
 """Rows of one answer."""
 CHANGED = "the run has changed since this page was opened: reload it"
@@ -108,8 +109,10 @@ def serve(
       announce: is given the address.
 
     Raises:
-      UserError: the port is in use; else as ``app``.
+      UserError: the port is in use, or none; else as ``app``.
     """
+    if not 0 <= port <= MOST_PORT:
+        raise UserError(f"--port {port}: name one up to {MOST_PORT}, or 0 for any")
     served = app(run_dirs)
     with contextlib.closing(socket.socket()) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,6 +11,7 @@ from rich.text import Text
 from scope_jax.report import runs
 from scope_jax.report.scores import interval
 from scope_jax.run.numbers import format_number
+from scope_jax.run.printable import one_line
 from scope_jax.run.progress import duration
 
 MODES = ("sampled", "greedy")
@@ -109,5 +110,5 @@ def _compared(run: Mapping[str, Any]) -> Iterator[Text]:
 
 def _short(value: Any) -> str:
     """The beginning of a model's text, on one line and without control characters."""
-    text = "".join(c if c.isprintable() else " " for c in str(value or ""))
+    text = one_line(str(value or ""))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

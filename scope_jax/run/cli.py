@@ -24,6 +24,7 @@ from models.control_tokens import encodable
 from models.errors import StorageError, UserError
 from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config
+from scope_jax.run.printable import printable
 from scope_jax.run.sizes import check_sizes
 from scope_jax.system.settings import closest, leaves
 from scope_jax.system.stopping import Stopped
@@ -139,10 +140,10 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         code = main(sys.argv[1:])
     except UserError as error:
         said = _as_given(" ".join(str(error).split()), sys.argv[1:])
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {printable(said)}", file=sys.stderr)
         code = 2
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        print(printable(str(stopped)), file=sys.stderr)
         code = stopped.code
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from scope_jax.run import progress
 from scope_jax.run.numbers import format_number
+from scope_jax.run.printable import one_line
 
 # Seen on a dark and on a light background.
 ACCENT, GOOD, BAD, REST = "#2f86d6", "#2f9e4f", "#d1495b", "#98a2ac"
@@ -30,7 +31,7 @@ class LastWarning(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps a record's message."""
-        self.text, self.when = record.getMessage(), time.time()
+        self.text, self.when = one_line(record.getMessage()), time.time()
 
 
 @dataclass

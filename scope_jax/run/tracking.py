@@ -28,6 +28,7 @@ from models import storage
 from scope_jax.config import TrackingConfig
 from scope_jax.run import progress, records
 from scope_jax.run.numbers import format_number
+from scope_jax.run.printable import Formatter
 from scope_jax.run.screen import HELDOUT, LastWarning, Screen, State
 from scope_jax.run.trackers import Copies
 from scope_jax.system.files import Appending, replacing
@@ -36,16 +37,8 @@ console = Console(stderr=True)
 log = logging.getLogger("scope_jax")
 last_warning = LastWarning()
 
-_NOISY = (
-    "jax",
-    "absl",
-    "orbax",
-    "httpx",
-    "httpcore",
-    "uvicorn",
-    "tensorboardX",
-    "faiss",
-)
+_NOISY = ("jax", "absl", "orbax", "httpx", "httpcore", "uvicorn", "tensorboardX")
+_NOISY += ("faiss",)
 
 
 def setup_logging(*, verbose: bool = False) -> None:
@@ -57,10 +50,10 @@ def setup_logging(*, verbose: bool = False) -> None:
             show_level=False,
             log_time_format="%H:%M:%S",
         )
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler, last_warning]
     root.setLevel(logging.INFO)
@@ -142,6 +135,7 @@ class Tracker:
         if place < len(self.records):  # a step of an earlier stage is made again
             kept = self.records
             self._restart([*kept[:place], record, *kept[place:]])
+            self._copies.log(record)
             return
         self._file.append(records.line(record))
         self._copies.log(record)

@@ -13,7 +13,7 @@ answer) for ``pairwise``.
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -124,6 +124,9 @@ def from_json(where: str, row: Mapping[str, Any]) -> Row:
     if messages and judge not in OF_DIALOGUES:
         raise UserError(f"{where}: judge {judge} takes a prompt, not messages")
     prompt = "" if messages else text(where, row, "prompt", FORM)
+    items = row.get("items") or ()
+    if not isinstance(items, list | tuple):
+        raise UserError(f"{where}: items is {_shown(items)}: expected {FORM}")
     if judge in OF_DIALOGUES and not messages:
         messages = ({"role": "user", "content": prompt},)
     if opening not in (None, *get_args(Opening)):
@@ -134,7 +137,7 @@ def from_json(where: str, row: Mapping[str, Any]) -> Row:
         prompt=prompt,
         messages=messages,
         opening=opening or usual,
-        items=tuple(item(where, each, FORM) for each in row.get("items") or ()),
+        items=tuple(item(where, each, FORM) for each in items),
         golds=tuple(texts(where, row.get("golds") or (), "golds", FORM)),
         baseline=row.get("baseline") or "",
     )
@@ -196,7 +199,7 @@ def number(where: str, value: Any, name: str, form: str) -> float:
       UserError: it is something else.
     """
     real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not math.isfinite(value):
+    if not real or not abs(value) <= sys.float_info.max:
         raise UserError(f"{where}: {name} is {_shown(value)}: expected {form}")
     return float(value)
 

@@ -188,7 +188,7 @@ def _score_criteria(row: Row, answer: Answer, said: Said, asking: Asking) -> Rea
         for n, text in texts.items()
         if "criteria_met" in scores.json_object(text, asking.compat)
     ]
-    labels = {n: "met" if verdicts[n] else "not met" for n in verdicts if n in said}
+    labels = {n: "met" if verdicts[n] else "not met" for n in readable}
     return scores.criteria(list(verdicts.values()), weights), labels, len(readable)
 
 

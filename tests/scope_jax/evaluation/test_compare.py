@@ -179,6 +179,11 @@ def test_what_fails_for_good_is_counted_and_the_same_in_any_order(
         for each in model["sources"].values()
     ]
     assert 0 < sum(failed) < 40
+    # As a second judge its other verdicts count.
+    told = world.told(tmp_path / "two", hosted.url, judge="well", second="one")
+    agreed = compare.run(players.config, told)["agreement"]["sources"]["all"]
+    assert agreed["verdicts"] > 0 and agreed["kappa"] > 0.9
+    hosted.bodies.clear()
     # The same command asks for them again, and for nothing else.
     told = world.told(tmp_path / "one", hosted.url)
     folder = tmp_path / "one" / "out" / "verdicts" / "one"
@@ -242,8 +247,9 @@ def test_other_settings_are_refused(players, hosted, tmp_path):
         compare.run(players.config, world.told(tmp_path, "http://else", count=2))
     with pytest.raises(UserError, match=r"--baseline nobody: is none of worse, better"):
         world.told(tmp_path, hosted.url, baseline="nobody")
-    with pytest.raises(UserError, match="as a name"):
-        world.told(tmp_path, hosted.url, judge="a/b")
+    for name in ("a/b", ".."):
+        with pytest.raises(UserError, match="as a name"):
+            world.told(tmp_path, hosted.url, judge=name)
 
 
 def test_samples_differ_and_are_averaged(players, hosted, tmp_path):
@@ -274,6 +280,18 @@ def test_sources_are_capped_as_in_the_reference(tmp_path):
             read_rows([bad])
     with pytest.raises(UserError, match="unknown: use one of"):
         read_rows([given[0].replace("nq=", "quiz=")])
+
+
+def test_a_source_of_two_kinds_is_refused(tmp_path):
+    """Its mean would be of the short form or not, by its first row."""
+    rows = [
+        {"source": "s", "prompt": "p", "judge": "equivalence", "golds": ["g"]},
+        {"source": "s", "prompt": "q", "items": ["i"]},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match="source s: has rows of the judge equivalence"):
+        read_rows([f"rows={file}"])
 
 
 def test_a_damaged_line_is_named(tmp_path):

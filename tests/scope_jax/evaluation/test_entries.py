@@ -8,7 +8,7 @@ import pytest
 import configs
 import eval as evaluation_script
 from models.errors import UserError
-from scope_jax.evaluation import judges
+from scope_jax.evaluation import judges, players
 from scope_jax.evaluation.entries import entries
 from scope_jax.evaluation.players import _only_model, identity
 from scope_jax.inference.chat import ChatConfig
@@ -57,6 +57,13 @@ def test_one_model_of_a_run(run):
         names("runs/look:3")
     with pytest.raises(UserError, match="x=runs/look: names 3 models"):
         names("x=runs/look")
+
+
+@pytest.mark.parametrize("which", ["base", "3", "3/challenger"])
+def test_a_model_of_a_run_that_is_not_there_is_refused(which, tmp_path):
+    what = f"{tmp_path / 'none'}:{which}"
+    with pytest.raises(UserError, match="none: no run is there: name a run"):
+        names(what)
 
 
 def test_folders_and_the_hub(tmp_path):
@@ -123,6 +130,28 @@ def test_what_a_verdict_depends_on_is_noted():
     other = judges.named("http://h:1#m", CONFIG, cool).facts(CONFIG)
     assert {k for k in noted if noted[k] != other[k]} == {"temperature"}
     json.dumps(noted)
+
+
+def test_models_are_held_in_the_type_that_is_asked_for_and_it_is_noted(monkeypatch):
+    config = replace(CONFIG, model=replace(CONFIG.model, dtype="bfloat16"))
+    [entry] = entries(["demo"], CONFIG)
+    asked = []
+
+    def load(path, **options):
+        asked.append(options["dtype"])
+        raise UserError("enough")
+
+    monkeypatch.setattr(players.hf, "load", load)
+    with (
+        pytest.raises(UserError, match="enough"),
+        players.playing(config, entry, None),
+    ):
+        pass
+    assert asked == ["bfloat16"]
+    assert players.facts(entry, config, 0.0)["dtype"] == "bfloat16"
+    assert judges.named("", CONFIG).facts(config)["dtype"] == "bfloat16"
+    # Of somebody else's server it is not ours to say.
+    assert judges.named("http://h:1#m", CONFIG).facts(config)["dtype"] == ""
 
 
 def test_a_server_that_does_not_say_its_model_is_named():

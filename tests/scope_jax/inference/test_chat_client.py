@@ -1,6 +1,7 @@
 """A chat server of somebody else's: what is sent, what is tried again, what fails."""
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -129,3 +130,27 @@ def test_a_key_is_shown_to_its_own_server(monkeypatch):
     assert chat.key_for("http://127.0.0.1:8000") == ""
     monkeypatch.setenv("SCOPE_JUDGE_API_KEY", "mine")
     assert chat.key_for("http://127.0.0.1:8000") == "mine"
+
+
+def test_an_answer_that_drips_is_late_too():
+    """Some servers send spaces while they work, so that bytes come all the time."""
+
+    async def drip(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    async def run():
+        async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with ChatClient(config(url, attempts=2), "") as client:
+                reply = await asyncio.wait_for(client.ask(TOLD), 5)
+        return reply
+
+    reply = asyncio.run(run())
+    assert (reply.text, reply.attempts) == (None, 2)
+    assert "not whole after 0.3 s" in reply.problem

@@ -26,7 +26,6 @@ UNTESTED = {
     21: "optional, and not taken up",
     23: "tests/test_run.py: whole runs, killed and resumed",
     27: "tests/scope_jax/run/test_run_folder.py: a folder holds one configuration",
-    37: "a benchmark that is not there",
     38: "evaluation reports scores; no reward goes into them",
     43: "parts that the reference lacks",
     44: "dead parts of the reference",

@@ -1,6 +1,7 @@
 """The server: reads a run's folder as it is asked, and answers this machine only."""
 
 import socket
+import time
 
 import pytest
 from starlette.testclient import TestClient
@@ -138,6 +139,25 @@ def test_a_page_of_a_run_that_has_changed_gets_no_other_rollout(run, http):
         assert (stale.status_code, stale.text) == (409, serve.CHANGED)
 
 
+def test_what_is_new_is_read_though_the_last_reader_has_just_ended(run, monkeypatch):
+    read = Index._read
+
+    def linger(self, new):
+        read(self, new)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Index, "_read", linger)
+    index = Index([run])
+    index.refresh()
+    while not index.complete:
+        time.sleep(0.01)
+    write_json_lines(
+        run / "rollouts/iter_1/tasks/step_0001.jsonl", [task_record(7, "kept", 0.4)]
+    )
+    index.refresh()
+    assert index.generation == 1
+
+
 def test_blank_lines_move_no_rollout(run):
     file = run / "rollouts/iter_1/tasks/step_0001.jsonl"
     file.write_text("\n\n" + file.read_text().replace("\n", "\n\n"))
@@ -197,3 +217,29 @@ def test_no_place_for_an_index_is_one_line(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SCOPE_JAX_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="SCOPE_JAX_CACHE"):
         serve.app([run])
+
+
+def test_a_search_for_nothing_ends_and_finds_all(http):
+    rows, _ = all_rows(http)
+    assert http.get("/search?of=0&q=").json() == list(range(len(rows)))
+
+
+def test_a_cache_that_cannot_be_written_is_a_problem_and_no_wait_for_ever(
+    run, monkeypatch
+):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    index = Index([run])
+    index.refresh()
+    index.wait()
+    assert index.complete and index.rows == []
+    assert all("No space left" in problem for problem in index.problems)
+    assert index.problems
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_refused(run, port):
+    with pytest.raises(UserError, match=f"--port {port}: name one up to 65535"):
+        serve.serve([run], port)

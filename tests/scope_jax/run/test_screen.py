@@ -6,7 +6,8 @@ import logging
 import pytest
 from rich.console import Console
 
-from scope_jax.run import progress
+from scope_jax.report.comparison import Comparison, Side, comparison_table
+from scope_jax.run import progress, tracking
 from scope_jax.run.screen import LastWarning, Screen, State
 
 
@@ -139,3 +140,29 @@ def test_time_left_of_the_run_is_known_when_each_stage_has_been_run():
 def test_durations_read_as_on_a_clock():
     found = [progress.duration(seconds) for seconds in (0, 59.6, 245, 3723, -1)]
     assert found == ["0:00", "1:00", "4:05", "1:02:03", "0:00"]
+
+
+HOSTILE = "a\x1b]0;title\x07b\x9b2J\x1b[31m\u202ec"
+
+
+def test_text_from_outside_cannot_reach_the_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    tracking.setup_logging()
+    logging.getLogger("scope_jax").warning("%s\nsecond line", HOSTILE)
+    said = capsys.readouterr().err
+    assert "b 2J" in said and "\nsecond line\n" in said
+    assert not set(HOSTILE) & set(said) & set("\x1b\x07\x9b\u202e")
+    assert "\x1b" not in tracking.last_warning.text
+    assert tracking.last_warning.text.endswith("c second line")
+
+
+def test_conversations_cannot_reach_the_terminal():
+    said = ({"role": "user", "content": ""}, {"role": "user", "content": HOSTILE})
+    side = Side(name="base", messages=said, answer=HOSTILE, true_score=0.5)
+    shown = Comparison(
+        rule="r", task=HOSTILE, wanted=(HOSTILE,), before=side, after=side
+    )
+    out = io.StringIO()
+    Console(file=out, width=100).print(comparison_table(shown))
+    assert "31m c" in out.getvalue()
+    assert not set(out.getvalue()) & set("\x1b\x07\x9b\u202e")

@@ -97,3 +97,22 @@ def test_a_package_that_is_not_there_is_one_line(tmp_path, monkeypatch):
         UserError, match=r"tracking\.trackers=wandb: the package is not installed: pip"
     ):
         Tracker(tmp_path, TrackingConfig(trackers=("wandb",)), copied=True)
+
+
+def test_a_step_of_an_earlier_stage_that_is_made_again_is_sent_again(
+    tmp_path, monkeypatch
+):
+    sent = []
+    monkeypatch.setattr(
+        trackers.Copies, "log", lambda self, record: sent.append(record["stage"])
+    )
+    config = TrackingConfig(tensorboard=False, progress=False)
+    with Tracker(tmp_path, config, copied=True) as tracker:
+        for stage in ("challenger", "solver", "challenger"):
+            tracker.rewind(1, stage, 0)
+            tracker.log({"reward/mean": 0.5}, iteration=1, stage=stage, step=1)
+        assert [record["stage"] for record in tracker.records] == [
+            "challenger",
+            "solver",
+        ]
+    assert sent == ["challenger", "solver", "challenger"]

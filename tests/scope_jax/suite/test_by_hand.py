@@ -76,6 +76,16 @@ def test_researchrubrics(tmp_path, form):
         same(graded(row, {}, answer="")[0], "0")
 
 
+def test_only_what_was_read_is_a_verdict_for_the_agreement_of_judges():
+    row = Row(source="s", judge="criteria", prompt="p", items=(Item("a"),) * 4)
+    yes, no = (json.dumps({"criteria_met": met}) for met in (True, False))
+    heard = {"0": yes, "1": no, "2": "I cannot say.", "3": None}
+    answer = Answer(text="An answer.", graded="An answer.")
+    score = verdicts.score(row, answer, heard, asking())
+    assert score.labels == {"0": "met", "1": "not met"}
+    assert (score.value, score.unreadable, score.failed) == (0.25, 1, 1)
+
+
 def test_healthbench(tmp_path):
     rows = [
         {

@@ -51,6 +51,13 @@ def test_other_columns_are_one_line_that_says_what_is_expected(name, tmp_path):
             "points is True",
         ),
         ("healthbench", {"prompt": "hello", "rubrics": []}, "not a conversation"),
+        ("rows", {"source": "s", "prompt": "p", "items": 3}, "items is 3"),
+        ("rows", {"source": "s", "prompt": "p", "items": "a b"}, "items is 'a b'"),
+        (
+            "rows",
+            {"source": "s", "prompt": "p", "items": [{"text": "t", "weight": 10**400}]},
+            "weight is 1000",
+        ),
         ("healthbench", {"prompt": [], "rubrics": []}, "not a conversation"),
         (
             "wildbench",
