@@ -98,6 +98,7 @@ class Client:
             self._ask_searches,
             weight=lambda body: sum(map(len, body["queries"])),
             most=MOST_QUERY_TEXT // 2,
+            kind=lambda body: body["topk"],
         )
         self._waits = Waits()
 
@@ -250,10 +251,8 @@ class Client:
         if len(bodies) == 1:
             yield 0, await self._ask(url, bodies[0], seconds)
             return
-        batch = f"{url}/batch"
-        lines = self._http.ask_lines(
-            batch, {"requests": bodies}, seconds, self._headers(batch)
-        )
+        batch, body = f"{url}/batch", {"requests": bodies}
+        lines = self._http.ask_lines(batch, body, seconds, self._headers(batch))
         async for line in lines:
             index, status, body = read_line(line, len(bodies))
             right = status == 200

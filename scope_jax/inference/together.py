@@ -27,12 +27,18 @@ class Together(Generic[Item]):
       send: sends a batch. What it raises is the error of all that have no answer yet.
       weight: of an item.
       most: largest weight of a batch of several items.
+      kind: of an item; only equal ones go together.
     """
 
     def __init__(
-        self, send: Send, *, weight: Callable[[Item], int] = lambda item: 0, most: int
+        self,
+        send: Send,
+        *,
+        weight: Callable[[Item], int] = lambda item: 0,
+        most: int,
+        kind: Callable[[Item], int] = lambda item: 0,
     ):
-        self._send, self._weight, self._most = send, weight, most
+        self._send, self._weight, self._most, self._kind = send, weight, most, kind
         self._waiting: list[tuple[Item, asyncio.Future]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task] = set()
@@ -51,16 +57,21 @@ class Together(Generic[Item]):
 
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, []
-        batch: list[tuple[Item, asyncio.Future]] = []
-        total = 0
-        for item, future in waiting:
-            weight = self._weight(item)
-            if batch and (len(batch) == MOST_ITEMS or total + weight > self._most):
-                self._start(batch)
-                batch, total = [], 0
-            batch.append((item, future))
-            total += weight
-        self._start(batch)
+        kinds: dict[int, list[tuple[Item, asyncio.Future]]] = {}
+        for one in waiting:
+            kinds.setdefault(self._kind(one[0]), []).append(one)
+        for same in kinds.values():
+            batch: list[tuple[Item, asyncio.Future]] = []
+            total = 0
+            for item, future in same:
+                weight = self._weight(item)
+                full = len(batch) == MOST_ITEMS or total + weight > self._most
+                if batch and full:
+                    self._start(batch)
+                    batch, total = [], 0
+                batch.append((item, future))
+                total += weight
+            self._start(batch)
 
     def _start(self, batch: list[tuple[Item, asyncio.Future]]) -> None:
         futures = [future for _, future in batch]

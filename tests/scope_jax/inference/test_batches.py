@@ -92,6 +92,19 @@ def test_batches_have_limits():
     assert list(map(len, sent)) == [MOST_ITEMS, 1]
 
 
+def test_only_equal_kinds_go_together(server):
+    sent = Sent()
+    gathered(Together(sent, most=100, kind=len), ["a", "bb", "c"])
+    assert sent == [["a", "c"], ["bb"]]
+
+    async def run():
+        async with server.client() as client:
+            work = (client.search(["river"], topk) for topk in (1, 3, 2))
+            return await asyncio.gather(*work)
+
+    assert [len(found[0]) for found in asyncio.run(run())] == [1, 3, 2]
+
+
 def test_an_answer_that_ends_early_fails_those_without_one():
     async def send(items):
         yield 1, items[1]
