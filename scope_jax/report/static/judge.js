@@ -51,14 +51,13 @@ function judgeTable(run) {
 function calibration(run) {
   const own = rowsOf(run, "solver").filter((row) => of(row, "judge") !== null && of(row, "truth") !== null);
   if (!own.length) return null;
-  const bin = (row) => Math.min(Math.floor(of(row, "judge") * 5), 4);
-  const rows = [...grouped(own, bin)].sort((a, b) => a[0] - b[0]).map(([place, members]) => [
-    `${(place / 5).toFixed(1)} to ${((place + 1) / 5).toFixed(1)}`, number(members.length),
+  const rows = [...grouped(own, judgedFifth)].sort((a, b) => a[0] - b[0]).map(([place, members]) => [
+    fifthText(place), number(members.length),
     number(mean(members.map((row) => of(row, "judge")))), number(mean(members.map((row) => of(row, "truth")))),
-    link(`${number(members.filter((row) => of(row, "gap") > 0.3).length)} rollouts`, { view: "rollouts", run, stage: "solver", sort: "gap" }),
+    link(`${number(members.filter((row) => of(row, "gap") > APART).length)} rollouts`, { view: "rollouts", run, stage: "solver", sort: "gap", apart: place }),
   ]);
   return section("What its score means", note("A judge that is right has the same mean as the truth in every line."),
-    table(["judge's score", "answers", "judge, mean", "truth, mean", "off by more than 0.3"], rows, { caption: "Judge's score against the truth" }));
+    table(["judge's score", "answers", "judge, mean", "truth, mean", `off by more than ${APART}`], rows, { caption: "Judge's score against the truth" }));
 }
 
 function disagreements(run) {

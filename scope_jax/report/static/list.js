@@ -11,6 +11,14 @@ const COLUMNS = [
 ];
 const FILTERS = ["run", "iteration", "stage", "step", "outcome", "type", "source", "errors"];
 
+/** How far judge and truth may be apart in a rollout that the judge got right. */
+const APART = 0.3;
+
+/** The fifth of the judge's scores that a rollout is in: 0 to 4. */
+const judgedFifth = (row) => Math.min(Math.floor(of(row, "judge") * 5), 4);
+
+const fifthText = (place) => `${(place / 5).toFixed(1)} to ${((Number(place) + 1) / 5).toFixed(1)}`;
+
 const listState = { query: "", hits: null, searching: null };
 
 /** Rows that the filters leave, in order; the same for the list and for next and previous. */
@@ -21,7 +29,7 @@ function chosenRows(state) {
     if (name === "errors") return of(row, "errors").length > 0;
     if (name === "source") return of(row, "source") === state.source || of(row, "uid") === state.source;
     return String(of(row, name)) === String(state[name]);
-  }) && (!words || of(row, "task").toLowerCase().includes(words)) && (!state.q || !listState.hits || listState.hits.has(row));
+  }) && (state.apart === undefined || (judgedFifth(row) === Number(state.apart) && of(row, "gap") > APART)) && (!words || of(row, "task").toLowerCase().includes(words)) && (!state.q || !listState.hits || listState.hits.has(row));
   const rows = [];
   for (let row = 0; row < store.rows.length; row++) if (fits(row)) rows.push(row);
   if (state.sort) {
@@ -93,7 +101,8 @@ function viewList(state) {
     chooser("Sort by", [["", "order of the run"], ...COLUMNS.filter((c) => c.sort).map((c) => [c.name, c.name === "gap" ? "disagreement" : c.text])], state.sort || "", (value) => set({ sort: value || undefined })),
     state.sort ? chooser("Order", [["", "highest first"], ["1", "lowest first"]], state.up || "", (value) => set({ up: value || undefined })) : null,
     el("label", { class: "check" }, el("input", { type: "checkbox", checked: Boolean(state.errors), onchange: (event) => set({ errors: event.target.checked ? "1" : undefined }) }), " with errors only"),
-    state.source ? el("button", { type: "button", onclick: () => set({ source: undefined }) }, `of task ${state.source} ×`) : null);
+    state.source ? el("button", { type: "button", onclick: () => set({ source: undefined }) }, `of task ${state.source} ×`) : null,
+    state.apart ? el("button", { type: "button", onclick: () => set({ apart: undefined }) }, `judged ${fifthText(state.apart)}, off by more than ${APART} ×`) : null);
   show();
   findText(state, tell, show);
   return [el("h1", { tabindex: -1 }, "Rollouts"), controls, status, body];

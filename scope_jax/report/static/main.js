@@ -65,6 +65,7 @@ function recolour() {
 }
 
 let shownView = null;
+let searchNext = false;
 
 function render() {
   const state = stateNow();
@@ -89,6 +90,8 @@ function render() {
     main.querySelector("h1")?.focus();
     scrollTo(0, 0);
   }
+  if (searchNext) main.querySelector("[data-search]")?.focus();
+  searchNext = false;
   shownView = state.view;
   document.title = `${main.querySelector("h1")?.textContent || ""} - ${runs.map((run) => run.name).slice(0, 3).join(", ")}`;
 }
@@ -101,6 +104,14 @@ function showKeys() {
   dialog.showModal();
 }
 
+/** The search box of this view, or of the list that a rollout belongs to. */
+function toSearch() {
+  const box = main.querySelector("[data-search]");
+  if (box) return box.focus();
+  searchNext = true;
+  go({ ...(stateNow().view === "rollout" ? stateNow() : {}), uid: undefined, view: "rollouts" });
+}
+
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target.closest("input, select, textarea")) {
@@ -110,7 +121,7 @@ function onKey(event) {
   const named = Object.keys(VIEWS)[Number(event.key) - 1];
   if (named) go({ view: named });
   else if (event.key === "?") showKeys();
-  else if (event.key === "/") (main.querySelector("[data-search]") || go({ view: "rollouts" }))?.focus();
+  else if (event.key === "/") toSearch();
   else if (["j", "k"].includes(event.key) && main.querySelector("[data-row]")) {
     const links = [...main.querySelectorAll("[data-row]")];
     const at = links.indexOf(document.activeElement) + (event.key === "j" ? 1 : -1);

@@ -207,6 +207,30 @@ def test_a_link_leads_to_one_rollout_with_its_filters(tab, files):
     assert "There is no rollout none" in tab.locator("main").inner_text()
 
 
+def test_a_number_of_wrong_scores_leads_to_just_those(tab, files):
+    show(tab, files["one"], "judge")
+    links = tab.locator("table", has_text="off by more than").get_by_role("link")
+    wrong = [int(text.split()[0]) for text in links.all_inner_texts()]
+    assert sum(wrong) > 0
+    for number, count in enumerate(wrong):
+        show(tab, files["one"], "judge")
+        links.nth(number).click()
+        playwright.expect(tab.locator("h1")).to_have_text("Rollouts")
+        assert f"{count} of " in tab.get_by_role("status").last.inner_text()
+    tab.get_by_role("button", name="off by more than 0.3 ×").click()
+    playwright.expect(tab.get_by_role("status").last).to_contain_text("24 of ")
+
+
+def test_search_begins_where_one_can_type(tab, files):
+    for view in (f"rollout&{FIRST}&sort=reward", "time"):
+        show(tab, files["one"], view)
+        tab.keyboard.press("/")
+        playwright.expect(tab.locator("#find-q")).to_be_focused()
+        assert ("sort=reward" in tab.url) == view.endswith("sort=reward")
+        tab.keyboard.type("1")
+        playwright.expect(tab.locator("h1")).to_have_text("Rollouts")
+
+
 def test_a_large_page_fits_and_opens(tab, tmp_path):
     run = make(tmp_path / "run")
     folder = run / "rollouts/iter_1/solver"
