@@ -143,7 +143,7 @@ async def warm_up(server: Supervisor, folders: Sequence[Path], seed: int) -> Non
     options = {"base_url": server.url, "timeout": 600, "trust_env": False}
     async with httpx.AsyncClient(**options) as http:
         for model in ("judge", "solver"):
-            for ids in (8, 50, 100, 200, 400):  # log-probs: programs by length
+            for ids in (8, 30, 100, 200, 400):  # log-probs: programs by length
                 body = {"model": model, "prompt": [5] * ids, "logprobs": 3}
                 answer = await http.post("/v1/completions", json=body | {"echo": True})
                 answer.raise_for_status()

@@ -68,6 +68,8 @@ def scripted(*answers):
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
+        while not server.started:  # a client that is refused would try again
+            time.sleep(0.001)
         try:
             yield f"http://127.0.0.1:{sock.getsockname()[1]}", seen
         finally:
