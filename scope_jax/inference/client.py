@@ -120,9 +120,8 @@ class Client:
             model = self.config.judge_model or model
         body = request_json(model, request, ours=ours)
         url, timeout = f"{base}/v1/completions", self.config.request_timeout
-        alone = not ours or request.deadline is not None  # which ends it by itself
         send = partial(self._ask, url, body, timeout)
-        if not alone:
+        if ours and request.deadline is None:  # a deadline ends one request alone
             send = partial(self._completions.ask, body)
         left = None
         if request.deadline is not None:
@@ -230,7 +229,8 @@ class Client:
         """
         url = f"{self.url}/stats"
         try:
-            found = await self._http.ask(url, None, 2.0, self.secrets.headers())
+            async with self._http.turn():
+                found = await self._http.ask(url, None, 2.0, self.secrets.headers())
             return read_stats(found, names)
         except (httpx.RequestError, BadAnswer, Failed) as error:
             log.debug("%s: %s", url, _describe(error))

@@ -1,6 +1,7 @@
 """Means over seeds with their intervals; the figure; the speed board's rules."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,11 @@ def test_swaps_are_a_table():
     assert last == (
         "| sampled | iter_3 | iter_1 | 0.600 ± 0.020 | +0.050 ± 0.039 | 450 |"
     )
+
+
+def test_the_page_in_docs_is_made_from_the_summaries_beside_it(tmp_path):
+    docs = Path(__file__).parents[2] / "docs" / "small_world"
+    found = summaries.read_all(docs / "runs")
+    collect.write(found, tmp_path / "runs")
+    for name in ("ablations.md", "ablations.svg"):
+        assert (tmp_path / name).read_bytes() == (docs / name).read_bytes(), name
