@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import configs
+from models.hf.published import PUBLISHED
 from retrieval.config import RetrievalConfig
 from scope_jax.report import page as report
 from scope_jax.report import serve
@@ -26,20 +27,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*
 PROGRAMS = [*sorted(ROOT.glob("scripts/*.py")), *sorted(ROOT.glob("configs/*.py"))]
 # A command ends with its line, its quotation, a remark or the next command.
 COMMAND = re.compile(r"python scripts/(\w+)\.py((?:[^`\n#&]|(?<!\s)#)*)")
-
-
-# The shape of the model that a user of configs/qwen25_05b.py has.
-QWEN25_05B = {
-    "model_type": "qwen2",
-    "vocab_size": 151936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32768,
-    "tie_word_embeddings": True,
-}
 
 
 def texts():
@@ -109,7 +96,7 @@ def test_every_command_is_understood_and_fits(
         if "PATH" in arguments:
             file = tmp_path / "PATH" / "config.json"
             file.parent.mkdir()
-            file.write_text(json.dumps(QWEN25_05B))
+            file.write_text(json.dumps(PUBLISHED["Qwen/Qwen2.5-0.5B-Instruct"]))
         trains(arguments)
         return
     if script == "eval":
