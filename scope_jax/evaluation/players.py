@@ -116,15 +116,8 @@ def _engine(
     shape = config.placement.trainer.mesh
     mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
     with stopping.nothing_to_save(alone=True):
-        decoder, weights = hf.load(entry.path, mesh=mesh, dtype=config.model.dtype)
-        base = BaseModel(
-            path=entry.path,
-            tokenizer=tokenizer,
-            renderer=renderer,
-            decoder=decoder,
-            mesh=mesh,
-            hosts=ONE_HOST,
-        )
+        options = {"mesh": mesh, "hosts": ONE_HOST, "dtype": config.model.dtype}
+        base, weights = BaseModel.open(entry.path, tokenizer, renderer, **options)
         engine = PolicyEngine(base, weights, config.engine)
     stack.callback(engine.close)
     return engine.complete

@@ -32,6 +32,29 @@ class BaseModel:
     mesh: Mesh
     hosts: Hosts
 
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        tokenizer: Any,
+        renderer: ChatRenderer,
+        *,
+        mesh: Mesh,
+        hosts: Hosts,
+        dtype: Any,
+    ) -> tuple["BaseModel", Params]:
+        """The model of a folder, and its parameters, sharded over the mesh."""
+        decoder, params = hf.load(path, mesh=mesh, dtype=dtype)
+        made = cls(
+            path=path,
+            tokenizer=tokenizer,
+            renderer=renderer,
+            decoder=decoder,
+            mesh=mesh,
+            hosts=hosts,
+        )
+        return made, params
+
     def load(self, path: str | None = None, *, dtype: Any = "float32") -> Params:
         """A folder's parameters (default: the base model's), sharded over the mesh."""
         return hf.load(path or self.path, mesh=self.mesh, dtype=dtype)[1]

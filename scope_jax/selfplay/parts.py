@@ -139,17 +139,10 @@ def _base_model(
     """The model that all roles start from, and its weights on the mesh, float32."""
     shape = config.placement.trainer.mesh
     mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
-    decoder, weights = hf.load(config.model.path, mesh=mesh, dtype="float32")
+    options = {"mesh": mesh, "hosts": hosts, "dtype": "float32"}
+    opened = BaseModel.open(config.model.path, tokenizer, renderer, **options)
     hosts.check_mesh(mesh)
-    base = BaseModel(
-        path=config.model.path,
-        tokenizer=tokenizer,
-        renderer=renderer,
-        decoder=decoder,
-        mesh=mesh,
-        hosts=hosts,
-    )
-    return base, weights
+    return opened
 
 
 def _renderer(config: Config, tokenizer: Any) -> ChatRenderer:
