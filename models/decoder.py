@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from models.config import DecoderConfig
 from models.layers import MLP, in_first, in_heads, project, rms_norm
@@ -30,7 +30,13 @@ class Attention(nn.Module):
     weights_first: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        rope,
+        attend: Attend,
+        select: Bool[Array, "B A"] | None = None,
+    ):
         """Return (output [B, T, D], the second value of ``attend``)."""
         c = self.config
         width, head = c.hidden_size, c.head_dim
@@ -38,7 +44,8 @@ class Attention(nn.Module):
         heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
         if self.joined:
             shape = (sum(heads.values()), head)
-            y = project(self, "qkv", x, (width,), shape, in_first)
+            options = {"parts": heads, "select": select}
+            y = project(self, "qkv", x, (width,), shape, in_first, **options)
             ends = np.cumsum(tuple(heads.values()))[:-1]
             qkv = dict(zip(heads, jnp.split(y, ends, axis=-2), strict=True))
         else:
@@ -54,7 +61,8 @@ class Attention(nn.Module):
         q, k = apply_rope(qkv["q"], rope), apply_rope(qkv["k"], rope)
         with jax.named_scope("attend"):
             out, carried = attend(q, k, qkv["v"])
-        out = project(self, "o", out, (c.num_heads, head), (width,), in_heads)
+        shape = (c.num_heads, head)
+        out = project(self, "o", out, shape, (width,), in_heads, select=select)
         if c.attention_bias:
             out += self.param("o_bias", zeros, (width,))
         return out, carried
@@ -90,8 +98,18 @@ class Block(nn.Module):
     weights_first: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
-        """Return (x [B, T, D], the second value of ``attend``)."""
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        rope,
+        attend: Attend,
+        select: Bool[Array, "B A"] | None = None,
+    ):
+        """Return (x [B, T, D], the second value of ``attend``).
+
+        Args:
+          select: which of several adapters each row has, see ``layers.project``.
+        """
         c = self.config
 
         def norm(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -102,9 +120,9 @@ class Block(nn.Module):
         attention = Attention(c, **form, name="attn")
         mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, **form, name="mlp")
         if c.family.post_norm:
-            attended, carried = attention(x, rope, attend)
+            attended, carried = attention(x, rope, attend, select)
             x = x + norm("norm_attn", attended)
-            return x + norm("norm_mlp", mlp(x)), carried
-        attended, carried = attention(norm("norm_attn", x), rope, attend)
+            return x + norm("norm_mlp", mlp(x, select)), carried
+        attended, carried = attention(norm("norm_attn", x), rope, attend, select)
         x = x + attended
-        return x + mlp(norm("norm_mlp", x)), carried
+        return x + mlp(norm("norm_mlp", x), select), carried

@@ -12,18 +12,21 @@ from models.cached_attention import chunk_attention
 from models.cached_backends import Chosen, token_attention_by
 from models.config import DecoderConfig
 from models.decoder import Block
-from models.layers import rms_norm
-from models.remat import REMAT_POLICIES, Remat
+from models.layers import inputs_of, rms_norm
+from models.remat import REMAT_POLICIES, Remat, recomputed
 from models.rope import rope_table
 
 Params = dict[str, Any]
 
 # An empty entry of parameters whose matrices are [out, in].
 WEIGHTS_FIRST = "weights_first"
-# What ``unstack`` joins: where, the new name, and which matrices (along their axis 1).
-JOINED = (("attn", "qkv", ("q", "k", "v")), ("mlp", "gate_up", ("gate", "up")))
-# How many leading axes of each matrix its product sums over.
-INPUT_AXES = {"qkv": 1, "o": 2, "gate_up": 1, "down": 1}
+# The matrices of a layer as ``unstack`` leaves them, and which each is made of (joined
+# along their axis 1).
+GROUPS = {
+    "attn": {"qkv": ("q", "k", "v"), "o": ("o",)},
+    "mlp": {"gate_up": ("gate", "up"), "down": ("down",)},
+}
+MATRICES = {name for groups in GROUPS.values() for name in groups}
 
 
 def init(
@@ -58,6 +61,11 @@ def shapes(config: DecoderConfig) -> Params:
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 
+def size(config: DecoderConfig) -> int:
+    """Numbers in the parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
+
+
 def hidden(
     params: Params,
     config: DecoderConfig,
@@ -72,6 +80,8 @@ def hidden(
     """Hidden states after the final norm; causal within equal ``segment_ids``.
 
     Args:
+      params: from ``init``, or from ``unstack``, whose layers are then unrolled: what
+        an engine computes with need not be in memory twice.
       positions: rotary positions, by default 0..T-1 in every row.
       segment_ids: 0 is padding; by default one segment per row.
       lengths: instead of segments: the tokens of each row, followed by padding.
@@ -99,7 +109,10 @@ def hidden(
         platform=jax.default_backend(),
     )
     ropes = _rope_tables(config, positions)
-    period = config.period
+    unrolled = isinstance(params["blocks"], tuple)
+    period = 1 if unrolled else config.period
+    first = WEIGHTS_FIRST in params
+    block = Block(config, joined=unrolled, weights_first=first)
 
     def layer(index: int):
         def attend(q, k, v):
@@ -113,16 +126,22 @@ def hidden(
                 block_params = jax.tree.map(lambda p: p[index], period_params)
             with jax.named_scope("block"):
                 rope = ropes[config.layer_rope(index)]
-                block = Block(config)
                 return block.apply({"params": block_params}, x, rope, attend)[0]
 
         if remat == "none":
             return run
+        if unrolled and remat == "block":
+            return recomputed(run)
         return jax.checkpoint(run, policy=REMAT_POLICIES[remat])
 
+    x = params["embed"][tokens]
+    blocks = params["blocks"]
+    if unrolled:
+        for index, block_params in enumerate(blocks):
+            x = layer(index)(x, block_params)
+        return _final_norm(params, config, x)
     # One period of layers per step, in which each layer has a window of its own.
     layers = [layer(index) for index in range(period)]
-    blocks = params["blocks"]
     if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
         blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
 
@@ -131,7 +150,6 @@ def hidden(
             x = run(x, period_params)
         return x, None
 
-    x = params["embed"][tokens]
     x, _ = jax.lax.scan(body, x, blocks)
     return _final_norm(params, config, x)
 
@@ -192,7 +210,8 @@ def unstack(
         return params | {"blocks": blocks}
 
     def transposed(path, weight):
-        inputs = INPUT_AXES.get(path[-1].key, 0)
+        name = path[-1].key
+        inputs = inputs_of(name) if name in MATRICES else 0
         return jnp.moveaxis(weight, range(inputs), range(-inputs, 0))
 
     params = params | {"blocks": jax.tree_util.tree_map_with_path(transposed, blocks)}
@@ -202,12 +221,15 @@ def unstack(
 
 
 def _join(block: Params) -> Params:
-    """One layer's parameters with the matrices of ``JOINED`` concatenated."""
+    """One layer's parameters with the matrices of ``GROUPS`` concatenated."""
     block = dict(block)
-    for part, joined, names in JOINED:
+    for part, groups in GROUPS.items():
         weights = dict(block[part])
-        matrices = [weights.pop(name) for name in names]
-        block[part] = weights | {joined: jnp.concatenate(matrices, axis=1)}
+        for joined, names in groups.items():
+            if len(names) > 1:
+                matrices = [weights.pop(name) for name in names]
+                weights[joined] = jnp.concatenate(matrices, axis=1)
+        block[part] = weights
     return block
 
 
@@ -219,6 +241,8 @@ def prefill(
     tables: Int[Array, "R N"],
     starts: Int[Array, " R"],
     last: Int[Array, " R"] | None,
+    *,
+    select: Bool[Array, "R A"] | None = None,
 ) -> tuple[Cache, Float[Array, "R D"] | Float[Array, "R C D"]]:
     """Run chunks of prompts through the model and into the cache.
 
@@ -234,6 +258,8 @@ def prefill(
         size of a page.
       last: index, within the chunk, of the token whose hidden state is wanted; None
         for those of all tokens.
+      select: which of the A adapters among the parameters each chunk is computed
+        with; None where there are none.
 
     Returns:
       the cache and the hidden state (after the final norm) of each chunk's ``last``.
@@ -256,7 +282,7 @@ def prefill(
 
     with jax.named_scope("prefill"):
         x = params["embed"][tokens]
-        x, cache = _cached_layers(params, config, x, positions, cache, attend)
+        x, cache = _cached_layers(params, config, x, positions, cache, attend, select)
         if last is not None:
             x = x[jnp.arange(rows), last]
         return cache, _final_norm(params, config, x)
@@ -272,6 +298,7 @@ def decode_step(
     active: Bool[Array, " B"],
     *,
     attention: Chosen = "blocks",
+    select: Bool[Array, "B A"] | None = None,
 ) -> tuple[Cache, Float[Array, "B D"]]:
     """Append one token to every active row.
 
@@ -281,6 +308,8 @@ def decode_step(
       positions: where the token goes: the number of tokens already in the row.
       active: the other rows are computed too, as the shape is fixed, but not written.
       attention: from ``cached_backends.choose``; the cache has its layout.
+      select: which of the A adapters among the parameters each row has; None where
+        there are none.
 
     Returns:
       the cache and the hidden states of the new tokens, after the final norm.
@@ -302,7 +331,9 @@ def decode_step(
 
     with jax.named_scope("decode_step"):
         x = params["embed"][tokens][:, None]
-        x, cache = _cached_layers(params, config, x, positions[:, None], cache, attend)
+        x, cache = _cached_layers(
+            params, config, x, positions[:, None], cache, attend, select
+        )
         x = _final_norm(params, config, x[:, 0])
         return cache, x
 
@@ -312,7 +343,7 @@ def _final_norm(params, config, x):
     return rms_norm(x, params["final_norm"], config.rms_norm_eps, wide=wide)
 
 
-def _cached_layers(params, config, x, positions, cache, attend):
+def _cached_layers(params, config, x, positions, cache, attend, select):
     """All blocks, unrolled; ``attend`` also takes and returns the layer's cache."""
     ropes = _rope_tables(config, positions)
     new_cache = []
@@ -329,6 +360,7 @@ def _cached_layers(params, config, x, positions, cache, attend):
                 lambda q, k, v, layer=layer, window=window: attend(
                     q, k, v, layer, window
                 ),
+                select,
             )
         new_cache.append(layer)
     return x, tuple(new_cache)

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 # Variance 1 / fan_in, where fan_in is the size of the axes that the product sums over.
 matrix = nn.initializers.variance_scaling
@@ -44,12 +44,64 @@ def project(
     inputs: tuple[int, ...],
     outputs: tuple[int, ...],
     init: nn.initializers.Initializer,
+    *,
+    parts: dict[str, int] | None = None,
+    select: Bool[Array, "B A"] | None = None,
 ) -> Float[Array, "B T ..."]:
     """Multiply ``x`` by the module's weight ``name``, summing over ``inputs``.
 
     The weight is [*inputs, *outputs]; with ``module.weights_first`` it is
-    [*outputs, *inputs] and the left operand (see ``forward.unstack``).
+    [*outputs, *inputs] and the left operand (see ``forward.unstack``). Where the
+    module has low-rank adapters (``models.lora``), their product is added.
+
+    Args:
+      parts: matrices that are concatenated in ``name``, and their sizes along the
+        first output axis; by default it is one matrix.
+      select: which of A adapters each row has; none: all false. Without it there is
+        one, which all rows have.
     """
+    y = _product(module, name, x, inputs, outputs, init)
+    if module.has_variable("params", f"{name}_a"):
+        y += _low_rank(
+            module, name, x, len(inputs), outputs, parts or {name: outputs[0]}, select
+        )
+    return y
+
+
+def inputs_of(name: str) -> int:
+    """Over how many leading axes of a matrix its product sums."""
+    return 2 if name == "o" else 1
+
+
+def _low_rank(module, name, x, summed, outputs, parts, select):
+    """``x`` A B, for every part of ``outputs`` that has an adapter; else 0."""
+    a = module.get_variable("params", f"{name}_a")
+    leading, width = x.shape[:-summed], math.prod(x.shape[-summed:])
+    inner = x.reshape(-1, width) @ a.reshape(width, -1)
+    found = [part for part in parts if module.has_variable("params", f"{part}_b")]
+    inner = inner.reshape(len(inner), len(found), -1)
+    if select is not None:
+        # All adapters at once, and the others' zeroed: a few wide products, where
+        # picking each row's matrices would read them row by row. Zeros add nothing.
+        tokens = len(inner) // len(select)
+        chosen = jnp.repeat(select, tokens, axis=0)[:, None, :, None]
+        each = inner.reshape(*inner.shape[:2], select.shape[1], -1)
+        inner = jnp.where(chosen, each, 0).reshape(inner.shape)
+
+    def one(part: str, count: int) -> Array:
+        shape = (*leading, count, *outputs[1:])
+        if part not in found:
+            return jnp.zeros(shape, x.dtype)
+        b = module.get_variable("params", f"{part}_b")
+        product = inner[:, found.index(part)] @ b.reshape(inner.shape[-1], -1)
+        return product.reshape(shape)
+
+    products = [one(part, count) for part, count in parts.items()]
+    return jnp.concatenate(products, axis=len(leading)) if products[1:] else products[0]
+
+
+def _product(module, name, x, inputs, outputs, init):
+    """``x`` times the weight itself."""
     summed = len(inputs)
     if not module.weights_first:
         weight = module.param(name, init, inputs + outputs)
@@ -74,11 +126,15 @@ class MLP(nn.Module):
     weights_first: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Apply to every token."""
+    def __call__(
+        self, x: Float[Array, "B T D"], select: Bool[Array, "B A"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """Apply to every token; ``select`` as in ``project``."""
 
-        def layer(name: str, x, inputs: int, outputs: int):
-            return project(self, name, x, (inputs,), (outputs,), in_plain)
+        def layer(name: str, x, inputs: int, outputs: int, parts=None):
+            sizes = (inputs,), (outputs,)
+            options = {"parts": parts, "select": select}
+            return project(self, name, x, *sizes, in_plain, **options)
 
         def biased(name: str, y):
             if not self.bias:
@@ -86,7 +142,8 @@ class MLP(nn.Module):
             return y + self.param(f"{name}_bias", nn.initializers.zeros, y.shape[-1:])
 
         if self.joined:
-            both = layer("gate_up", x, self.width, 2 * self.hidden)
+            parts = dict.fromkeys(("gate", "up"), self.hidden)
+            both = layer("gate_up", x, self.width, 2 * self.hidden, parts)
             gate, up = jnp.split(both, 2, axis=-1)
         else:
             gate = layer("gate", x, self.width, self.hidden)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from models.errors import UserError
+from models.layers import inputs_of
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -29,6 +30,7 @@ RULES: dict[str, str | None] = {
     "head_dim": None,
     "ff": "tensor",
     "norm": None,
+    "rank": None,
 }
 
 # Last key of a parameter's path -> its logical axes.
@@ -57,6 +59,13 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "norm_attn": ("layers", "norm"),
     "norm_mlp": ("layers", "norm"),
 }
+
+# Of a low-rank adapter (models.lora), A has the matrix's inputs and B its outputs.
+for _name in ("q", "k", "v", "o", "gate", "up", "down"):
+    _layers, *_axes = LOGICAL_AXES[_name]
+    _cut = inputs_of(_name)
+    LOGICAL_AXES[f"{_name}_a"] = (_layers, *_axes[:_cut], "rank")
+    LOGICAL_AXES[f"{_name}_b"] = (_layers, "rank", *_axes[_cut:])
 
 
 def make_mesh(

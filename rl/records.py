@@ -57,6 +57,8 @@ class Request:
       seed64: 64-bit seed of this completion (``rl.engine.sampling.seed64``).
       deadline: time on the clock of ``time.monotonic()``, in seconds, after which it
         ends as "cancelled".
+      adapter: of the engine's adapters the one that samples it, from 1; 0: none, the
+        model itself does.
     """
 
     ids: tuple[int, ...]
@@ -65,6 +67,7 @@ class Request:
     stop_ids: tuple[int, ...] = ()
     seed64: int = 0
     deadline: float | None = None
+    adapter: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from models.errors import UserError
+from models.lora import LoraConfig
 from models.precision import Dtype
 from models.ranges import (
     NOT_NEGATIVE,
@@ -280,6 +281,9 @@ class Config:
     files."""
     model: ModelConfig
     """Base model."""
+    lora: LoraConfig = LoraConfig(rank=0)
+    """Low-rank adapters that are trained in place of the weights. By default there are
+    none: rank 0."""
     documents: DocumentsConfig = DocumentsConfig()
     """Documents that the Challenger starts from."""
     challenger: ChallengerConfig = ChallengerConfig()
@@ -314,3 +318,19 @@ class Config:
     def __post_init__(self):
         seeds.check("seed", self.seed)
         check_fields(self)
+
+    @property
+    def adapters(self) -> LoraConfig | None:
+        """The adapters that are trained; None: all weights are."""
+        return self.lora if self.lora.rank else None
+
+    @property
+    def one_base(self) -> bool:
+        """Whether the trainer's engine serves all roles from one model in memory.
+
+        Policy and previous Solver are then adapters of the base model, and judge and
+        reference are the base model itself.
+        """
+        mesh, hosts = self.placement.trainer.mesh, self.placement.hosts.count
+        alone = mesh.data * mesh.fsdp * mesh.tensor == hosts == 1
+        return bool(self.adapters) and alone and not self.inference.url

@@ -33,6 +33,12 @@ def main(argv: Sequence[str]) -> int:
         choices=("bfloat16", "float16", "float32"),
         help="of the tensors; default: as stored",
     )
+    parser.add_argument(
+        "--merged",
+        action="store_true",
+        help="a whole model, of a run that trained adapters; default: the adapter, as "
+        "a folder of peft",
+    )
     options = parser.parse_args(argv)
     import jax
 
@@ -47,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
         step=options.step,
         out=options.out,
         dtype=options.dtype,
+        merged=options.merged,
     )
     print(f"{out}: from {source}")
     return 0

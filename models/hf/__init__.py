@@ -3,19 +3,30 @@
 May import the rest of ``models``, which must not import it and touches no model files.
 """
 
-from models.hf.folder import content_hash, load_config, read_json, resolve, verify
+from models.hf.adapters import load_adapter, save_adapter
+from models.hf.folder import (
+    base_of,
+    content_hash,
+    load_config,
+    read_json,
+    resolve,
+    verify,
+)
 from models.hf.loading import load
 from models.hf.saving import save
 from models.hf.tokenizer import load_tokenizer, vocab_rows
 
 __all__ = [
+    "base_of",
     "content_hash",
     "load",
+    "load_adapter",
     "load_config",
     "load_tokenizer",
     "read_json",
     "resolve",
     "save",
+    "save_adapter",
     "verify",
     "vocab_rows",
 ]

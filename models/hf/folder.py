@@ -9,6 +9,8 @@ from models import checksums
 from models.config import DecoderConfig
 from models.errors import DamagedError, UserError, first_line
 
+# Marks the folder of an adapter, which belongs to another model.
+ADAPTER = "adapter_config.json"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # The files that a model needs, and none with code: no *.bin (pickle), no *.py.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
@@ -42,12 +44,51 @@ def resolve(path: str | Path) -> Path:
         ) from error
 
 
+def hub_file(name: str, file: str) -> Path:
+    """Returns one file of a model on the hub, downloaded if it is not there yet.
+
+    Raises:
+      UserError: if the name is none, or the hub does not give it.
+    """
+    if not HUB_NAME.fullmatch(name):
+        raise UserError("no such folder, and no hub name (owner/name)")
+    from huggingface_hub import hf_hub_download  # here: local folders need no hub
+
+    try:
+        return Path(hf_hub_download(name, file))
+    except Exception as error:  # the hub's errors share no base class
+        raise UserError(f"not downloaded from the hub: {first_line(error)}") from error
+
+
+def base_of(path: str | Path) -> Path | None:
+    """The folder of the model that an adapter's folder belongs to; None: it is none.
+
+    Raises:
+      UserError: if the adapter does not name it, or it is not there.
+    """
+    folder = resolve(path)
+    if not (folder / ADAPTER).is_file() or (folder / "config.json").is_file():
+        return None
+    base = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"{folder / ADAPTER}: base_model_name_or_path={base!r}: names no model: "
+            "write the folder or hub name of the adapter's model there"
+        )
+    try:
+        return resolve(base)
+    except UserError as error:
+        raise UserError(f"{folder / ADAPTER}: its model: {error}") from error
+
+
 def load_config(path: str | Path) -> DecoderConfig:
-    """Reads ``config.json`` of a model folder.
+    """Reads ``config.json`` of a model folder, or of the model of an adapter's folder.
 
     Raises:
       UserError: if it is missing, not JSON, or of an unsupported model type.
     """
+    if base := base_of(path):
+        return load_config(base)
     file = resolve(path) / "config.json"
     fields = read_json(file)
     quantised = fields.get("quantization_config")
@@ -106,13 +147,16 @@ def verify(path: str | Path, *, lacking: bool = False) -> None:
 def content_hash(path: str | Path) -> str:
     """Returns a hash of a model folder's weights, configuration, tokenizer, template.
 
-    It depends only on the files' contents and names, not on where the folder is.
+    That of an adapter's folder depends on its model as well. It depends only on the
+    files' contents and names, not on where the folder is.
     """
     folder = resolve(path)
     digest = hashlib.sha256()
     # Many folders keep the chat template in tokenizer_config.json.
     kept = ("config.json", "tokenizer.json", "tokenizer_config.json")
-    kept += ("chat_template.jinja",)
+    kept += ("chat_template.jinja", ADAPTER)
+    if base := base_of(folder):
+        digest.update(f"{content_hash(base)}\n".encode())
     files = [folder / name for name in kept] + list(folder.glob("*.safetensors"))
     hashes = checksums.of_files(file for file in files if file.is_file())
     for file, inner in sorted(hashes.items()):

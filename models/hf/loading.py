@@ -14,9 +14,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models import lora
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.hf.folder import load_config, resolve, verify
+from models.hf.adapters import load_adapter
+from models.hf.folder import base_of, load_config, resolve, verify
 from models.hf.layout import flatten, layout, unflatten
 from models.hf.place import THREADS, chunks, place
 from models.hf.tensor_files import FLOAT_DTYPES, Entry, open_tensors
@@ -38,7 +40,8 @@ def load(
     themselves are in host memory, it holds nothing beyond them.
 
     Args:
-      path: a local folder, or a name on the Hugging Face hub (``owner/name``).
+      path: a local folder, or a name on the Hugging Face hub (``owner/name``); of a
+        model, or of an adapter, which is then merged into the weights of its model.
       mesh: the mesh over which parameters are sharded; None means one device.
       dtype: of the parameters; "auto": see ``models.precision``.
 
@@ -53,6 +56,9 @@ def load(
     """
     folder = resolve(path)
     verify(folder, lacking=True)
+    if base := base_of(folder):
+        config, params = load(base, mesh=mesh, dtype=dtype)
+        return config, _with_adapter(folder, config, params)
     config = load_config(folder)
     dtype = resolved(dtype, jax.default_backend())
     leaves = layout(config)
@@ -77,6 +83,15 @@ def load(
             # So that at most two stacked parameters wait in host memory to be sent.
             jax.block_until_ready(before)
     return config, unflatten(flat)
+
+
+def _with_adapter(folder: Path, config: DecoderConfig, params: dict) -> dict:
+    """The model with the adapter of a folder merged into it, where it was."""
+    adapter, settings = load_adapter(folder, config)
+    merged = lora.merge(params, lora.scaled(adapter, settings))
+    return jax.tree.map(
+        lambda new, old: jax.device_put(new, old.sharding), merged, params
+    )
 
 
 def _usual_names(config: DecoderConfig, tensors: dict[str, Entry]) -> dict[str, Entry]:

@@ -1,16 +1,51 @@
 """Shapes of published models, for memory plans and benchmarks without weights.
 
 The numbers are from each model's ``config.json`` on the Hugging Face hub. If the path
-is a local folder, its own file is read instead.
+is a local folder, its own file is read instead; of any other model on the hub, its
+``config.json`` alone is downloaded.
 """
 
 from pathlib import Path
 
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.hf.folder import load_config
+from models.hf.folder import base_of, hub_file, load_config
 
 PUBLISHED: dict[str, dict] = {
+    "Qwen/Qwen3-0.6B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 40960,
+    },
+    "meta-llama/Llama-3.2-1B-Instruct": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500_000.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 131072,
+    },
     "Qwen/Qwen3-1.7B": {
         "model_type": "qwen3",
         "vocab_size": 151936,
@@ -96,17 +131,23 @@ def shape_of(path: str) -> tuple[DecoderConfig, str]:
     """Returns a model's shape, and the source of it, without loading weights.
 
     Args:
-      path: a folder in Hugging Face format, or the name of a published model.
+      path: a folder in Hugging Face format, of a model or of an adapter, or the name
+        of a model on the hub.
 
     Raises:
-      UserError: if there is no such folder and the name is not known here.
+      UserError: if there is no such folder, the name is not known here, and the hub
+        does not answer with its configuration.
     """
-    file = Path(path) / "config.json"
-    if file.is_file():
-        return load_config(path), str(file)
+    if Path(path).expanduser().is_dir():
+        folder = base_of(path) or Path(path).expanduser()
+        return load_config(folder), str(folder / "config.json")
     if path in PUBLISHED:
         return DecoderConfig.from_hf(PUBLISHED[path]), f"{path} as published"
-    raise UserError(
-        f"model.path={path}: no folder with a config.json, and its shape is not known: "
-        f"give a folder, or one of {', '.join(PUBLISHED)}"
-    )
+    try:
+        file = hub_file(path, "config.json")
+    except UserError as error:
+        raise UserError(
+            f"model.path={path}: its shape is not known ({error}): give a folder, or "
+            f"one of {', '.join(PUBLISHED)}"
+        ) from error
+    return load_config(file.parent), f"{path} on the hub"

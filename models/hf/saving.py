@@ -68,28 +68,42 @@ def save(
       UserError: if ``path`` exists and isn't a model folder, or can't be written.
       StorageError: if the disk is full.
     """
+    leaves = jax.tree.leaves(params)
+    size = sum(leaf.size * np.dtype(dtype or leaf.dtype).itemsize for leaf in leaves)
+    with new_folder(path, "config.json", size) as draft:
+        written = _write_tensors(draft, config, params, dtype, shard_bytes)
+        fields = _config_fields(config, written)
+        write_json(draft / "config.json", fields)
+        if tokenizer is not None:
+            save_tokenizer(draft, tokenizer, template)
+            if config.model_type == "qwen2" and not cuts_as_qwen2(tokenizer):
+                log.warning(QWEN2_CUTS, path)
+        _write_generation_config(draft, fields, tokenizer, stop_ids)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path, marker: str, size: int) -> Iterator[Path]:
+    """Yields a draft that becomes the folder ``path`` when the ``with`` block ends.
+
+    Args:
+      marker: a file that folders of this kind have; no other folder is replaced.
+      size: bytes that are going to be written.
+
+    Raises:
+      UserError: if ``path`` is something else, or can't be written.
+      StorageError: if the disk is full.
+    """
     path = Path(path).expanduser()
-    if path.exists() and not (path / "config.json").is_file():
+    if path.exists() and not (path / marker).is_file():
         occupied = not path.is_dir() or any(path.iterdir())
         if occupied:
             raise UserError(f"{path}: exists and is not a model folder: choose another")
     try:
         with _appearing(path) as draft:
-            written = _write_tensors(draft, config, params, dtype, shard_bytes)
-            fields = _config_fields(config, written)
-            _write_json(draft / "config.json", fields)
-            if tokenizer is not None:
-                save_tokenizer(draft, tokenizer, template)
-                if config.model_type == "qwen2" and not cuts_as_qwen2(tokenizer):
-                    log.warning(QWEN2_CUTS, path)
-            _write_generation_config(draft, fields, tokenizer, stop_ids)
+            yield draft
     except OSError as error:
         if storage.refusal(error) in storage.NO_ROOM:
-            needed = sum(
-                leaf.size * np.dtype(dtype or leaf.dtype).itemsize
-                for leaf in jax.tree.leaves(params)
-            )
-            raise StorageError(storage.describe(path, error.errno, needed)) from error
+            raise StorageError(storage.describe(path, error.errno, size)) from error
         raise UserError(
             f"{path}: can't be written ({error.strerror or error}): choose another "
             "place, or free disk space"
@@ -132,15 +146,16 @@ def _write_generation_config(
         ids = {name: config.get(name, getattr(tokenizer, name, None)) for name in names}
         ids = {name: value for name, value in ids.items() if value is not None}
         fields = {"_from_model_config": True, **ids}
-        _write_json(file, fields)
+        write_json(file, fields)
     ends = fields.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     missing = [stop for stop in stop_ids if stop not in ends]
     if missing:
-        _write_json(file, fields | {"eos_token_id": ends + missing})
+        write_json(file, fields | {"eos_token_id": ends + missing})
 
 
-def _write_json(file: Path, fields: dict[str, Any]) -> None:
+def write_json(file: Path, fields: dict[str, Any]) -> None:
+    """Writes a configuration as the hub's own tools do."""
     text = json.dumps(fields, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError, first_line
-from models.hf.folder import read_json, resolve
+from models.hf.folder import base_of, read_json, resolve
 
 # Transformers imports its modules on first use, which fails with two threads at once.
 _TRANSFORMERS = threading.Lock()
@@ -35,6 +35,8 @@ FILES = (
 def load_tokenizer(path: str | Path):
     """Loads the fast tokenizer of a model folder from its ``tokenizer.json``.
 
+    An adapter's folder may leave it to the folder of its model.
+
     Returns:
       A ``transformers.PreTrainedTokenizerFast`` with the folder's chat template.
 
@@ -45,6 +47,8 @@ def load_tokenizer(path: str | Path):
         from transformers import PreTrainedTokenizerFast  # slow to import
 
     folder = resolve(path)
+    if not (folder / "tokenizer.json").is_file():
+        folder = base_of(folder) or folder
     read_json(folder / "tokenizer.json")
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)

@@ -24,19 +24,28 @@ class Admission:
 
     Attributes:
       waiting: sequences without a slot, in order of arrival.
-      version: of the weights that compute what is put into pages from now on.
+      versions: by adapter, of the weights that compute what is put into pages from
+        now on; 0 is the model itself.
     """
 
     def __init__(
-        self, *, slots: int, pages: int, devices: int, page_size: int, chunk: int
+        self,
+        *,
+        slots: int,
+        pages: int,
+        devices: int,
+        page_size: int,
+        chunk: int,
+        adapters: int = 0,
     ):
         """Everything is free.
 
         Args:
           slots, pages: of each device.
+          adapters: how many there are.
         """
         self.waiting: deque[SequenceState] = deque()
-        self.version = 0
+        self.versions = dict.fromkeys(range(adapters + 1), 0)
         self._slots, self._page_size, self._chunk = slots, page_size, chunk
         self._pools = [
             PagePool(pages, chunks=page_size // chunk) for _ in range(devices)
@@ -57,13 +66,20 @@ class Admission:
         for pool in self._pools:
             pool.clear()
 
+    def forget(self, adapter: int) -> None:
+        """Another adapter's weights take its place; no sequence of it is in a slot."""
+        self.versions[adapter] += 1
+        for pool in self._pools:
+            pool.forget(adapter)
+
     def stale_pages(self) -> int:
         """Pages that would be shared although older weights have computed them."""
-        return sum(pool.stale(self.version) for pool in self._pools)
+        return sum(pool.stale(self.versions) for pool in self._pools)
 
     def add(self, sequence: SequenceState) -> None:
         """Queue a new sequence, and work out its digests."""
-        sequence.digests = digests_of(sequence.prompt, self._chunk)
+        adapter = sequence.request.adapter
+        sequence.digests = digests_of(sequence.prompt, self._chunk, adapter)
         self.waiting.append(sequence)
 
     def admit(self) -> list[SequenceState]:
@@ -106,10 +122,11 @@ class Admission:
     def progress(self, sequence: SequenceState, before: int) -> None:
         """The prompt is in the cache from ``before`` up to ``done``."""
         device = self.device(sequence)
-        pool = self._pools[device]
+        pool, adapter = self._pools[device], sequence.request.adapter
+        version = self.versions[adapter]
         for chunk in range(before // self._chunk, sequence.done // self._chunk):
             page = sequence.pages[chunk // pool.chunks]
-            pool.record(page, sequence.digests[chunk], self.version)
+            pool.record(page, sequence.digests[chunk], adapter, version)
         if sequence.ready:
             self._no_longer_pending(sequence)
             self._ends[device].setdefault(sequence.digests[-1], sequence)

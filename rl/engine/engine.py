@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from models import cached_backends
 from models.config import DecoderConfig
 from models.hf.tokenizer import vocab_rows
+from models.lora import LoraConfig
 from rl.engine.admission import Admission
 from rl.engine.config import EngineConfig
 from rl.engine.prefilling import Prefiller
@@ -46,13 +47,19 @@ class Engine:
         engine_config: EngineConfig,
         *,
         mesh: Mesh | None = None,
+        lora: LoraConfig | None = None,
+        adapters: int = 0,
+        take: bool = False,
     ):
-        """Place ``params`` and allocate the cache.
+        """Place ``params``; the cache is allocated when it is first needed.
 
         Args:
           params: stacked parameters; copied, so the caller may donate its own.
           tokenizer: gives text (``decode``) and the number of ids that may be sampled.
           mesh: the slots are split over all of its devices.
+          lora: shape of low-rank adapters.
+          adapters: how many of them there is room for, see ``set_adapter``.
+          take: free the memory of ``params``, which the caller no longer needs.
 
         Raises:
           UserError: if the sizes don't fit together, or ``engine_config.attention``
@@ -73,8 +80,9 @@ class Engine:
                 dtype=params["embed"].dtype,
                 device=devices[0],
             ),
+            adapters=adapters,
         )
-        self._programs = Programs(self.sampler, params)
+        self._programs = Programs(self.sampler, params, lora=lora, take=take)
         self.scorer = Scorer(self.sampler, self._programs.params)
         self._admission = Admission(
             slots=self.sampler.slots,
@@ -82,6 +90,7 @@ class Engine:
             devices=self.sampler.devices,
             page_size=engine_config.page_size,
             chunk=engine_config.prefill_chunk,
+            adapters=adapters,
         )
         self._prefiller = Prefiller(self._programs, self._admission)
         self._controls = self.sampler.new_controls()
@@ -119,6 +128,7 @@ class Engine:
             vocab=self.sampler.config.vocab_size,
             max_length=self.config.max_length,
             max_stop_ids=self.config.max_stop_ids,
+            adapters=self.sampler.adapters,
         )
         if refused:
             self._finished.append((id, refused))
@@ -181,12 +191,45 @@ class Engine:
                 "set_params"
             )
         self._programs.set_params(params)
-        self._admission.version += 1
+        for adapter in self._admission.versions:
+            self._admission.versions[adapter] += 1
         self._admission.clear()
 
-    def weights(self) -> tuple[tuple[int, ...], int]:
-        """The fingerprint of the weights, and how many shared pages are not theirs."""
-        return self._programs.fingerprint(), self._admission.stale_pages()
+    def set_adapter(self, number: int, adapter: Any) -> None:
+        """Swap one adapter; what it has computed is forgotten, and nothing else.
+
+        Args:
+          number: from 1; what ``Request.adapter`` says.
+          adapter: as from ``models.lora.scaled``; None: nothing is added to the model.
+
+        Raises:
+          RuntimeError: while requests of this adapter are unfinished.
+          UserError: it has weights that are not finite.
+        """
+        if any(s.request.adapter == number for s in self._live.values()):
+            raise RuntimeError(f"adapter {number} has unfinished requests")
+        self._programs.set_adapter(number, adapter)
+        self._admission.forget(number)
+
+    def free_cache(self) -> None:
+        """Free the cache's memory until there is work; there must be none now."""
+        if self._live:
+            raise RuntimeError(f"{len(self._live)} requests unfinished")
+        self._programs.free_cache()
+        self._admission.clear()
+
+    @property
+    def params(self) -> Any:
+        """The model's parameters as they are placed, see ``forward.unstack``."""
+        return self._programs.params
+
+    def weights(self, adapter: int = 0) -> tuple[tuple[int, ...], int]:
+        """The fingerprint of the weights, and how many shared pages are stale.
+
+        Args:
+          adapter: whose fingerprint; 0: the model's.
+        """
+        return self._programs.fingerprint(adapter), self._admission.stale_pages()
 
     def compile(self) -> dict[str, ProgramMemory]:
         """Compile every program now, so that nothing compiles later.
@@ -258,6 +301,7 @@ class Engine:
         c.temperature[slot], c.min_p[slot] = s.temperature, s.min_p
         c.top_p[slot], c.top_k[slot] = s.top_p, s.top_k
         c.tables[slot, : len(sequence.pages)] = sequence.pages
+        c.adapters[slot] = request.adapter
         c.stop_ids[slot] = -1
         c.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
 

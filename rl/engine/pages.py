@@ -6,14 +6,17 @@ handed out again.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 
-def digests_of(prompt: np.ndarray, chunk: int) -> tuple[bytes, ...]:
-    """A running digest at the end of each whole chunk, and one of the whole prompt."""
-    running = hashlib.blake2b(digest_size=16)
+def digests_of(prompt: np.ndarray, chunk: int, adapter: int = 0) -> tuple[bytes, ...]:
+    """A running digest at the end of each whole chunk, and one of the whole prompt.
+
+    Those of another adapter are others: what it has computed is of other weights.
+    """
+    running = hashlib.blake2b(digest_size=16, salt=adapter.to_bytes(8, "little"))
     digests = []
     for start in range(0, len(prompt) - chunk + 1, chunk):
         running.update(prompt[start : start + chunk].tobytes())
@@ -41,7 +44,8 @@ class PagePool:
         self._users = [0] * self.size
         self._content: list[list[bytes]] = [[] for _ in range(self.size)]
         self._index: dict[bytes, int] = {}  # digest -> the page in which its chunk ends
-        self._version = [0] * self.size  # of the weights that computed the content
+        # Of the weights that computed the content: the adapter, and its version.
+        self._version = [(0, 0)] * self.size
 
     @property
     def unused(self) -> int:
@@ -95,18 +99,36 @@ class PagePool:
                 else:
                     self._empty.append(page)
 
-    def stale(self, version: int) -> int:
-        """Pages whose content can be found and is of other weights than these."""
-        pages = set(self._index.values())
-        return sum(self._version[page] != version for page in pages)
+    def stale(self, versions: Mapping[int, int]) -> int:
+        """Pages whose content can be found and is of other weights than these.
 
-    def record(self, page: int, digest: bytes, version: int = 0) -> None:
+        Args:
+          versions: of each adapter.
+        """
+        held = (self._version[page] for page in set(self._index.values()))
+        return sum(versions[adapter] != version for adapter, version in held)
+
+    def forget(self, adapter: int) -> None:
+        """No page holds any more what an adapter has computed; its users go on."""
+        for page, content in enumerate(self._content):
+            if not content or self._version[page][0] != adapter:
+                continue
+            for digest in content:
+                del self._index[digest]
+            self._content[page] = []
+            if page in self._idle:
+                del self._idle[page]
+                self._empty.append(page)
+
+    def record(
+        self, page: int, digest: bytes, adapter: int = 0, version: int = 0
+    ) -> None:
         """The page now holds the chunk of this digest, and all before it.
 
         Args:
-          version: of the weights that computed it.
+          adapter, version: of the weights that computed it.
         """
         if digest not in self._index:
-            self._version[page] = version
+            self._version[page] = adapter, version
             self._index[digest] = page
             self._content[page].append(digest)

@@ -72,6 +72,7 @@ class Prefiller:
                 chunks.tokens[at, : len(part)] = part
                 chunks.tables[at, : len(sequence.pages)] = sequence.pages
                 chunks.slots[at], chunks.starts[at] = slot, before
+                chunks.adapters[at] = sequence.request.adapter
                 chunks.last[at] = len(part) - 1
                 sequence.done += len(part)
                 sequence.ready = sequence.done == len(sequence.prompt)

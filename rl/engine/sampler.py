@@ -50,6 +50,7 @@ class Chunks:
     starts: Int[Array, " R"]
     last: Int[Array, " R"]
     final: Bool[Array, " R"]
+    adapters: Int[Array, " R"]
 
 
 @struct.dataclass
@@ -76,6 +77,7 @@ class Controls:
     top_k: Int[Array, " B"]
     min_p: Float[Array, " B"]
     stop_ids: Int[Array, "B M"]
+    adapters: Int[Array, " B"]
 
 
 @struct.dataclass
@@ -97,6 +99,7 @@ class Sampler:
       valid_vocab: ids from here on are never sampled.
       mesh: the slots are split over all of its devices.
       attention: over the cache, from ``cached_backends.choose``.
+      adapters: how many low-rank adapters are among the parameters.
     """
 
     config: DecoderConfig
@@ -104,6 +107,7 @@ class Sampler:
     valid_vocab: int
     mesh: Mesh | None = None
     attention: Chosen = "blocks"
+    adapters: int = 0
 
     @property
     def devices(self) -> int:
@@ -130,7 +134,11 @@ class Sampler:
             # A copy, as the trainer will donate its own buffers to the next update.
             return jax.tree.map(jnp.copy, params)
 
-        return jax.jit(place, out_shardings=self._sharding(PartitionSpec()))
+        return jax.jit(place, out_shardings=self.everywhere())
+
+    def everywhere(self) -> NamedSharding | None:
+        """The sharding of what every device has a copy of."""
+        return self._sharding(PartitionSpec())
 
     def make_state(self, dtype: Any) -> Callable[[], State]:
         """A jitted function that makes an empty cache."""
@@ -155,6 +163,7 @@ class Sampler:
             starts=np.zeros(rows, np.int32),
             last=np.zeros(rows, np.int32),
             final=np.zeros(rows, bool),
+            adapters=np.zeros(rows, np.int32),
         )
 
     def new_copies(self) -> Copies:
@@ -182,6 +191,7 @@ class Sampler:
             top_k=np.zeros(slots, np.int32),
             min_p=np.zeros(slots, np.float32),
             stop_ids=np.full((slots, self.sizes.max_stop_ids), -1, np.int32),
+            adapters=np.zeros(slots, np.int32),
         )
 
     def programs(self) -> dict[str, tuple[Any, Any]]:
@@ -203,7 +213,14 @@ class Sampler:
         """Write chunks of prompts; keep the hidden state of those that end a prompt."""
         c, cache = chunks, state.cache
         cache, hidden = forward.prefill(
-            params, self.config, cache, c.tokens, c.tables, c.starts, c.last
+            params,
+            self.config,
+            cache,
+            c.tokens,
+            c.tables,
+            c.starts,
+            c.last,
+            select=self._select(c.adapters),
         )
         ends = jnp.where(c.final, c.slots, self.slots)
         hidden = state.hidden.at[ends].set(hidden, mode="drop")
@@ -219,7 +236,7 @@ class Sampler:
     ) -> tuple[State, Sampled]:
         """Sample up to ``decode_steps`` tokens per slot, fewer when all are done."""
         c, config = controls, self.config
-        base_keys = row_keys(c.seeds)
+        base_keys, select = row_keys(c.seeds), self._select(c.adapters)
         shape = (self.slots, self.sizes.decode_steps)
         sampled = Sampled(
             tokens=jnp.zeros(shape, jnp.int32),
@@ -256,6 +273,7 @@ class Sampler:
                 positions,
                 active,
                 attention=self.attention,
+                select=select,
             )
             hidden = jnp.where(active[:, None], hidden, state.hidden)
             return step + 1, State(cache=cache, hidden=hidden), active, sampled
@@ -264,6 +282,12 @@ class Sampler:
             start = (jnp.int32(0), state, c.active, sampled)
             _, state, _, sampled = jax.lax.while_loop(unfinished, body, start)
         return state, sampled
+
+    def _select(self, adapters: Int[Array, " B"]) -> Bool[Array, "B A"] | None:
+        """Which adapter each row has; none for a row of the model itself."""
+        if not self.adapters:
+            return None
+        return adapters[:, None] == jnp.arange(1, self.adapters + 1)
 
     def _split(self) -> PartitionSpec:
         return PartitionSpec(self.mesh.axis_names) if self.mesh else PartitionSpec()

@@ -98,14 +98,14 @@ class SequenceState:
 
 
 def refusal(
-    request: Request, *, vocab: int, max_length: int, max_stop_ids: int
+    request: Request, *, vocab: int, max_length: int, max_stop_ids: int, adapters: int
 ) -> Completion | None:
     """The completion of a request that cannot run; None where it can.
 
     Its reason is "error" where the request is malformed, "length" where the engine has
     no room for a single token of it.
     """
-    problem = _problem(request, vocab=vocab, max_stop_ids=max_stop_ids)
+    problem = _problem(request, vocab, max_stop_ids, adapters)
     full = len(request.ids) >= max_length or request.sampling.max_new_tokens < 1
     if not problem and not full:
         return None
@@ -115,7 +115,7 @@ def refusal(
     )
 
 
-def _problem(request: Request, *, vocab: int, max_stop_ids: int) -> str:
+def _problem(request: Request, vocab: int, max_stop_ids: int, adapters: int) -> str:
     """What is malformed about a request, and what to do; empty if nothing is."""
     if not request.ids:
         return "the prompt has no tokens: it needs one at least"
@@ -127,6 +127,8 @@ def _problem(request: Request, *, vocab: int, max_stop_ids: int) -> str:
             )
     if (count := len(request.stop_ids)) > max_stop_ids:
         return f"{count} stop ids: exceed engine.max_stop_ids={max_stop_ids}: raise it"
+    if not 0 <= request.adapter <= adapters:
+        return f"adapter={request.adapter}: the engine has {adapters} of them"
     if problem := request.sampling.problem():
         return problem
     if not is_seed(request.seed64):

@@ -25,6 +25,7 @@ def token_logprobs(
     chunk: int = 512,
     temperature: float = 1.0,
     valid_vocab: int | None = None,
+    frozen: bool = False,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Returns the log-prob of each target, and the entropy of its distribution.
 
@@ -44,6 +45,7 @@ def token_logprobs(
       temperature: logits are divided by it, as in the sampler.
       valid_vocab: tokens from this id on (which the tokenizer doesn't have) get no
         probability, as in the sampler.
+      frozen: the output embedding has no gradient, and none is computed.
 
     Returns:
       float32 log-probs and float32 entropies. The entropy carries no gradient.
@@ -63,7 +65,8 @@ def token_logprobs(
     name = "embed" if config.tie_embeddings else "head"
     count = -(-wanted.sum(1).max() // chunk)
     with jax.named_scope("token_logprobs"):
-        head = _Head(config, temperature, valid_vocab)
+        first = forward.WEIGHTS_FIRST in params
+        head = _Head(config, temperature, valid_vocab, frozen, first)
         both = _chunks(head, params[name], hidden, targets, count)
     back = jnp.argsort(together, axis=1)
 
@@ -80,11 +83,21 @@ class _Head(NamedTuple):
     config: DecoderConfig
     temperature: float
     valid_vocab: int | None
+    frozen: bool
+    weights_first: bool
+
+    @property
+    def vocab_first(self) -> bool:
+        """Whether the weight is [V, D]."""
+        return self.config.tie_embeddings or self.weights_first
 
     def logits(self, weight: Array, hidden: Array) -> Array:
         name = "embed" if self.config.tie_embeddings else "head"
         weight = weight.astype(hidden.dtype)
-        logits = forward.unembed({name: weight}, self.config, hidden)
+        table = {name: weight}
+        if self.weights_first:
+            table[forward.WEIGHTS_FIRST] = ()
+        logits = forward.unembed(table, self.config, hidden)
         logits = logits / self.temperature
         vocab = logits.shape[-1]
         if self.valid_vocab is not None and self.valid_vocab < vocab:
@@ -132,9 +145,7 @@ def _chunks_forward(head, weight, hidden, targets, count):
 def _chunks_backward(head, saved, cotangents):
     weight, hidden, targets, count, normalizers = saved
     given, _ = cotangents  # the entropy is only reported
-
-    tied = head.config.tie_embeddings
-    backward = "BSV,VD->BSD" if tied else "BSV,DV->BSD"
+    backward = "BSV,VD->BSD" if head.vocab_first else "BSV,DV->BSD"
 
     def body(i, carry):
         d_weight, d_hidden = carry
@@ -143,16 +154,22 @@ def _chunks_backward(head, saved, cotangents):
         d_logits = given[i][..., None] * (_one_hot(targets[i], logits) - p)
         d_logits = (d_logits / head.temperature).astype(hidden.dtype)
         d_h = jnp.einsum(backward, d_logits, weight.astype(hidden.dtype))
+        d_hidden = d_hidden.at[i].set(d_h)
+        if head.frozen:
+            return d_weight, d_hidden
         # [D, V] for tied weights as well: twice as fast on a CPU as [V, D].
         d_w = jnp.einsum(
             "BSD,BSV->DV", hidden[i], d_logits, preferred_element_type=jnp.float32
         )
-        return d_weight + d_w, d_hidden.at[i].set(d_h)
+        return d_weight + d_w, d_hidden
 
-    shape = weight.shape[::-1] if tied else weight.shape
+    if head.frozen:
+        _, d_hidden = jax.lax.fori_loop(0, count, body, (None, jnp.zeros_like(hidden)))
+        return None, d_hidden, None, None
+    shape = weight.shape[::-1] if head.vocab_first else weight.shape
     start = (jnp.zeros(shape, jnp.float32), jnp.zeros_like(hidden))
     d_weight, d_hidden = jax.lax.fori_loop(0, count, body, start)
-    d_weight = d_weight.T if tied else d_weight
+    d_weight = d_weight.T if head.vocab_first else d_weight
     return d_weight.astype(weight.dtype), d_hidden, None, None
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models import forward
+from models import forward, lora
 from models.attention import Backend
 from models.config import DecoderConfig
 from models.forward import Params
+from models.lora import LoraConfig
 from rl.learner import agreement, losses
 from rl.learner.config import UpdateConfig
 from rl.learner.logprobs import token_logprobs
@@ -31,6 +32,7 @@ class Objective:
       compute_dtype: dtype of the forward pass, whatever the parameters are stored in.
       attention: the backend that was chosen.
       valid_vocab: number of ids that the tokenizer has.
+      lora: what of the model is trained; None: all of it.
     """
 
     config: DecoderConfig
@@ -40,6 +42,13 @@ class Objective:
     compute_dtype: Any
     attention: Backend
     valid_vocab: int | None
+    lora: LoraConfig | None = None
+
+    def whole(self, params: Params, base: Params) -> Params:
+        """The policy's parameters: ``params``, or ``base`` with them as its adapter."""
+        if self.lora is None:
+            return params
+        return lora.attach(base, lora.scaled(params, self.lora))
 
     def logprobs(self, params: Params, micro: dict[str, Array]) -> tuple[Array, Array]:
         """Returns (log-prob, entropy) [R, T] of the targets under ``params``.
@@ -70,6 +79,7 @@ class Objective:
             chunk=self.update.logit_chunk,
             temperature=self.update.temperature,
             valid_vocab=self.valid_vocab,
+            frozen=self.lora is not None,
         )
 
     def _constrain(self, x: Array, *spec: Any) -> Array:
@@ -90,12 +100,13 @@ class Objective:
 
         Args:
           params: differentiated.
-          reference_params: used only with a penalty towards the reference.
+          reference_params: the base model. It is the reference of a penalty, and the
+            frozen part of a policy that is an adapter; else it is not used.
           micro: [R, T] arrays of ``packing.PackedBatch``, and ``old_logprobs``.
           use_old: false takes the log-probs of this forward pass as the old ones.
         """
         mask, weights = micro["loss_mask"], micro["weights"]
-        logprobs, entropy = self.logprobs(params, micro)
+        logprobs, entropy = self.logprobs(self.whole(params, reference_params), micro)
         before = jax.lax.stop_gradient(logprobs)
         before = jnp.where(use_old, micro["old_logprobs"], before)
         surrogate = (logprobs, before, micro["advantages"], mask, self.loss)

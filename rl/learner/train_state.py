@@ -13,6 +13,8 @@ from models.config import DecoderConfig
 from models.errors import UserError
 from models.fingerprint import fingerprint
 from models.forward import Params
+from models.lora import LoraConfig, scaled
+from models.lora import shapes as lora_shapes
 from rl.learner import optimizer
 
 # The kind of memory that holds a parked optimizer.
@@ -24,7 +26,8 @@ class TrainState:
     """Everything that an update changes; one per trained model.
 
     Attributes:
-      params: float32 master parameters.
+      params: float32 masters of what is trained: all parameters, or an adapter
+        (``models.lora``), whose B has not been multiplied by alpha / rank.
       opt_state: Adam's moments, sharded like the parameters, and its update count.
       step: int32, optimizer updates attempted.
       skipped: int32, updates skipped because the gradient was not finite.
@@ -44,6 +47,7 @@ class States:
       mesh: from ``models.sharding.make_mesh``.
       compute_dtype: of the copies that sampler and reference use.
       offload: whether a parked state's moments are in host memory.
+      lora: what of the model is trained; None: all of it.
 
     Attributes:
       shardings: a ``TrainState`` of shardings.
@@ -59,6 +63,7 @@ class States:
         compute_dtype: jnp.dtype,
         *,
         offload: bool = False,
+        lora: LoraConfig | None = None,
     ):
         kinds = [m.kind for m in mesh.devices.flat[0].addressable_memories()]
         if offload and PARKED not in kinds:
@@ -66,9 +71,9 @@ class States:
                 f"update.offload_optimizer=True: these devices have no {PARKED} memory "
                 f"(only {', '.join(kinds)}): leave it off"
             )
-        self._config, self._compute_dtype = config, compute_dtype
-        self._offload = offload
-        params = sharding.param_shardings(forward.shapes(config), mesh)
+        self._compute_dtype, self._offload, self._lora = compute_dtype, offload, lora
+        self._shapes = lora_shapes(config, lora) if lora else forward.shapes(config)
+        params = sharding.param_shardings(self._shapes, mesh)
         whole = sharding.replicated(mesh)
         # Explicit: under jit alone the moments would come out replicated.
         opt_state = optax.ScaleByAdamState(count=whole, mu=params, nu=params)
@@ -78,11 +83,16 @@ class States:
         self._init = jax.jit(_fresh, out_shardings=self.shardings)
         self._cast = jax.jit(self._cast_fn, out_shardings=params)
         self._fingerprint = jax.jit(
-            lambda params: fingerprint(params, compute_dtype), out_shardings=whole
+            lambda params: fingerprint(self._scaled(params), compute_dtype),
+            out_shardings=whole,
         )
 
     def init(self, params: Params) -> TrainState:
-        """Returns a fresh state from ``params``, which stay the caller's."""
+        """Returns a fresh state from ``params``, which stay the caller's.
+
+        Args:
+          params: what is trained: all parameters, or an adapter.
+        """
         return self._init(sharding.place(params, self.shardings.params))
 
     def park(self, state: TrainState) -> TrainState:
@@ -103,7 +113,10 @@ class States:
         return _move(state, self.shardings.opt_state) if self._offload else state
 
     def policy_params(self, state: TrainState) -> Params:
-        """Returns a copy of the parameters in the compute dtype, for the sampler."""
+        """Returns a copy of what is trained in the compute dtype, for the sampler.
+
+        An adapter's B has been multiplied by alpha / rank.
+        """
         return self._cast(state.params)
 
     def fingerprint(self, state: TrainState) -> tuple[int, ...]:
@@ -118,14 +131,18 @@ class States:
         """Returns shapes, dtypes and shardings of a state, for a restore."""
         return jax.tree.map(
             lambda x, s: x.update(sharding=s),
-            jax.eval_shape(_fresh, forward.shapes(self._config)),
+            jax.eval_shape(_fresh, self._shapes),
             self.shardings,
         )
 
     def _cast_fn(self, params: Params) -> Params:
         return jax.tree.map(
-            lambda x: jnp.array(x, self._compute_dtype, copy=True), params
+            lambda x: jnp.array(x, self._compute_dtype, copy=True),
+            self._scaled(params),
         )
+
+    def _scaled(self, params: Params) -> Params:
+        return scaled(params, self._lora) if self._lora else params
 
 
 def _fresh(params: Params) -> TrainState:

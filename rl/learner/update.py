@@ -15,11 +15,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from models import precision, sharding
+from models import forward, precision, sharding
 from models.attention import choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.forward import Params
+from models.lora import LoraConfig
 from rl.learner import objective, optimizer, packing
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -51,6 +52,9 @@ class Updater:
       mesh: from ``models.sharding.make_mesh``.
       valid_vocab: number of ids that the tokenizer has; ids beyond it have no
         probability, as in the sampler.
+      lora: train an adapter of the base model; None: all parameters.
+      base: the base model's parameters as they are in memory, or their shapes: sharded
+        over the mesh, or from ``forward.unstack``. None: sharded, in the compute dtype.
 
     Attributes:
       states: makes, moves and copies the states that it updates.
@@ -72,6 +76,8 @@ class Updater:
         mesh: Mesh,
         *,
         valid_vocab: int | None = None,
+        lora: LoraConfig | None = None,
+        base: Params | None = None,
     ):
         shards = sharding.row_shards(mesh)
         if update.rows % shards:
@@ -98,10 +104,16 @@ class Updater:
             compute_dtype=self.compute_dtype,
             attention=self.attention,
             valid_vocab=valid_vocab,
+            lora=lora,
         )
         self.states = States(
-            config, mesh, self.compute_dtype, offload=update.offload_optimizer
+            config,
+            mesh,
+            self.compute_dtype,
+            offload=update.offload_optimizer,
+            lora=lora,
         )
+        self._base = self._abstract(base) if base else self._sharded_base()
         self._batch_sharding = sharding.batch_sharding(mesh, leading=1)
         self._whole = sharding.replicated(mesh)
         self._jits = {
@@ -156,7 +168,10 @@ class Updater:
             return state, counts
         old: list[Array | None] = [None] * len(batches)
         if len(batches) > 1:
-            old = [self.logprobs(state.params, batch) for batch in batches]
+            old = [
+                self.logprobs(state.params, batch, reference_params)
+                for batch in batches
+            ]
         state = self.states.unpark(state)
         every = []
         for batch, old_logprobs in zip(batches, old, strict=True):
@@ -192,7 +207,8 @@ class Updater:
 
         Args:
           state: donated.
-          reference_params: the frozen reference, in the compute dtype, on the mesh.
+          reference_params: the frozen base model, on the mesh: the reference, and what
+            an adapter is an adapter of.
           batch: from ``pack``.
           old_logprobs: [M, R, T] from ``logprobs``; None takes the update's own.
         """
@@ -207,9 +223,16 @@ class Updater:
         metrics["perf/update_fill"] = batch.fill
         return state, metrics
 
-    def logprobs(self, params: Params, batch: packing.PackedBatch) -> Array:
-        """Returns [M, R, T] log-probs of the targets under ``params``; 0 if unused."""
-        return self._run("logprobs", params, self._to_device(batch, None))
+    def logprobs(
+        self, params: Params, batch: packing.PackedBatch, base: Params | None = None
+    ) -> Array:
+        """Returns [M, R, T] log-probs of the targets under ``params``; 0 if unused.
+
+        Args:
+          base: the base model, where ``params`` are an adapter of it.
+        """
+        base = {} if self.objective.lora is None else base
+        return self._run("logprobs", params, base, self._to_device(batch, None))
 
     # --------------------------------------------------------------- programs
 
@@ -221,14 +244,29 @@ class Updater:
     def jitted(self) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         """What ``update`` runs, jitted, with arguments of the usual capacity."""
         state = self.states.abstract()
-        reference = jax.tree.map(
-            lambda x: x.update(dtype=self.compute_dtype), state.params
-        )
         batch = self._to_device(self.pack([]), None)
-        arguments = {"update": (state, reference, batch)}
+        arguments = {"update": (state, self._base, batch)}
         if self.update_config.mini_batch_rows:
-            arguments["logprobs"] = (state.params, batch)
+            base = {} if self.objective.lora is None else self._base
+            arguments["logprobs"] = (state.params, base, batch)
         return {name: (self._jits[name], given) for name, given in arguments.items()}
+
+    def _sharded_base(self) -> Params:
+        """Shapes of the whole model, sharded over the mesh, in the compute dtype."""
+        shapes = forward.shapes(self.objective.config)
+        shardings = sharding.param_shardings(shapes, self.objective.mesh)
+        return jax.tree.map(
+            lambda x, s: x.update(dtype=self.compute_dtype, sharding=s),
+            shapes,
+            shardings,
+        )
+
+    @staticmethod
+    def _abstract(params: Params) -> Params:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            params,
+        )
 
     def _program(self, name: str, *args: Any) -> Any:
         """The executable for a batch of this capacity, compiled once."""
@@ -298,8 +336,10 @@ class Updater:
         sums |= {"grad_norm": norm, "skipped": skipped, "broken": finite & ~whole}
         return new_state, sums
 
-    def _logprobs_fn(self, params: Params, batch: dict[str, Array]) -> Array:
-        batch = dict(batch)
+    def _logprobs_fn(
+        self, params: Params, base: Params, batch: dict[str, Array]
+    ) -> Array:
+        batch, params = dict(batch), self.objective.whole(params, base)
         num_micro, _ = batch.pop("num_micro"), batch.pop("use_old")
 
         def body(i: Array, out: Array) -> Array:

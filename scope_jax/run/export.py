@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from models import hf
+from models import forward, hf, lora
 from models.chat import ChatRenderer
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.hf.layout import layout, unflatten
+from models.hf.folder import ADAPTER
+from models.lora import LoraConfig
 from rl.learner import checkpoint
 from scope_jax.config import Config
 from scope_jax.run.folder import RunPaths
@@ -27,6 +27,7 @@ def export(
     step: int | None = None,
     out: Path | None = None,
     dtype: str | None = None,
+    merged: bool = False,
 ) -> tuple[Path, str]:
     """Writes weights, configurations, tokenizer and the template of the training.
 
@@ -40,6 +41,8 @@ def export(
         latest checkpoint where it has not finished.
       out: folder to make; None: ``RUN-iter_N-ROLE`` in the current folder.
       dtype: of the tensors; None keeps what is stored.
+      merged: of a run that trains adapters, a whole model with the adapter's product
+        added to its weights, and not a folder of the adapter alone.
 
     Returns:
       The folder that was made, and where the weights came from, in words.
@@ -57,12 +60,15 @@ def export(
         out = Path(f"{paths.path.resolve().name}-iter_{iteration}-{role}")
     if out.exists():
         raise UserError(f"{out}: already exists: name another folder with --out")
+    if merged and not config.adapters:
+        raise UserError("--merged: the run trains whole weights: leave it out")
     exported = paths.export(iteration, role)
-    if step is None and (exported / "config.json").is_file():
-        fields = hf.read_json(exported / "config.json")
-        stored = fields.get("dtype") or fields.get("torch_dtype") or "float32"
-        decoder, params = hf.load(exported, dtype=stored)
-        words = f"the end of iteration {iteration}"
+    decoder = hf.load_config(config.model.path)
+    words = f"the end of iteration {iteration}"
+    if step is None and (exported / ADAPTER).is_file():
+        params, _ = hf.load_adapter(exported, decoder)
+    elif step is None and (exported / "config.json").is_file():
+        params = hf.load(exported, dtype=_stored(exported))[1]
     else:
         checkpoints = paths.checkpoints(iteration, role)
         if not checkpoint.steps(checkpoints):
@@ -70,32 +76,39 @@ def export(
                 f"{run}: iteration {iteration} has trained no {role} yet: choose "
                 "another --iteration or --role, or let the run continue"
             )
-        decoder = hf.load_config(config.model.path)
         params, found = checkpoint.restore_params(
-            checkpoints, _on_one_device(decoder), step=step
+            checkpoints, _on_one_device(decoder, config.adapters), step=step
         )
         words = f"the checkpoint of step {found}"
     tokenizer = hf.load_tokenizer(config.model.path)
     chat = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
-    hf.save(
-        out,
-        decoder,
-        params,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        template=chat.template,
-        stop_ids=chat.stop_ids,
-    )
+    written = {"tokenizer": tokenizer, "dtype": dtype, "template": chat.template}
+    if config.adapters and not merged:
+        base = absolute(config.model.path)
+        hf.save_adapter(out, decoder, params, config.lora, base=base, **written)
+        return out, words
+    if config.adapters:
+        whole = hf.load(config.model.path, dtype=_stored(config.model.path))[1]
+        params = lora.merge(whole, lora.scaled(params, config.lora))
+    hf.save(out, decoder, params, stop_ids=chat.stop_ids, **written)
     return out, words
 
 
-def _on_one_device(decoder: DecoderConfig) -> Any:
-    """Shapes of the parameters, float32, for a checkpoint to be read into."""
+def absolute(path: str) -> str:
+    """A folder's name as it may be written elsewhere; a hub name stays as it is."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute()) if folder.exists() else path
+
+
+def _stored(path: str | Path) -> str:
+    """What the tensors of a model's folder are stored in."""
+    folder = hf.base_of(path) or hf.resolve(path)
+    fields = hf.read_json(folder / "config.json")
+    return fields.get("dtype") or fields.get("torch_dtype") or "float32"
+
+
+def _on_one_device(decoder: DecoderConfig, adapter: LoraConfig | None) -> Any:
+    """Shapes of what was trained, float32, for a checkpoint to be read into."""
     here = SingleDeviceSharding(jax.devices()[0])
-    shapes = {
-        path: jax.ShapeDtypeStruct(
-            leaf.full_shape(decoder.num_layers), jnp.float32, sharding=here
-        )
-        for path, leaf in layout(decoder).items()
-    }
-    return unflatten(shapes)
+    shapes = lora.shapes(decoder, adapter) if adapter else forward.shapes(decoder)
+    return jax.tree.map(lambda x: x.update(sharding=here), shapes)

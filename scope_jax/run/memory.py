@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
-from models import forward, sharding
+from models import forward, lora, sharding
 from models.config import DecoderConfig
+from models.lora import LoraConfig
 from rl.engine.config import EngineConfig
 from rl.learner.config import UpdateConfig
 
@@ -46,21 +47,41 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> AbstractMesh:
 def parameters(config: DecoderConfig, mesh: AbstractMesh | Mesh) -> Parameters:
     """Returns the sizes of a model's parameters; nothing is allocated."""
     found = jax.tree_util.tree_leaves_with_path(forward.shapes(config))
-
-    def share(path: Any, leaf: Any) -> int:
-        spec = sharding.param_spec(path[-1].key, leaf.shape, mesh)
-        return leaf.size // int(np.prod([mesh.shape[axis] for axis in spec if axis]))
-
     return Parameters(
         whole=sum(leaf.size for _, leaf in found),
-        sharded=sum(share(path, leaf) for path, leaf in found),
+        sharded=sum(_share(path, leaf, mesh) for path, leaf in found),
         blocks=sum(leaf.size for path, leaf in found if path[0].key == "blocks"),
         largest=max(leaf.size for _, leaf in found),
     )
 
 
-def resident(sizes: Parameters, *, compute_bytes: int) -> dict[str, int]:
-    """Returns the bytes that the trainer always holds: masters, moments, reference."""
+def _share(path: Any, leaf: Any, mesh: Any) -> int:
+    """Numbers of one device's share of a parameter."""
+    spec = sharding.param_spec(path[-1].key, leaf.shape, mesh)
+    return leaf.size // int(np.prod([mesh.shape[axis] for axis in spec if axis]))
+
+
+def adapter(config: DecoderConfig, settings: LoraConfig, mesh: Any) -> int:
+    """Returns the numbers of one device's share of an adapter."""
+    found = jax.tree_util.tree_leaves_with_path(lora.shapes(config, settings))
+    return sum(_share(path, leaf, mesh) for path, leaf in found)
+
+
+def resident(
+    sizes: Parameters, *, compute_bytes: int, trained: int = 0
+) -> dict[str, int]:
+    """Returns the bytes that the trainer always holds: masters, moments, reference.
+
+    Args:
+      trained: numbers of an adapter, where it is trained in place of the weights; the
+        base model is then reference and policy.
+    """
+    if trained:
+        return {
+            "base model": compute_bytes * sizes.sharded,
+            "adapters": 4 * trained,
+            "optimizer": 8 * trained,
+        }
     return {
         "weights": 4 * sizes.sharded,
         "optimizer": 8 * sizes.sharded,
@@ -74,25 +95,29 @@ def update(
     mesh: AbstractMesh | Mesh,
     *,
     compute_bytes: int,
+    settings: LoraConfig | None = None,
 ) -> dict[str, int]:
-    """Returns the bytes of one device, by kind, while ``Updater.step`` runs.
+    """Returns the bytes of one device, by kind, while ``Updater.update`` runs.
 
     Args:
       config: the decoder.
       shape: shapes of the update.
       mesh: from ``mesh_of``, or the trainer's own.
       compute_bytes: per number in the forward pass: 2 for bfloat16.
+      settings: of the adapter that is trained in place of the weights.
     """
+    trained = adapter(config, settings, mesh) if settings else 0
     c, sizes = config, parameters(config, mesh)
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     rows = shape.rows // (mesh.shape["data"] * fsdp)
     tokens = rows * shape.length
     head = c.hidden_size * c.vocab_size // tensor
     # The sum over micro-batches, and this micro-batch's own.
-    gradients = 2 * 4 * sizes.sharded
-    # The head's is summed over chunks; for tied weights it is transposed at the end.
-    gradients += 4 * head * (2 if c.tie_embeddings else 1)
-    copies = compute_bytes * sizes.sharded if compute_bytes != 4 else 0
+    gradients = 2 * 4 * (trained or sizes.sharded)
+    if not trained:
+        # The head's is summed over chunks; tied weights are transposed at the end.
+        gradients += 4 * head * (2 if c.tie_embeddings else 1)
+    copies = compute_bytes * (trained or sizes.sharded) if compute_bytes != 4 else 0
     if fsdp > 1:
         # Embedding and head are gathered whole, a layer while the one before computes.
         tables = 1 if c.tie_embeddings else 2
@@ -102,6 +127,8 @@ def update(
     keys = 2 * c.num_kv_heads * c.head_dim
     cut = 3 * queries + 2 * keys + 3 * c.intermediate_size
     block = 4 * c.hidden_size + cut / tensor
+    if settings:
+        block += settings.rank * len(settings.targets)
     # What is kept of each layer for the backward pass, beside the residual stream.
     attended = queries / tensor
     products = (queries + keys + 2 * c.intermediate_size) / tensor + 2 * c.hidden_size
@@ -112,7 +139,7 @@ def update(
     activations += 2 * compute_bytes * tokens * block
     chunk = min(shape.logit_chunk, shape.length)
     logits = 3 * 4 * rows * chunk * c.vocab_size // tensor
-    return resident(sizes, compute_bytes=compute_bytes) | {
+    return resident(sizes, compute_bytes=compute_bytes, trained=trained) | {
         "gradients": int(gradients),
         "compute copies": int(copies),
         "activations": int(activations + logits),
@@ -121,7 +148,11 @@ def update(
 
 
 def update_flops(
-    config: DecoderConfig, shape: UpdateConfig, *, reference: bool
+    config: DecoderConfig,
+    shape: UpdateConfig,
+    *,
+    reference: bool,
+    frozen: bool = False,
 ) -> dict[str, float]:
     """Returns FLOPs of a full micro-batch over all devices, without recomputation.
 
@@ -130,6 +161,8 @@ def update_flops(
 
     Args:
       reference: whether the reference's forward pass runs too.
+      frozen: whether an adapter is trained, and no gradient of the weights is computed;
+        the adapter's own products are not counted.
     """
     c = config
     sizes = parameters(c, mesh_of(1, 1, 1))
@@ -143,7 +176,8 @@ def update_flops(
     )
     pairs = 4 * c.num_layers * c.num_heads * c.head_dim * seen * tokens
     one = float(forward_pass + pairs)
-    return {"update": (4 if reference else 3) * one, "log-probs": one}
+    whole = 3 * one - (forward_pass if frozen else 0.0)
+    return {"update": whole + (one if reference else 0.0), "log-probs": one}
 
 
 def cache_bytes(config: DecoderConfig, *, compute_bytes: int) -> int:
@@ -157,11 +191,14 @@ def engine(
     *,
     devices: int,
     compute_bytes: int,
+    settings: LoraConfig | None = None,
+    adapters: int = 0,
 ) -> dict[str, int]:
     """Returns the bytes of one device that an engine with its own weights takes.
 
     Args:
       devices: over which the slots are split, each with a copy of the weights.
+      settings, adapters: of the low-rank adapters, and how many there is room for.
     """
     c = config
     sizes = parameters(c, mesh_of(1, 1, 1))
@@ -173,8 +210,9 @@ def engine(
     sampling = 4 * 4 * slots * c.vocab_size
     # What each page adds to its slot's attention, in float32, as listed and sorted.
     parts = 2 * 4 * slots * shape.table * c.num_heads * (c.head_dim + 2)
+    placed = adapters * lora.size(c, settings) if settings else 0
     return {
-        "sampler weights": compute_bytes * sizes.whole,
+        "sampler weights": compute_bytes * (sizes.whole + placed),
         "cache": shape.pages(devices) * shape.page_size * token,
         "activations": int(2 * compute_bytes * chunk * wide + sampling + parts),
     }

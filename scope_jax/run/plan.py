@@ -138,35 +138,56 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
         )
     mesh = memory.mesh_of(shape.data, shape.fsdp, shape.tensor)
     program = partial(Program, limit=config.placement.trainer.jax_bytes)
+    # The Solver's update decides what the reference and the trainer's engine hold.
+    width = COMPUTE_BYTES[compute_dtype(config, config.solver_train)]
+    sizes, settings = memory.parameters(decoder, mesh), config.adapters
+    # Each host has an engine of its own.
+    local = devices // hosts
+    _divides("engine.slots", config.engine.slots, local)
+    engine = memory.engine(
+        decoder,
+        config.engine,
+        devices=local,
+        compute_bytes=width,
+        settings=settings,
+        adapters=2 if config.one_base else 1,
+    )
+    if config.one_base:  # the engine has no base model of its own
+        engine["sampler weights"] -= width * sizes.whole
+    # Its weights are freed during an update, unless all that changes is an adapter.
+    stays = {"sampler weights": engine["sampler weights"]} if settings else {}
     stages = {"challenger": config.challenger_train, "solver": config.solver_train}
     for role, stage in stages.items():
         setting = f"{role}_train.update"
         _divides(f"{setting}.rows", stage.update.rows, shape.data * shape.fsdp)
         reference = bool(stage.loss.kl_coefficient)
         number = COMPUTE_BYTES[compute_dtype(config, stage)]
-        flops = memory.update_flops(decoder, stage.update, reference=reference)
+        flops = memory.update_flops(
+            decoder, stage.update, reference=reference, frozen=bool(settings)
+        )
+        kinds = memory.update(
+            decoder, stage.update, mesh, compute_bytes=number, settings=settings
+        )
         yield program(
             name=f"trainer: {role} update",
-            kinds=memory.update(decoder, stage.update, mesh, compute_bytes=number),
+            kinds=kinds | stays,
             remedy=f"lower {setting}.rows or {setting}.logit_chunk, or raise "
             "placement.trainer.mesh.fsdp",
             flops=flops["update"],
         )
-    # The Solver's update decides what the reference and the trainer's engine hold.
-    width = COMPUTE_BYTES[compute_dtype(config, config.solver_train)]
-    sizes = memory.parameters(decoder, mesh)
-    held = memory.resident(sizes, compute_bytes=width)
+    trained = memory.adapter(decoder, settings, mesh) if settings else 0
+    held = memory.resident(sizes, compute_bytes=width, trained=trained)
     if all(stage.update.offload_optimizer for stage in stages.values()):
         del held["optimizer"]
-    # Each host has an engine of its own.
-    local = devices // hosts
-    _divides("engine.slots", config.engine.slots, local)
-    engine = memory.engine(decoder, config.engine, devices=local, compute_bytes=width)
     weights = {
         "compute copies": width * sizes.sharded,
         "sampler weights": engine["sampler weights"],
         "activations": width * sizes.largest,
     }
+    if settings:  # at the start the engine's form of the model is made from the file's
+        weights["compute copies"] = width * (
+            sizes.whole if config.one_base else trained
+        )
     yield program(
         name="trainer: new weights for rollouts",
         kinds=held | weights,
@@ -181,13 +202,14 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
 
 
 def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
-    """The engines of the inference process, unless another server is used."""
+    """The engines of the inference process, unless other engines serve everything."""
     served, placement = config.inference, config.placement.inference
-    if served.url:
+    if served.url or (config.one_base and not served.judges()):
         return
     _divides("inference.engine.slots", served.engine.slots, placement.replicas)
     # The previous Solver, the judge unless another server has it, and who else judges.
     decoders = [decoder] if served.judge_url else [decoder, decoder]
+    decoders = [] if config.one_base else decoders
     width = COMPUTE_BYTES[config.model.dtype]
     decoders += [shape_of(path)[0] for path in served.judges().values()]
     each = [

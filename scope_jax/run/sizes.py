@@ -34,7 +34,8 @@ def check_sizes(config: Config) -> None:
         limits += [(context, "engine.max_length"), (context, f"{stage}.update.length")]
     if not config.inference.url:
         rollout = "challenger.rollout_context_tokens"
-        limits.append((rollout, "inference.engine.max_length"))
+        server = "engine" if config.one_base else "inference.engine"
+        limits.append((rollout, f"{server}.max_length"))
     for name, limit in limits:
         value, most = attrgetter(name)(config), attrgetter(limit)(config)
         if value > most:

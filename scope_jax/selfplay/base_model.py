@@ -9,7 +9,9 @@ from jax.sharding import Mesh
 from models import hf, storage
 from models.chat import ChatRenderer
 from models.config import DecoderConfig
+from models.lora import LoraConfig
 from rl.learner.optimizer import Params
+from scope_jax.run.export import absolute
 from scope_jax.system.hosts import Hosts
 
 
@@ -59,8 +61,13 @@ class BaseModel:
         """A folder's parameters (default: the base model's), sharded over the mesh."""
         return hf.load(path or self.path, mesh=self.mesh, dtype=dtype)[1]
 
-    def export(self, folder: Path, params: Params) -> None:
+    def export(
+        self, folder: Path, params: Params, *, lora: LoraConfig | None = None
+    ) -> None:
         """Writes weights as a Hugging Face folder, which other programs read too.
+
+        Args:
+          lora: ``params`` are an adapter, not scaled; the folder is one of peft's.
 
         Raises:
           StorageError: the disk refuses it.
@@ -69,6 +76,17 @@ class BaseModel:
 
         def save() -> None:
             with storage.writing(folder):
+                if lora:
+                    hf.save_adapter(
+                        folder,
+                        self.decoder,
+                        params,
+                        lora,
+                        base=absolute(self.path),
+                        tokenizer=self.tokenizer,
+                        template=self.renderer.template,
+                    )
+                    return
                 hf.save(
                     folder,
                     self.decoder,

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models import hf
+from models import hf, precision
 from models.chat import ChatRenderer
 from models.sharding import make_mesh
 from retrieval.search import open_passages
-from scope_jax.config import Config
+from scope_jax.config import Config, compute_dtype
 from scope_jax.method import prompts
 from scope_jax.method.transcript import check_calls
 from scope_jax.run.folder import RunFolder, needed_from
@@ -103,6 +103,8 @@ def open_parts(
             trainer = Trainer(config, folder, base, weights)
             del weights
             stack.callback(trainer.engine.close)
+            if config.one_base:
+                serving.serve_from(trainer.engine)
             serving.connect()
             world = World(
                 config=config,
@@ -136,10 +138,14 @@ def open_parts(
 def _base_model(
     config: Config, tokenizer: Any, renderer: ChatRenderer, hosts: Hosts
 ) -> tuple[BaseModel, Any]:
-    """The model that all roles start from, and its weights on the mesh, float32."""
+    """The model that all roles start from, and its weights on the mesh."""
     shape = config.placement.trainer.mesh
     mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
-    options = {"mesh": mesh, "hosts": hosts, "dtype": "float32"}
+    dtype = "float32"
+    if config.adapters:  # of a model that is not trained no masters are kept
+        wanted = compute_dtype(config, config.solver_train)
+        dtype = str(precision.resolved(wanted, mesh.devices.flat[0].platform))
+    options = {"mesh": mesh, "hosts": hosts, "dtype": dtype}
     opened = BaseModel.open(config.model.path, tokenizer, renderer, **options)
     hosts.check_mesh(mesh)
     return opened

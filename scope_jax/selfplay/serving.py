@@ -22,6 +22,7 @@ from scope_jax.inference.client import Client, RequestRefused, ServerUnavailable
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
 from scope_jax.selfplay.broken_models import ErrorGuard
+from scope_jax.selfplay.policy_engine import PolicyEngine
 from scope_jax.selfplay.world import AskJudge
 from scope_jax.system import stopping
 from scope_jax.system.files import read_json, write_text
@@ -66,6 +67,10 @@ class Serving:
         self._client: Client | None = None
         inference, placement = config.inference, config.placement.inference
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
+        self._own: tuple[str, ...] = ()
+        self._engine: PolicyEngine | None = None
+        if models is None and config.one_base:
+            self._own, names = tuple(names), []
         paths = dict.fromkeys(names, config.model.path) | inference.judges()
         paths = paths if models is None else dict(models)
         self._guards = {name: ErrorGuard(name) for name in ("judge", *paths)}
@@ -105,6 +110,10 @@ class Serving:
             if self._client:
                 self._runner.run(self._client.close())
 
+    def serve_from(self, engine: PolicyEngine) -> None:
+        """Has the trainer's own engine answer for the roles that share its model."""
+        self._engine = engine
+
     def connect(self) -> None:
         """Waits until the inference process answers.
 
@@ -134,6 +143,8 @@ class Serving:
         def agree() -> dict[str, str]:
             served = self.run(self._client.served())
             found = {name: served[name] for name in judges if name in served}
+            if "judge" in self._own:
+                found["judge"] = hf.content_hash(self._config.model.path)
             pinned = read_json(file) if file.is_file() else {}
             for name, weights in found.items():
                 if pinned.get(name, weights) != weights:
@@ -146,7 +157,8 @@ class Serving:
                 write_text(file, json.dumps(pinned | found, indent=2) + "\n")
             return found
 
-        self._client.weights.update(self._hosts.from_leader(agree))
+        found = self._hosts.from_leader(agree)
+        self._client.weights.update({n: found[n] for n in judges if n in found})
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end, or cancels it where the run has to end before.
@@ -179,6 +191,9 @@ class Serving:
 
     def load_solver(self, path: str) -> None:
         """Makes the weights of a folder the previous Solver."""
+        if "solver" in self._own:
+            self._engine.use_folder(path, solver=True)
+            return
 
         def load() -> str:
             content = hf.content_hash(path)
@@ -244,6 +259,8 @@ class Serving:
         )
 
     async def _complete(self, model: str, request: Request) -> Completion:
+        if model in self._own:
+            return await self._engine.answer(model, request)
         completion = await self._client.complete(model, request)
         return self._guards[model].checked(completion)
 

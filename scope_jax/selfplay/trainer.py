@@ -4,11 +4,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models import hf
+from models import forward, hf, lora
+from models.config import DecoderConfig
 from models.errors import DamagedError
+from models.lora import LoraConfig
+from rl import seeds
+from rl.engine.sampling import seed64
 from rl.learner import checkpoint
 from rl.learner.losses import LossConfig
-from rl.learner.optimizer import Params
+from rl.learner.optimizer import OptimizerConfig, Params
 from rl.learner.train_state import TrainState
 from rl.learner.update import Updater
 from rl.records import Datum
@@ -29,7 +33,8 @@ class Trainer:
 
     Attributes:
       engine: plays the policy in training.
-      reference: parameters of the base model on the mesh, in the compute dtype.
+      reference: parameters of the base model on the mesh, in the compute dtype; where
+        the engine serves all roles, the very ones that it computes with.
     """
 
     def __init__(
@@ -39,12 +44,21 @@ class Trainer:
         # Of checkpoints that are not permanent the newest is kept.
         self._kept = {"keep": 1, "keep_every": config.checkpoint.permanent_every}
         self._updaters: dict[str, Updater] = {}
+        self._lora, one_base = config.adapters, config.one_base
+        self.reference = weights
+        if not self._lora:
+            states = self.updater("solver").states
+            self.reference = states.reference_params(weights)
+        options = {"lora": self._lora, "serves": one_base}
+        self.engine = PolicyEngine(base, self.reference, config.engine, **options)
+        if one_base:
+            self.reference = self.engine.base_params
         updater = self.updater("solver")
         log.info(
             "attention in updates: %s, in %s", updater.attention, updater.compute_dtype
         )
-        self.reference = updater.states.reference_params(weights)
-        self.engine = PolicyEngine(base, self.reference, config.engine)
+        if self._lora:
+            log.info("%s", describe_lora(self._lora, base.decoder))
 
     def stage_config(self, role: str) -> StageConfig:
         """Settings of a role's training stage."""
@@ -58,10 +72,12 @@ class Trainer:
             self._updaters[role] = Updater(
                 self._base.decoder,
                 loss_of(self._config, stage),
-                stage.optimizer,
+                optimizer_of(self._config, stage),
                 replace(stage.update, compute_dtype=dtype),
                 self._base.mesh,
                 valid_vocab=hf.vocab_rows(self._base.tokenizer),
+                lora=self._lora,
+                base=self.reference if self._lora else None,
             )
         return self._updaters[role]
 
@@ -106,8 +122,12 @@ class Trainer:
     def finish(self, iteration: int, role: str, state: TrainState) -> None:
         """Ends a stage: the engine is emptied, the policy exported."""
         self.engine.use(None)
-        params = self.updater(role).states.policy_params(state)
-        self._base.export(self._folder.export(iteration, role), params)
+        folder = self._folder.export(iteration, role)
+        if self._lora:
+            self._base.export(folder, state.params, lora=self._lora)
+        else:
+            params = self.updater(role).states.policy_params(state)
+            self._base.export(folder, params)
 
     def carry_over(self, iteration: int, role: str) -> None:
         """Ends a stage that has nothing to train on: its policy stays as it was."""
@@ -126,7 +146,10 @@ class Trainer:
         self.engine.use(self.updater(role).states.policy_params(state))
 
     def use_folder(self, path: str) -> None:
-        """Puts the weights of a Hugging Face folder on the engine."""
+        """Puts the weights of a Hugging Face folder on the engine, as the policy."""
+        if self._lora:
+            self.engine.use_folder(path)
+            return
         dtype = str(self.updater("solver").compute_dtype)
         self.engine.use(self._base.load(path, dtype=dtype))
 
@@ -158,8 +181,15 @@ class Trainer:
             log.info("%s: resumes from step %d", name, step)
             return state, step
         if iteration == 1:
-            return states.init(self._base.load()), 0
+            return states.init(self.first_weights(role)), 0
         return self._end_of(iteration - 1, role), first
+
+    def first_weights(self, role: str) -> Params:
+        """What a role's training starts from."""
+        if not self._lora:
+            return self._base.load()
+        key = seeds.key(seed64(self._config.seed, role, "lora"))
+        return lora.init(self._base.decoder, self._lora, key)
 
     def _end_of(self, iteration: int, role: str) -> TrainState:
         """The state that a stage has ended with.
@@ -190,6 +220,23 @@ class Trainer:
         state = states.park(state)
         self.engine.use(states.policy_params(state))
         return state
+
+
+def optimizer_of(config: Config, stage: StageConfig) -> OptimizerConfig:
+    """The stage's optimizer; adapters have a larger learning rate."""
+    if not config.adapters:
+        return stage.optimizer
+    rate = stage.optimizer.learning_rate * config.lora.learning_rate_factor
+    return replace(stage.optimizer, learning_rate=rate)
+
+
+def describe_lora(settings: LoraConfig, decoder: DecoderConfig) -> str:
+    """One line for the log."""
+    share = lora.size(decoder, settings) / forward.size(decoder)
+    return (
+        f"adapters of rank {settings.rank}, alpha {settings.alpha:g}, on "
+        f"{', '.join(settings.targets)}: {share:.2%} of the weights are trained"
+    )
 
 
 def loss_of(config: Config, stage: StageConfig) -> LossConfig:

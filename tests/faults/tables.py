@@ -141,15 +141,15 @@ class Engine:
 
     attention = "none"
 
-    def __init__(self, params, decoder, tokenizer, config, *, mesh=None):
-        self.tokenizer, self.config = tokenizer, config
+    def __init__(self, params, decoder, tokenizer, config, *, mesh=None, **lora):
+        self.tokenizer, self.config, self.params = tokenizer, config, params
         self.set_params(params)
         self.done = 0
 
     def set_params(self, params: Any) -> None:
         self._mark = None if params is None else mark(params)
 
-    def weights(self) -> tuple[tuple[int, ...], int]:
+    def weights(self, adapter: int = 0) -> tuple[tuple[int, ...], int]:
         return self._mark, 0
 
     def compile(self) -> dict[str, ProgramMemory]:

@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 
 import configs
-from models import hf
+from models import hf, lora
 from models.chat_templates import load_template
 from models.errors import UserError
+from models.lora import LoraConfig
 from rl.learner import checkpoint
 from scope_jax.run.export import export
 from scope_jax.run.folder import RunPaths
 from scope_jax.small_world import assets
 from scope_jax.system import settings
+from tests.models.test_lora import random_adapter
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -143,3 +146,41 @@ def test_the_script_writes_beside_where_it_is_called_and_never_overwrites(
     command[-1:] = []
     missing = subprocess.run(command, **options)
     assert missing.returncode == 2 and missing.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """A checkpoint of the Challenger's adapter, and the Solver's, exported."""
+    paths = RunPaths(tmp_path_factory.mktemp("runs") / "adapters")
+    paths.path.mkdir()
+    config = replace(configs.load("ci"), lora=LoraConfig(rank=2, alpha=4))
+    settings.save(config, paths.path / "config.json")
+    decoder, params = hf.load(assets.model_path(), dtype="float32")
+    adapter = random_adapter(decoder, config.lora)
+    state = {"params": adapter, "opt_state": [adapter, None], "step": 1}
+    checkpoint.save(paths.checkpoints(1, "challenger"), 1, state)
+    base = str(assets.model_path())
+    hf.save_adapter(paths.export(1, "solver"), decoder, adapter, config.lora, base=base)
+    return paths.path, decoder, lora.merge(params, lora.scaled(adapter, config.lora))
+
+
+@pytest.mark.parametrize("role", ["challenger", "solver"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_adapter_becomes_a_folder_of_its_own_or_a_whole_model(
+    adapters, tmp_path, role, merged
+):
+    folder, _, whole = adapters
+    out, _ = export(folder, 1, role, out=tmp_path / "model", merged=merged)
+    assert (out / "adapter_config.json").is_file() != merged
+    assert (out / "config.json").is_file() == merged
+    assert hf.load_tokenizer(out).chat_template
+    # Read as any model of its family, either way; merged weights are rounded once, to
+    # what the base model is stored in.
+    _, found = hf.load(out, dtype="float32")
+    near = partial(np.testing.assert_allclose, rtol=2e-3 if merged else 0, atol=1e-7)
+    jax.tree.map(near, found, whole)
+
+
+def test_there_is_nothing_to_merge_where_whole_weights_were_trained(run, tmp_path):
+    with pytest.raises(UserError, match="--merged: the run trains whole weights"):
+        export(run[0], 1, "solver", out=tmp_path / "model", merged=True)

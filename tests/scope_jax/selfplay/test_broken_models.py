@@ -9,7 +9,6 @@ import pytest
 import configs
 from models.errors import UserError
 from rl.records import Completion, Request
-from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.selfplay.policy_engine import PolicyEngine
 from scope_jax.selfplay.serving import Serving
 from scope_jax.system.hosts import Hosts
@@ -47,7 +46,7 @@ def say(request, tmp_path):
     serving = Serving(configs.load("tiny"), tmp_path, Renderer(), Hosts(0, 1))
     serving._client = Client()
     policy = PolicyEngine.__new__(PolicyEngine)
-    policy._thread, policy._guard = Thread(), ErrorGuard("policy")
+    policy._thread, policy._guards, policy._policy = Thread(), {}, 0
 
     async def one():
         if request.param == "judge":

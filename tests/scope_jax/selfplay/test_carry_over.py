@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import configs
-from models import sharding
+from models import forward, sharding
 from models.fingerprint import fingerprint
+from models.lora import LoraConfig
 from rl.learner import checkpoint
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -65,7 +66,11 @@ async def play(prompt, seed):
 
 
 class Engine:
-    """No engine: nothing is sampled here."""
+    """No engine: nothing is sampled here; its base model is in memory once."""
+
+    def __init__(self, base, params, config, *, lora, serves):
+        assert serves == bool(lora)
+        self.base_params = forward.unstack(params, base.decoder) if serves else None
 
     def use(self, params):
         self.params = params
@@ -80,8 +85,10 @@ class Engine:
 class Run:
     """Two roles trained for two iterations: real updates, checkpoints and records."""
 
-    def __init__(self, path, decoder, weights, monkeypatch, *, challenger=STEPS):
-        config = configs.load("ci")
+    def __init__(
+        self, path, decoder, weights, monkeypatch, *, challenger=STEPS, rank=0
+    ):
+        self.rank, config = rank, configs.load("ci")
         stage = replace(
             config.solver_train,
             steps=STEPS,
@@ -93,6 +100,7 @@ class Run:
         )
         config = replace(
             config,
+            lora=LoraConfig(rank=rank, learning_rate_factor=1.0),
             tracking=TrackingConfig(tensorboard=False),
             challenger_train=replace(stage, steps=challenger),
             solver_train=stage,
@@ -104,16 +112,16 @@ class Run:
             tokenizer=byte_tokenizer(),
             hosts=ONE_HOST,
             load=lambda: weights,
-            export=lambda folder, params: self.exported.update(
+            export=lambda folder, params, lora=None: self.exported.update(
                 {folder: jax.device_get(params)}
             ),
         )
-        monkeypatch.setattr(trainer, "PolicyEngine", lambda *_: Engine())
+        monkeypatch.setattr(trainer, "PolicyEngine", Engine)
         monkeypatch.setattr(trainer.hf, "vocab_rows", lambda tokenizer: None)
         self.folder = RunFolder(path, config)
         self.tracker = Tracker(path, config.tracking)
         self.trainer = trainer.Trainer(config, self.folder, base, weights)
-        serving = SimpleNamespace(run=asyncio.run, work=Engine().work)
+        serving = SimpleNamespace(run=asyncio.run, work=self.trainer.engine.work)
         self.parts = Parts(
             folder=self.folder,
             tracker=self.tracker,
@@ -125,11 +133,11 @@ class Run:
         )
 
 
-@pytest.fixture(scope="module")
-def run(tiny_config, tiny_params, tmp_path_factory):
+@pytest.fixture(scope="module", params=[0, 2], ids=["full", "rank2"])
+def run(request, tiny_config, tiny_params, tmp_path_factory):
     path = tmp_path_factory.mktemp("carry") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        made = Run(path, tiny_config, tiny_params, patch)
+        made = Run(path, tiny_config, tiny_params, patch, rank=request.param)
     for iteration in (1, 2):
         for role in ("challenger", "solver"):
             stage = TrainingStage(role, lambda step: [None], play)
@@ -138,11 +146,9 @@ def run(tiny_config, tiny_params, tmp_path_factory):
 
 
 @pytest.mark.parametrize("role", ["challenger", "solver"])
-def test_two_iterations_are_one_training_that_was_not_interrupted(
-    run, role, tiny_params
-):
+def test_two_iterations_are_one_training_that_was_not_interrupted(run, role):
     updater = run.trainer.updater(role)
-    state = updater.states.init(tiny_params)
+    state = updater.states.init(run.trainer.first_weights(role))
     kl = []
     for step in range(1, 2 * STEPS + 1):
         datums = with_advantages(rollouts(role, step))
@@ -174,7 +180,8 @@ def test_each_role_has_weights_and_moments_of_its_own(run):
         assert any((a != b).any() for a, b in zip(one, two, strict=True))
     for role, state in zip(("challenger", "solver"), states, strict=True):
         exported = run.exported[run.folder.export(2, role)]
-        np.testing.assert_array_equal(exported["embed"], state.params["embed"])
+        last = [jax.tree.leaves(params)[-1] for params in (exported, state.params)]
+        np.testing.assert_array_equal(*last)
 
 
 def flip(folder):
@@ -263,7 +270,8 @@ def test_a_stop_between_checkpoints_saves_the_steps_that_are_done(
             raise Stopped("stopped by SIGINT", 130)
         return await play(prompt, seed)
 
-    made = Run(tmp_path / "run", tiny_config, tiny_params, monkeypatch)
+    rank = run.rank
+    made = Run(tmp_path / "run", tiny_config, tiny_params, monkeypatch, rank=rank)
     never = CheckpointConfig(every=0, permanent_every=0)
     made.parts.world.config = replace(made.parts.world.config, checkpoint=never)
     stage = TrainingStage("solver", lambda step: [None], stopped_once)

@@ -1,0 +1,182 @@
+"""Folders of adapters: peft reads ours, we read peft's, and what is refused."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from models import forward, hf, lora, sharding
+from models.errors import DamagedError, UserError
+from models.lora import LoraConfig
+from tests.models.oracle import logits_of, pair, torch
+from tests.models.test_lora import random_adapter
+
+peft = pytest.importorskip("peft")
+SETTINGS = LoraConfig(rank=3, alpha=6)
+TOKENS = np.random.default_rng(1).integers(0, 97, (2, 14))
+FAMILIES = {
+    "qwen3": {"tie_word_embeddings": False},
+    "qwen2": {"tie_word_embeddings": True},
+    "olmo3": {"tie_word_embeddings": False},
+    "llama": {"attention_bias": True, "mlp_bias": True},
+}
+
+
+def written(path, family="qwen3", settings=SETTINGS, **options):
+    """A base model's folder and an adapter's, and the base in transformers."""
+    model, config, params = pair(family, **FAMILIES[family])
+    hf.save(path / "base", config, params)
+    adapter = random_adapter(config, settings)
+    base = str(path / "base")
+    hf.save_adapter(path / "adapter", config, adapter, settings, base=base, **options)
+    return model, config, params, adapter
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_computes_what_we_compute(tmp_path, family):
+    model, config, params, adapter = written(tmp_path, family)
+    model = model.double()
+    theirs = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
+    expected = logits_of(theirs, TOKENS)
+    attached = lora.attach(params, lora.scaled(adapter, SETTINGS))
+    ours = forward.forward(attached, config, TOKENS)
+    spread = expected.std()
+    np.testing.assert_allclose(ours / spread, expected / spread, atol=1e-5)
+    # And so do we, from the folder alone, merged.
+    loaded_config, merged = hf.load(tmp_path / "adapter", dtype="float32")
+    assert dataclasses.replace(loaded_config, hf="") == dataclasses.replace(
+        config, hf=""
+    )
+    ours = forward.forward(merged, config, TOKENS)
+    np.testing.assert_allclose(ours / spread, expected / spread, atol=1e-5)
+
+
+def test_what_peft_saves_is_read_and_written_back_byte_for_byte(tmp_path):
+    model, config, params = pair("qwen3", **FAMILIES["qwen3"])
+    hf.save(tmp_path / "base", config, params)
+    theirs = peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=2,
+            lora_alpha=7,
+            target_modules=["q_proj", "down_proj"],
+            task_type="CAUSAL_LM",
+        ),
+    )
+    with torch.no_grad():
+        for name, tensor in theirs.named_parameters():
+            if "lora_" in name:
+                tensor.normal_(0, 0.2)
+    theirs.save_pretrained(tmp_path / "theirs")
+    adapter, settings = hf.load_adapter(tmp_path / "theirs", config)
+    assert settings == LoraConfig(rank=2, alpha=7.0, targets=("q_proj", "down_proj"))
+    attached = lora.attach(params, lora.scaled(adapter, settings))
+    expected = logits_of(theirs, TOKENS)
+    np.testing.assert_allclose(
+        forward.forward(attached, config, TOKENS), expected, atol=1e-5 * expected.std()
+    )
+    base = str(tmp_path / "base")
+    hf.save_adapter(tmp_path / "ours", config, adapter, settings, base=base)
+    held = [
+        {
+            name: (x.dtype, x.tobytes())
+            for name, x in load_file(f / "adapter_model.safetensors").items()
+        }
+        for f in (tmp_path / "theirs", tmp_path / "ours")
+    ]
+    assert held[0] == held[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_round_trip_is_byte_equal(tmp_path, dtype):
+    _, config, _, adapter = written(tmp_path, dtype=jnp.dtype(dtype))
+    read, settings = hf.load_adapter(
+        tmp_path / "adapter", config, dtype=jnp.dtype(dtype)
+    )
+    assert settings == SETTINGS
+    for old, new in zip(*map(jax.tree.leaves, (adapter, read)), strict=True):
+        np.testing.assert_array_equal(np.asarray(old).astype(dtype), new)
+    base = str(tmp_path / "base")
+    hf.save_adapter(tmp_path / "again", config, read, settings, base=base)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        first, second = (tmp_path / f / name for f in ("adapter", "again"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_merged_model_is_placed_as_its_base(tmp_path):
+    written(tmp_path)
+    mesh = sharding.make_mesh(fsdp=2, tensor=2)
+    _, merged = hf.load(tmp_path / "adapter", mesh=mesh, dtype="float32")
+    shardings = sharding.param_shardings(merged, mesh)
+    jax.tree.map(lambda x, s: x.sharding == s or pytest.fail(str(s)), merged, shardings)
+    _, alone = hf.load(tmp_path / "adapter", dtype="float32")
+    for a, b in zip(*map(jax.tree.leaves, (merged, alone)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_hash_depends_on_adapter_and_base(tmp_path):
+    written(tmp_path)
+    before = hf.content_hash(tmp_path / "adapter")
+    assert before == hf.content_hash(tmp_path / "adapter")
+    assert before != hf.content_hash(tmp_path / "base")
+    file = tmp_path / "base" / "config.json"
+    file.write_text(file.read_text() + "\n")
+    assert hf.content_hash(tmp_path / "adapter") != before
+
+
+def test_damage_is_found(tmp_path):
+    written(tmp_path)
+    hf.verify(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    held = bytearray(file.read_bytes())
+    held[-1] ^= 1
+    file.write_bytes(held)
+    with pytest.raises(DamagedError, match="adapter_model"):
+        hf.load(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"use_dora": True}, "use_dora=True: not supported: merge the adapter"),
+        ({"use_rslora": True}, "use_rslora=True: not supported"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'.: not"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern=.*not supported"),
+        ({"peft_type": "IA3"}, "peft_type='IA3': not supported"),
+        ({"r": 5}, r"r=5 imply \[5, 48\]: check that they belong together"),
+        ({"r": None}, "r=None, lora_alpha=6: not those of an adapter"),
+        ({"base_model_name_or_path": ""}, "names no model: write the folder"),
+        (
+            {"base_model_name_or_path": "/no/such"},
+            "its model: /no/such: no such folder",
+        ),
+    ],
+)
+def test_an_adapter_that_would_be_computed_wrongly_is_refused(tmp_path, change, said):
+    written(tmp_path)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    (tmp_path / "adapter" / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match=said):
+        hf.load(tmp_path / "adapter", dtype="float32")
+
+
+def test_a_tensor_that_is_none_of_ours_is_refused(tmp_path):
+    written(tmp_path)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    name = "base_model.model.lm_head.lora_A.weight"
+    save_file(load_file(file) | {name: np.ones((3, 48), np.float32)}, file)
+    (tmp_path / "adapter" / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match=r"lm_head\.lora_A\.weight, which is no"):
+        hf.load(tmp_path / "adapter")
+
+
+def test_no_other_folder_is_replaced(tmp_path):
+    _, config, _, adapter = written(tmp_path)
+    base = str(tmp_path / "base")
+    with pytest.raises(UserError, match="is not a model folder"):
+        hf.save_adapter(base, config, adapter, SETTINGS, base=base)
