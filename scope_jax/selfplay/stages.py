@@ -14,7 +14,7 @@ from scope_jax.method.types import Task
 from scope_jax.run.folder import needed_from
 from scope_jax.selfplay.documents import ChallengerPrompt, challenger_prompts
 from scope_jax.selfplay.parts import Parts
-from scope_jax.selfplay.rewards import reward_challenger, reward_solver
+from scope_jax.selfplay.rewards import reward_challenger, reward_solver, reweighted
 from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
 from scope_jax.selfplay.task_file import read_tasks
 from scope_jax.selfplay.training import TrainingStage, carry_over, train
@@ -79,8 +79,12 @@ def train_solver(parts: Parts, iteration: int) -> None:
             lambda played: reward_solver(world, played, task),
         )
 
+    async def post_rollout(task: Task, group: list[Rollout]) -> list[Rollout]:
+        return reweighted(world, group, task)
+
     if tasks:
-        train(parts, iteration, TrainingStage("solver", prompts, rollout))
+        stage = TrainingStage("solver", prompts, rollout, post_rollout)
+        train(parts, iteration, stage)
     else:
         log.warning(
             "iteration %d: no task to train the Solver on, so it stays unchanged: see "

@@ -7,6 +7,7 @@ last checkpoint as if nothing had happened.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -47,11 +48,14 @@ class TrainingStage:
       role: "challenger" or "solver".
       prompts: the prompts of a step; steps count from 1 over all iterations.
       rollout: plays one rollout of a prompt with a seed, and rewards it.
+      post_rollout: what a prompt's finished group becomes: rewards that need all of it,
+        masks, and more rollouts, with groups of their own; None leaves it as it is.
     """
 
     role: str
     prompts: Callable[[int], Sequence[Any]]
     rollout: Callable[[Any, Seed], Awaitable[Rollout]]
+    post_rollout: Callable[[Any, list[Rollout]], Awaitable[list[Rollout]]] | None = None
 
 
 def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
@@ -138,22 +142,26 @@ async def play_step(
 ) -> list[Rollout]:
     """This host's share of a step: ``group_size`` rollouts of each of its prompts."""
     seed = (parts.world.config.seed, iteration, stage.role, step)
+    size = parts.trainer.stage_config(stage.role).group_size
+    share = parts.hosts.local_share(list(enumerate(stage.prompts(step))))
+    finished = itertools.count(1)
 
     async def one(group: int, prompt: Any, sample: int) -> Rollout:
         rollout = await stage.rollout(prompt, (*seed, group, sample))
+        progress(next(finished), size * len(share))
         return replace(rollout, group=group, role=stage.role)
 
-    work = [
-        one(group, prompt, sample)
-        for group, prompt in parts.hosts.local_share(
-            list(enumerate(stage.prompts(step)))
-        )
-        for sample in range(parts.trainer.stage_config(stage.role).group_size)
-    ]
-    return await gather(work, progress)
+    async def whole(group: int, prompt: Any) -> list[Rollout]:
+        own = await gather(one(group, prompt, sample) for sample in range(size))
+        return await stage.post_rollout(prompt, own) if stage.post_rollout else own
+
+    groups = await gather(whole(group, prompt) for group, prompt in share)
+    return [rollout for own in groups for rollout in own]
 
 
-async def gather(work: Iterable[Awaitable[T]], progress: Progress) -> list[T]:
+async def gather(
+    work: Iterable[Awaitable[T]], progress: Progress = lambda finished, of: None
+) -> list[T]:
     """All results in order, telling ``progress`` of each that is finished."""
     finished = 0
 
