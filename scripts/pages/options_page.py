@@ -20,10 +20,10 @@ from scope_jax.system import settings
 INTRODUCTION = """# Options
 
 Written by `python scripts/docs.py` from `scripts/pages/options_page.py` and from the
-docstrings of the functions; a test fails when it is out of date. Where a row
-does not say otherwise, it is off by default, and off it costs nothing. Options can be combined; a combination that
-means nothing is refused in one line. Settings of a stage are given for the Solver,
-`solver_train`; `challenger_train` has the same ones.
+docstrings of the functions; a test fails when it is out of date. Where a row does not
+say otherwise, it is off by default, and off it costs nothing. Options can be combined;
+a combination that means nothing is refused in one line. Settings of a stage are given
+for the Solver, `solver_train`; `challenger_train` has the same ones.
 
 Symbols: group of G rollouts of one prompt, r reward, A advantage, t a token in the
 loss, pi the policy, old the policy before the step's updates, ref the base model, sg(x)
