@@ -9,7 +9,7 @@ const COLUMNS = [
   { name: "judge", text: "judge", sort: true }, { name: "truth", text: "truth", sort: true }, { name: "gap", text: "disagree", sort: true },
   { name: "searches", text: "searches", sort: true }, { name: "tokens", text: "tokens", sort: true }, { name: "outcome", text: "outcome" }, { name: "task", text: "task" },
 ];
-const FILTERS = ["run", "iteration", "stage", "step", "outcome", "type", "source", "errors"];
+const FILTERS = ["run", "iteration", "stage", "step", "outcome", "type", "flaw", "source", "errors"];
 
 /** How far judge and truth may be apart in a rollout that the judge got right. */
 const APART = 0.3;
@@ -27,6 +27,7 @@ function chosenRows(state) {
   const words = (state.task || "").toLowerCase();
   const fits = (row) => wanted.every((name) => {
     if (name === "errors") return of(row, "errors").length > 0;
+    if (name === "flaw") return (of(row, "flaws") || []).includes(state.flaw);
     if (name === "source") return of(row, "source") === state.source || of(row, "uid") === state.source;
     return String(of(row, name)) === String(state[name]);
   }) && (state.apart === undefined || (judgedFifth(row) === Number(state.apart) && of(row, "gap") > APART)) && (!words || of(row, "task").toLowerCase().includes(words)) && (!state.q || !listState.hits || listState.hits.has(row));
@@ -73,7 +74,7 @@ function values(name, state) {
   const before = FILTERS.slice(0, FILTERS.indexOf(name));
   const found = new Set();
   for (let row = 0; row < store.rows.length; row++) {
-    if (before.every((other) => ["errors", "source"].includes(other) || !state[other] || String(of(row, other)) === String(state[other]))) found.add(of(row, name));
+    if (before.every((other) => ["errors", "source", "flaw"].includes(other) || !state[other] || String(of(row, other)) === String(state[other]))) for (const value of name === "flaw" ? of(row, "flaws") || [] : [of(row, name)]) found.add(value);
   }
   return [...found].sort((a, b) => (typeof a === "number" ? a - b : String(a).localeCompare(String(b))));
 }
@@ -97,7 +98,7 @@ function viewList(state) {
   const controls = el("div", { class: "controls" },
     typed("q", "Search in everything that was said", "text", true), typed("task", "Task contains", "text"),
     runs.length > 1 ? select("run", "Run", Object.fromEntries(runs.map((run, i) => [i, run.folder]))) : null,
-    select("iteration", "Iteration"), select("stage", "Stage", STAGE_NAMES), select("step", "Step"), select("outcome", "Outcome"), select("type", "Type"),
+    select("iteration", "Iteration"), select("stage", "Stage", STAGE_NAMES), select("step", "Step"), select("outcome", "Outcome"), select("type", "Type"), select("flaw", "Flaw"),
     chooser("Sort by", [["", "order of the run"], ...COLUMNS.filter((c) => c.sort).map((c) => [c.name, c.name === "gap" ? "disagreement" : c.text])], state.sort || "", (value) => set({ sort: value || undefined })),
     state.sort ? chooser("Order", [["", "highest first"], ["1", "lowest first"]], state.up || "", (value) => set({ up: value || undefined })) : null,
     el("label", { class: "check" }, el("input", { type: "checkbox", checked: Boolean(state.errors), onchange: (event) => set({ errors: event.target.checked ? "1" : undefined }) }), " with errors only"),

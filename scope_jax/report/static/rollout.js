@@ -11,6 +11,7 @@ function viewRollout(state) {
   record(row).then((one) => {
     if (one) fill(body, ...rolloutParts(row, one, (state.q || "").toLowerCase()));
     else fill(body, note("Its conversation is not in this file, which holds as many as fit: python scripts/report.py RUN --serve shows all."));
+    toOldPlace();
   }).catch((error) => fill(body, note(`It cannot be shown: ${error.message}`)));
   return [el("h1", { tabindex: -1 }, `Rollout ${state.uid}`), travel(state, row), body];
 }
@@ -33,6 +34,7 @@ function travel(state, row) {
 function facts(row) {
   const shown = [["reward", "reward"], ["advantage", "advantage"], ["judge's score", "judge"], ["true score", "truth"], ["disagreement", "gap"], ["searches", "searches"], ["tokens", "tokens"]];
   const found = shown.filter(([, name]) => of(row, name) !== null).map(([text, name]) => el("div", {}, el("dt", {}, text), el("dd", { style: name === "advantage" ? { background: shade(of(row, name)) } : {} }, number(of(row, name)))));
+  if (of(row, "flaws")?.length) found.push(el("div", {}, el("dt", {}, "flaws"), el("dd", { class: "no" }, of(row, "flaws").join(", "))));
   return el("dl", { class: "facts" }, el("div", {}, el("dt", {}, "outcome"), el("dd", {}, of(row, "outcome").replaceAll("_", " "))), found, of(row, "type") ? el("div", {}, el("dt", {}, "type"), el("dd", {}, of(row, "type").replaceAll("_", " "))) : null);
 }
 

@@ -57,6 +57,7 @@ def solver_record(step, group, sample, *, said="an answer", trained=True):
             "truth": {
                 "score": truth,
                 "why": ["rubric 2: wrong, so its grade is wrong"],
+                "flaws": ["wrong grade"] if score != truth else [],
             },
         },
         "metrics": {"rollout/ran_searches": 1},
@@ -85,6 +86,7 @@ def task_record(group, outcome, difficulty):
         "attempts": attempts,
         "difficulty": difficulty,
         "outcome": outcome,
+        "truth": {"scores": [], "why": ["rubric 1: false"], "flaws": ["false rubric"]},
     }
 
 
@@ -112,7 +114,10 @@ def make(folder, *, steps=3, groups=2, samples=4, seed=1, said="an answer", conf
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"name": "ci", "seed": seed, "tasks": {"low": 0.2, "high": 0.8}}
     (folder / "config.json").write_text(json.dumps(settings | dict(config)))
-    stages = {"iter_1/solver": {"status": "done", "unix": 2.0}}
+    stages = {
+        "iter_1/solver": {"status": "done", "unix": 2.0},
+        "evaluation": {"status": "done"},  # scores again what was scored before
+    }
     (folder / "manifest.json").write_text(json.dumps({"stages": stages, "began": 1.0}))
     with Tracker(folder, TrackingConfig(tensorboard=False)) as tracker:
         for step in range(1, steps + 1):

@@ -221,6 +221,53 @@ def test_a_number_of_wrong_scores_leads_to_just_those(tab, files):
     playwright.expect(tab.get_by_role("status").last).to_contain_text("24 of ")
 
 
+def test_flaws_that_are_known_lead_to_the_tasks_that_have_them(tab, files):
+    show(tab, files["one"], "tasks")
+    tab.locator("table", has_text="false rubric").get_by_role("link").first.click()
+    playwright.expect(tab.locator("h1")).to_have_text("Rollouts")
+    assert "1 of 43" in tab.get_by_role("status").last.inner_text()
+    tab.locator("[data-row]").first.click()
+    playwright.expect(tab.locator(".facts")).to_contain_text("false rubric")
+    show(tab, files["one"], "judge")
+    causes = tab.locator("table", has_text="judge graded a rubric wrongly")
+    count = causes.get_by_role("link").first.inner_text().split()[0]
+    assert count == "3" and "0 rollouts" in causes.inner_text()
+
+
+def test_back_leads_to_where_one_was(tab, files):
+    show(tab, files["one"], "rollouts")
+    tab.evaluate("scrollTo(0, 400)")
+    deadline = time.monotonic() + 10
+    while tab.evaluate("history.state?.y") != 400 and time.monotonic() < deadline:
+        tab.wait_for_timeout(20)
+    tab.locator("[data-row]").nth(20).evaluate("link => link.click()")
+    playwright.expect(tab.locator("h1")).to_contain_text("Rollout ")
+    assert tab.evaluate("scrollY") == 0
+    tab.go_back()
+    playwright.expect(tab.locator("h1")).to_have_text("Rollouts")
+    assert tab.evaluate("scrollY") == 400
+
+
+def test_words_and_metrics_are_explained_where_they_stand(tab, files):
+    show(tab, files["one"])
+    assert "1 stages done" in tab.locator(".headline").inner_text()
+    assert "This is one seed" in tab.locator(".verdicts").inner_text()
+    tab.keyboard.press("w")
+    said = tab.locator("dialog[open]").inner_text()
+    assert "the share of the facts a task asks for" in said
+    assert "rubrics that state a true fact" in said
+    tab.keyboard.press("Escape")
+    by_task = tab.locator(
+        "section", has=tab.get_by_role("heading", name="Task by task")
+    )
+    assert "Of 4 tasks, 4 went better than with the base" in by_task.inner_text()
+    show(tab, files["two"])
+    over = tab.locator("figure .u-over").first
+    over.hover(position={"x": over.bounding_box()["width"] - 20, "y": 40})
+    legend = tab.locator("figure .u-legend").first.inner_text()
+    assert "iteration 1" in legend and "1.0" not in legend
+
+
 def test_search_begins_where_one_can_type(tab, files):
     for view in (f"rollout&{FIRST}&sort=reward", "time"):
         show(tab, files["one"], view)
