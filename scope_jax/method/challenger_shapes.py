@@ -26,11 +26,6 @@ ALIKE = 0.8
 def shape(g: float, *, kind: Shape, diversity: float = 1.0) -> float:
     """The difficulty of a valid task with mean score ``g``.
 
-        one_minus      1 - g
-        intermediate   4 g (1 - g)
-        ssr            1 - (1 + alpha) g, and -alpha at 0 and at 1, alpha = 0.8
-        paso_doble     1.1 - g + 0.2 d, and 0 where g <= 0.2 or d <= 0.3
-
     ``one_minus`` pays most for a task that nobody solves: give it a gate that shows
     that it can be (``judge.answerable``).
 
@@ -39,8 +34,19 @@ def shape(g: float, *, kind: Shape, diversity: float = 1.0) -> float:
       kind: the shape.
       diversity: d, from ``diversity``; for ``paso_doble`` alone.
 
+    Formula:
+      [one_minus] difficulty = 1 - g
+      [intermediate] difficulty = 4 g (1 - g)
+      [ssr] difficulty = 1 - (1 + alpha) g where 0 < g < 1, -alpha at 0 and at 1,
+      -1 without a valid task, alpha = 0.8
+      [paso_doble] difficulty = 1.1 - g + 0.2 d, 0 where g <= 0.2 or d <= 0.3; d: share
+      of the last 100 tasks whose words overlap by at most 0.8 (Jaccard)
+
     References:
-      SSP, arXiv 2510.18821 (the first two); SSR and PasoDoble's published code.
+      [one_minus] SSP (arXiv 2510.18821), its default
+      [intermediate] SSP (arXiv 2510.18821), its published code
+      [ssr] SSR (arXiv 2512.18552), its proposer of bugs
+      [paso_doble] PasoDoble (arXiv 2511.11881), its published code
     """
     if kind == "one_minus":
         return 1 - g

@@ -242,8 +242,11 @@ def gates_pass(scores: Mapping[str, int | None], required: int) -> bool:
 def vote(scores: Sequence[float | None]) -> float | None:
     """A grade from k verdicts on the same answer: the mean of those that can be read.
 
+    Formula:
+      s = mean of the k sampled verdicts that can be read
+
     References:
-      Self-Principled Critique Tuning, arXiv 2504.02495: k sampled judgements, added up.
+      SPCT (arXiv 2504.02495), its vote without a meta reward model
     """
     read = [score for score in scores if score is not None]
     return sum(read) / len(read) if read else None

@@ -64,14 +64,10 @@ def rubric_weights(
 ) -> list[float]:
     """POW3R's weight w_j alpha_j of each criterion, from one group's verdicts.
 
-        v_j     = variance of s_j over the rollouts that have a verdict
-        g_j     = v_j + eps
-        rho_j   = g_j / ( sum_i w_i g_i / sum_i w_i )
-        alpha_j = clip(1 - lambda + lambda rho_j, least, most)
-
-    A task is played once here, so that there is no average over epochs, and the
-    categories are one. A criterion with verdicts of fewer than three quarters of the
-    rollouts keeps alpha 1 and is no part of the sums.
+    s is a verdict, v its variance over the rollouts that have one, w the weight of a
+    criterion's priority. A task is played once here, so that there is no average over
+    epochs, and the categories are one. A criterion with verdicts of fewer than three
+    quarters of the rollouts keeps alpha 1 and is no part of the sums.
 
     Args:
       grades: per rollout of the group one verdict per criterion, None where unreadable;
@@ -79,8 +75,13 @@ def rubric_weights(
       weights: w_j.
       config: lambda = ``strength``, eps = ``floor``, ``least``, ``most``.
 
+    Formula:
+      R = sum_j w_j alpha_j s_j / sum_j w_j alpha_j,
+      alpha_j = clip(1 - lambda + lambda rho_j, 1/4, 4),
+      rho_j = (v_j + eps) / (sum_i w_i (v_i + eps) / sum_i w_i)
+
     References:
-      POW3R, arXiv 2605.20164; with no memory of earlier epochs, this variant is ours.
+      POW3R (arXiv 2605.20164); that each group is weighted by itself is ours
     """
     w = np.asarray(weights, np.float64)
     found = [

@@ -89,11 +89,13 @@ def length_factor(tokens: int, limits: LengthConfig) -> float:
 def search_decay(config: SolverConfig, step: int) -> float:
     """What is left of the search score at a training step, from 1 over all iterations.
 
-    ``(1 + cos(pi t / T)) / 2`` with t the steps done and T ``search_decay_steps``; 0
-    from T on.
+    t is the number of steps done, T ``search_decay_steps``; from T on it is 0.
+
+    Formula:
+      search = min(n / search_target, 1) (1 + cos(pi t / T)) / 2, n calls
 
     References:
-      SPEAR, arXiv 2509.22601: ``min(1, 0.1 n) (1 + cos(pi t / T)) / 2`` for n calls.
+      SPEAR (arXiv 2509.22601), whose search_target is 10
     """
     if config.search_decay == "none":
         return 1.0

@@ -7,6 +7,8 @@ difficulty in Challenger training, like one that fails a gate.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Check(NamedTuple):
     """A number that a task has, and the least it needs."""
@@ -36,10 +38,37 @@ def evidence_share(evidence: Sequence[str], documents: str) -> float:
     Args:
       evidence: one quotation per rubric, empty where none was given.
       documents: the source document and what the Challenger's searches brought.
+
+    Formula:
+      keep if (rubrics whose evidence is in the documents) / (rubrics) >= s
+
+    References:
+      ours
     """
     where = folded(documents)
     found = [bool(words := folded(quoted)) and words in where for quoted in evidence]
     return sum(found) / len(found) if found else 0.0
+
+
+def among(
+    documents: Sequence[str], distractors: Sequence[str], draw: np.random.Generator
+) -> str:
+    """What the judge must answer a task from, to show that it can be answered.
+
+    Args:
+      documents: what the task was written from.
+      distractors: documents of other subjects.
+      draw: decides in which order they stand.
+
+    Formula:
+      keep if g(judge's answer from document, results and 4 others) >= 0.5
+
+    References:
+      SSP (arXiv 2510.18821), its retrieval check; 4 distractors were best there
+    """
+    shown = [*documents, *distractors]
+    order = draw.permutation(len(shown))
+    return "\n\n---\n\n".join(shown[place].strip() for place in order)
 
 
 def folded(text: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from rl.engine.sampling import seed64
 from scope_jax.method import judge, solver
 from scope_jax.method.judge import RubricsParse
-from scope_jax.method.task_checks import Check, evidence_share
+from scope_jax.method.task_checks import Check, among, evidence_share
 from scope_jax.selfplay.documents import document_text
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.rollouts import Seed
@@ -53,17 +53,9 @@ async def _own_score(
     seed: Seed,
     target: str | None,
 ) -> float:
-    """What the judge's own answer from the documents is worth, among distractors.
-
-    References:
-      SSP, arXiv 2510.18821: an answer must be recovered from what its writer has
-      retrieved, among documents of others; 4 of them were best there.
-    """
+    """What the judge's own answer from the documents is worth, among distractors."""
     draw = np.random.default_rng(seed64(*seed, "distractors"))
-    shown = [*documents, *_distractors(world, documents[0], draw)]
-    text = "\n\n---\n\n".join(
-        shown[place].strip() for place in draw.permutation(len(shown))
-    )
+    text = among(documents, _distractors(world, documents[0], draw), draw)
     answer, _ = await judging.answer(task, text, seed)
     if not answer:
         return 0.0

@@ -24,6 +24,8 @@ from rl.learner.packing import uid_order
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
+from scope_jax.run.tracking import StageProgress
+from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout, Seed
@@ -35,6 +37,8 @@ from scope_jax.system.stopping import Stopped
 log = logging.getLogger("scope_jax")
 
 T = TypeVar("T")
+
+MEMORY = "stage"  # the name of ``TrainingStage.memory`` in a checkpoint
 
 Progress = Callable[[int, int], None]
 """Called with (rollouts finished and rewarded, all rollouts of the step)."""
@@ -50,12 +54,14 @@ class TrainingStage:
       rollout: plays one rollout of a prompt with a seed, and rewards it.
       post_rollout: what a prompt's finished group becomes: rewards that need all of it,
         masks, and more rollouts, with groups of their own; None leaves it as it is.
+      memory: what it remembers of the steps before.
     """
 
     role: str
     prompts: Callable[[int], Sequence[Any]]
     rollout: Callable[[Any, Seed], Awaitable[Rollout]]
     post_rollout: Callable[[Any, list[Rollout]], Awaitable[list[Rollout]]] | None = None
+    memory: Memory | None = None
 
 
 def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
@@ -71,6 +77,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
         parts.tracker.waiting(f"loading the {role}, compiling its programs"),
     ):
         state, done = trainer.begin(iteration, role)
+    if stage.memory:
+        stage.memory.restore(trainer.memory.get(MEMORY))
     saved = done
     first, last = (iteration - 1) * config.steps, iteration * config.steps
     parts.tracker.rewind(iteration, role, done)
@@ -84,15 +92,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             meter.start()
             with _traced(parts, step - first, f"iter_{iteration}_{role}_{step}"):
                 # Rollouts and their rewards: every host plays its share of the groups.
-                def progress(finished: int, of: int) -> None:
-                    bar.inside("rollouts rewarded", finished, of)
-
-                def play(step: int = step) -> list[Rollout]:
-                    work = play_step(parts, iteration, stage, step, progress)
-                    return parts.serving.run(work)
-
                 try:
-                    rollouts = in_order(hosts.together(play))
+                    rollouts = _play_together(parts, iteration, stage, step, bar)
                 except Stopped:
                     if step - 1 > saved:
                         trainer.save(iteration, role, step - 1, state)
@@ -115,6 +116,9 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
             metrics |= step_metrics(rollouts) | true
+            if stage.memory:
+                metrics |= stage.memory.learn(rollouts)
+                trainer.memory[MEMORY] = stage.memory.saved()
             metrics |= work | meter.finish()
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
@@ -129,6 +133,20 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 saved = step
     trainer.finish(iteration, role, state)
     parts.folder.record(name, status="done", step=last)
+
+
+def _play_together(
+    parts: Parts, iteration: int, stage: TrainingStage, step: int, bar: StageProgress
+) -> list[Rollout]:
+    """A step's rewarded rollouts, of all hosts, in order."""
+
+    def progress(finished: int, of: int) -> None:
+        bar.inside("rollouts rewarded", finished, of)
+
+    def play() -> list[Rollout]:
+        return parts.serving.run(play_step(parts, iteration, stage, step, progress))
+
+    return in_order(parts.hosts.together(play))
 
 
 def carry_over(parts: Parts, iteration: int, role: str) -> None:
