@@ -23,7 +23,7 @@ from scope_jax.system.files import write_text
 SCRIPTS = ("vendor/uPlot.iife.min.js", "dom.js", "data.js", "stats.js", "plots.js")
 SCRIPTS += ("words.js", "curves.js", "learned.js", "by_task.js", "tasks.js")
 SCRIPTS += ("judge.js", "time.js", "settings.js", "list.js", "rollout.js", "group.js")
-SCRIPTS += ("main.js",)
+SCRIPTS += ("compared.js", "main.js")
 STYLES = ("vendor/uPlot.min.css", "page.css", "reader.css")
 LICENCE = "vendor/uPlot.LICENSE"
 

@@ -1,7 +1,7 @@
 // The page: navigation by address (#view=..), keys, colours.
 "use strict";
 
-const VIEWS = {
+const VIEWS = about.compared ? { compared: ["Scores", viewCompared], rollouts: ["Answers", viewList] } : {
   learned: ["Did it learn?", viewLearned], tasks: ["Tasks", viewTasks], judge: ["Judge", viewJudge], curves: ["Curves", viewCurves],
   time: ["Time", viewTime], rollouts: ["Rollouts", viewList], settings: ["Configuration", viewSettings],
 };
@@ -15,7 +15,7 @@ function address(state) {
 }
 
 function stateNow() {
-  return { view: "learned", ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+  return { view: Object.keys(VIEWS)[0], ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
 }
 
 let quiet = false;
@@ -29,6 +29,7 @@ function go(state, silent = false) {
 
 function headline() {
   const run = runs[0];
+  if (about.compared) return [`judged by ${about.compared.judge}`, `${number(Object.keys(about.compared.models).length)} models`, `${number(store.rows.length)} answers`].join(" · ");
   const done = Object.entries(run.stages).filter(([name, stage]) => name.startsWith("iter_") && stage.status === "done").length;
   const times = STAGES.flatMap((stage) => known(run.curves[stage].unix));
   const length = times.length ? Math.max(...times) - (run.began ?? Math.min(...times)) : null;
@@ -53,7 +54,7 @@ function frame() {
   const keys = el("button", { type: "button", class: "plain", onclick: showKeys, "aria-keyshortcuts": "?" }, "keys (?)");
   document.getElementById("app").append(
     el("a", { class: "skip", href: "#main", onclick: (event) => { event.preventDefault(); main.querySelector("h1")?.focus(); } }, "to the content"),
-    el("header", {}, el("div", { class: "top" }, el("strong", { class: "title" }, runs.length > 1 ? "Runs compared" : `Run ${runs[0].name}`), summary, words, keys, theme), menu), problems, main);
+    el("header", {}, el("div", { class: "top" }, el("strong", { class: "title" }, about.compared ? "Models compared" : runs.length > 1 ? "Runs compared" : `Run ${runs[0].name}`), summary, words, keys, theme), menu), problems, main);
 }
 
 function showProblems() {
@@ -75,8 +76,9 @@ let searchNext = false;
 
 function render() {
   const state = stateNow();
-  const build = VIEWS[state.view]?.[1] || INNER[state.view] || viewLearned;
-  const current = INNER[state.view] ? "rollouts" : VIEWS[state.view] ? state.view : "learned";
+  const first = Object.keys(VIEWS)[0];
+  const build = VIEWS[state.view]?.[1] || INNER[state.view] || VIEWS[first][1];
+  const current = INNER[state.view] ? "rollouts" : VIEWS[state.view] ? state.view : first;
   fill(menu, ...Object.entries(VIEWS).map(([name, [text]], i) => link(text, { view: name }, { "aria-current": name === current ? "page" : null, "aria-keyshortcuts": String(i + 1) })));
   menu.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   summary.textContent = headline();
@@ -104,7 +106,7 @@ function render() {
   document.title = `${main.querySelector("h1")?.textContent || ""} - ${runs.map((run) => run.name).slice(0, 3).join(", ")}`;
 }
 
-const KEYS = [["1 to 7", "the views, in order"], ["/", "search"], ["j, k", "next and previous rollout; in the list, down and up"], ["g", "the group side by side"], ["u", "back up: to the rollout, to the list"], ["Enter", "open what is focused"], ["w", "what the words mean"], ["?", "this list"]];
+const KEYS = [[`1 to ${Object.keys(VIEWS).length}`, "the views, in order"], ["/", "search"], ["j, k", "next and previous rollout; in the list, down and up"], ["g", "the group side by side"], ["u", "back up: to the rollout, to the list"], ["Enter", "open what is focused"], ["w", "what the words mean"], ["?", "this list"]];
 
 function showDialog(title, ...content) {
   const dialog = el("dialog", { "aria-label": title, onclose: () => dialog.remove() }, el("h2", {}, title), content, el("button", { type: "button", onclick: () => dialog.close() }, "Close"));

@@ -6,6 +6,7 @@ import json
 import re
 
 from scope_jax.config import TrackingConfig
+from scope_jax.report import answers
 from scope_jax.run.tracking import Tracker
 from scope_jax.system.files import write_json_lines
 
@@ -163,3 +164,39 @@ def embedded(text):
             rows, json.loads(gzip.decompress(base64.b64decode(chunk))), strict=True
         )
     return about, records
+
+
+def compared(file):
+    """The page about two models on two questions of one benchmark."""
+
+    def record(model, number, score):
+        said = f"{model} says {number}"
+        return {
+            "uid": f"eval/nq/{model}/{number}",
+            "model": model,
+            "score": score,
+            "task": f"question {number}",
+            "answer": said,
+            "searches": 1,
+            "tokens": 5,
+            "errors": [],
+            "messages": [
+                {"role": "user", "content": f"question {number}"},
+                {"role": "assistant", "content": said},
+            ],
+            "rubrics": ["means one of the right answers"],
+            "judge": [{"label": f"{score:g}", "raw": f"<score>{score:g}</score>"}],
+            "why": [f"score {score:g}"],
+            "wanted": ["right: 42"],
+        }
+
+    metrics = {"nq": 0.5, "nq_n": 2.0, "nq_stderr": 0.1}
+    about = {
+        "models": {"old": metrics, "new": metrics | {"nq": 0.75}},
+        "gains": {"new": {"nq": 0.25, "nq_n": 2.0, "nq_stderr": 0.05}},
+        "baseline": "old",
+        "judge": "some judge",
+        "remarks": ["old, nq: 2 answers, 1 calls of the judge failed"],
+    }
+    pairs = [[record("old", n, 0.5), record("new", n, 0.5 * (n + 1))] for n in (0, 1)]
+    return answers.write(file, about, {"nq": pairs})

@@ -12,7 +12,7 @@ import pytest
 
 from scope_jax.report import bundle, page, serve
 from scope_jax.system.files import write_json_lines
-from tests.scope_jax.report.run_folders import HOSTILE, make, solver_record
+from tests.scope_jax.report.run_folders import HOSTILE, compared, make, solver_record
 
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -266,6 +266,37 @@ def test_words_and_metrics_are_explained_where_they_stand(tab, files):
     over.hover(position={"x": over.bounding_box()["width"] - 20, "y": 40})
     legend = tab.locator("figure .u-legend").first.inner_text()
     assert "iteration 1" in legend and "1.0" not in legend
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+def test_compared_models_lead_from_a_score_to_every_answer(tab, tmp_path, width):
+    file = compared(tmp_path / "one" / "report.html")
+    tab.set_viewport_size({"width": width, "height": 800})
+    pages = (
+        "compared",
+        "rollouts",
+        "rollout&uid=eval/nq/new/1",
+        "group&uid=eval/nq/new/1",
+    )
+    for view in pages:
+        show(tab, file, view)
+        assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        said = tab.locator("main").inner_text().split()
+        assert not {"undefined", "NaN", "null", "[object"} & set(said), view
+        found = axe.Axe().run(tab).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert serious == [], view
+    assert tab.locator(".side").count() == 2
+    show(tab, file)
+    said = tab.locator("main").inner_text()
+    assert "new: +0.250 ± 0.098 (nq): better than chance explains" in said
+    tab.get_by_role("link", name="0.750").click()
+    playwright.expect(tab.locator("h1")).to_have_text("Answers")
+    assert "2 of 4" in tab.get_by_role("status").last.inner_text()
+    assert "advantage" not in tab.locator("main table").inner_text()
+    tab.locator("[data-row]").last.click()
+    playwright.expect(tab.locator(".grades")).to_contain_text("of the right answers1")
+    assert "right: 42" in tab.locator("main").inner_text()
 
 
 def test_search_begins_where_one_can_type(tab, files):
