@@ -1,4 +1,5 @@
-"""Writes the pages of docs/ that are made from the code: method.md and the rooms.
+"""Writes the pages of docs/ that are made from the code: method.md, the rooms, and
+the table of text forms in your-text.md.
 
 python scripts/docs.py
 python scripts/docs.py --count      prints lines of code instead, room by room
@@ -12,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
-from pages import method_page, rooms, source
+from pages import method_page, rooms, source, text_forms
 from scope_jax.run import cli
 from scope_jax.system.files import read_text
 
@@ -32,6 +33,7 @@ def build() -> dict[str, str]:
         "method.md": method,
         "rooms.md": rooms.page(files),
         "rooms.svg": rooms.draw(files),
+        "your-text.md": text_forms.page(read_text(ROOT / "docs" / "your-text.md")),
     }
 
 
