@@ -88,9 +88,9 @@ class Block(nn.Module):
     (post-norm): then the layer's input is the residual stream itself.
 
     Attributes:
-      joined: the parameters are from ``forward.unstack``: matrices that multiply the
+      joined: the parameters are from ``unstack``: matrices that multiply the
         same activations are concatenated.
-      weights_first: they are also transposed, see ``forward.unstack``.
+      weights_first: they are also transposed, see ``unstack``.
     """
 
     config: DecoderConfig

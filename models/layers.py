@@ -51,7 +51,7 @@ def project(
     """Multiply ``x`` by the module's weight ``name``, summing over ``inputs``.
 
     The weight is [*inputs, *outputs]; with ``module.weights_first`` it is
-    [*outputs, *inputs] and the left operand (see ``forward.unstack``). Where the
+    [*outputs, *inputs] and the left operand (see ``unstack``). Where the
     module has low-rank adapters (``models.lora``), their product is added.
 
     Args:

@@ -22,9 +22,10 @@ from jax import Array
 from models import forward
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.forward import GROUPS, Params
+from models.forward import Params
 from models.layers import inputs_of
 from models.ranges import POSITIVE, Range, check_fields
+from models.unstacked import GROUPS
 
 Target = Literal[
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
@@ -121,7 +122,7 @@ def attach(params: Params, adapter: Params) -> Params:
     """The model's parameters with the adapter's among them, for ``models.forward``.
 
     Args:
-      params: as from ``forward.init``, or from ``forward.unstack``.
+      params: as from ``forward.init``, or from ``unstack``.
       adapter: scaled.
     """
     blocks = params["blocks"]
@@ -138,7 +139,7 @@ def united(block: Params, adapter: Params) -> Params:
 
 
 def unstacked(adapter: Params, num_layers: int) -> tuple[Params, ...]:
-    """An adapter beside parameters from ``forward.unstack``, a tuple of layers.
+    """An adapter beside parameters from ``unstack``, a tuple of layers.
 
     There the A of matrices that multiply the same activations are one, with an axis P
     for the matrices, and there is an axis for several adapters, here of length 1:

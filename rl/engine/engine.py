@@ -32,8 +32,8 @@ from rl.engine.programs import ProgramMemory, Programs
 from rl.engine.sampler import Sampler
 from rl.engine.scoring import Scorer, Scores
 from rl.engine.sequence import SequenceState, refusal
+from rl.engine.work import Work
 from rl.records import Completion, FinishReason, Request
-from rl.seeds import halves
 
 
 class Engine:
@@ -57,8 +57,7 @@ class Engine:
           params: stacked parameters; copied, so the caller may donate its own.
           tokenizer: gives text (``decode``) and the number of ids that may be sampled.
           mesh: the slots are split over all of its devices.
-          lora: shape of low-rank adapters.
-          adapters: how many of them there is room for, see ``set_adapter``.
+          lora, adapters: shape and number of low-rank adapters, see ``set_adapter``.
           take: free the memory of ``params``, which the caller no longer needs.
 
         Raises:
@@ -99,9 +98,7 @@ class Engine:
         self._live: dict[int, SequenceState] = {}  # without a completion, by id
         self._cancelled: set[int] = set()
         self._finished: list[tuple[int, Completion]] = []
-        self._decode_tokens = self._decode_steps = 0
-        self._restarts = self._non_finite = 0
-        self._seconds = {"prefill": 0.0, "decode": 0.0}
+        self._work = Work()
 
     @property
     def attention(self) -> str:
@@ -201,10 +198,6 @@ class Engine:
         Args:
           number: from 1; what ``Request.adapter`` says.
           adapter: as from ``models.lora.scaled``; None: nothing is added to the model.
-
-        Raises:
-          RuntimeError: while requests of this adapter are unfinished.
-          UserError: it has weights that are not finite.
         """
         if any(s.request.adapter == number for s in self._live.values()):
             raise RuntimeError(f"adapter {number} has unfinished requests")
@@ -220,15 +213,11 @@ class Engine:
 
     @property
     def params(self) -> Any:
-        """The model's parameters as they are placed, see ``forward.unstack``."""
+        """The model's parameters as they are placed, see ``unstack``."""
         return self._programs.params
 
     def weights(self, adapter: int = 0) -> tuple[tuple[int, ...], int]:
-        """The fingerprint of the weights, and how many shared pages are stale.
-
-        Args:
-          adapter: whose fingerprint; 0: the model's.
-        """
+        """The fingerprint of an adapter (0: the model), and how many pages are stale."""
         return self._programs.fingerprint(adapter), self._admission.stale_pages()
 
     def compile(self) -> dict[str, ProgramMemory]:
@@ -242,21 +231,13 @@ class Engine:
 
     def stats(self) -> dict[str, float]:
         """Totals since the start, tokens per second, and what is in flight."""
-        totals = {
-            "cached_tokens": self._prefiller.cached_tokens,
-            "decode_steps": self._decode_steps,
-            "restarts": self._restarts,
-            "non_finite": self._non_finite,
-            "waiting": len(self._admission.waiting),
-            "running": len(self._running),
-            "prefill_tokens": self._prefiller.prefill_tokens,
-            "decode_tokens": self._decode_tokens,
-        }
-        for name, seconds in self._seconds.items():
-            totals[f"{name}_seconds"] = seconds
-            rate = totals[f"{name}_tokens"] / max(seconds, 1e-9)
-            totals[f"{name}_tokens_per_second"] = rate
-        return {f"perf/{name}": float(value) for name, value in totals.items()}
+        prefiller, waiting = self._prefiller, len(self._admission.waiting)
+        return self._work.stats(
+            prefill_tokens=prefiller.prefill_tokens,
+            cached_tokens=prefiller.cached_tokens,
+            waiting=waiting,
+            running=len(self._running),
+        )
 
     def poll(self) -> list[tuple[int, Completion]]:
         """Advance the work by one decode dispatch; return what has finished.
@@ -287,23 +268,9 @@ class Engine:
         admitted = self._admission.admit()
         for sequence in admitted:
             self._running[sequence.slot] = sequence
-            self._set_controls(sequence)
+            sequence.write_controls(self._controls, self.config.max_length)
         self._prefiller.begin(admitted)
         return bool(admitted)
-
-    def _set_controls(self, sequence: SequenceState) -> None:
-        """Tell the decode loop about a sequence that is new in its slot."""
-        request, slot, length = sequence.request, sequence.slot, len(sequence.prompt)
-        c, s = self._controls, request.sampling
-        c.positions[slot] = length
-        c.remaining[slot] = min(s.max_new_tokens, self.config.max_length - length)
-        c.seeds[slot] = halves(request.seed64)
-        c.temperature[slot], c.min_p[slot] = s.temperature, s.min_p
-        c.top_p[slot], c.top_k[slot] = s.top_p, s.top_k
-        c.tables[slot, : len(sequence.pages)] = sequence.pages
-        c.adapters[slot] = request.adapter
-        c.stop_ids[slot] = -1
-        c.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
 
     # -- work --------------------------------------------------------------------------
 
@@ -318,7 +285,7 @@ class Engine:
             if not all(s.ready for s in pending) or not self._admit():
                 break
         if worked:
-            self._seconds["prefill"] += time.perf_counter() - started
+            self._work.seconds["prefill"] += time.perf_counter() - started
 
     def _make_room(self) -> None:
         """Pages for the next dispatch's tokens of every sequence, the oldest first."""
@@ -341,7 +308,7 @@ class Engine:
         latest = max(there, key=lambda s: s.order)
         del self._running[latest.slot]
         self._admission.requeue(latest)
-        self._restarts += 1
+        self._work.restarts += 1
 
     def _decode(self) -> None:
         """One dispatch of the decode loop; finish the sequences that are done."""
@@ -359,7 +326,7 @@ class Engine:
         counts = np.asarray(sampled.counts)
         c.positions[slots] += counts[slots]
         c.remaining[slots] -= counts[slots]
-        self._decode_steps += int(counts.max())
+        self._work.decode_steps += int(counts.max())
         for sequence in ready:
             self._admission.decoded(sequence)
             slot, before = sequence.slot, len(sequence.ids)
@@ -367,11 +334,11 @@ class Engine:
             sequence.logprobs += logprobs[slot, : counts[slot]].tolist()
             room = c.remaining[slot] > 0
             end = sequence.finish_reason(self.tokenizer, before, room=room)
-            self._decode_tokens += len(sequence.ids) - before
+            self._work.decode_tokens += len(sequence.ids) - before
             if end:
-                self._non_finite += end[0] == "error"
+                self._work.non_finite += end[0] == "error"
                 self._finish(sequence, *end)
-        self._seconds["decode"] += time.perf_counter() - started
+        self._work.seconds["decode"] += time.perf_counter() - started
 
     def _finish(
         self, sequence: SequenceState, reason: FinishReason, stop: str | None = None

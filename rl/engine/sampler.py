@@ -22,6 +22,7 @@ from models import forward
 from models.cache import Cache, copy_pages, init_cache
 from models.cached_backends import LAYOUTS, Chosen
 from models.config import DecoderConfig
+from models.unstacked import unstack
 from rl.engine.config import EngineConfig
 from rl.engine.sampling import position_keys, row_keys, sample
 
@@ -130,7 +131,7 @@ class Sampler:
         on_cpu = next(iter(devices)).platform == "cpu"
 
         def place(params):
-            params = forward.unstack(params, self.config, weights_first=on_cpu)
+            params = unstack(params, self.config, weights_first=on_cpu)
             # A copy, as the trainer will donate its own buffers to the next update.
             return jax.tree.map(jnp.copy, params)
 

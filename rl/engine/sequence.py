@@ -8,7 +8,7 @@ import numpy as np
 
 from rl.engine.stopping import decode, find_stop, first_stop
 from rl.records import Completion, FinishReason, Request
-from rl.seeds import is_seed
+from rl.seeds import halves, is_seed
 
 
 @dataclass(eq=False)
@@ -48,6 +48,20 @@ class SequenceState:
         self.done, self.ready = 0, False
         self.ids.clear()
         self.logprobs.clear()
+
+    def write_controls(self, controls: Any, max_length: int) -> None:
+        """Tell the decode loop (``sampler.Controls``) of a sequence new in its slot."""
+        c, slot, length = controls, self.slot, len(self.prompt)
+        request, s = self.request, self.request.sampling
+        c.positions[slot] = length
+        c.remaining[slot] = min(s.max_new_tokens, max_length - length)
+        c.seeds[slot] = halves(request.seed64)
+        c.temperature[slot], c.min_p[slot] = s.temperature, s.min_p
+        c.top_p[slot], c.top_k[slot] = s.top_p, s.top_k
+        c.tables[slot, : len(self.pages)] = self.pages
+        c.adapters[slot] = request.adapter
+        c.stop_ids[slot] = -1
+        c.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
 
     def finish_reason(
         self, tokenizer: Any, before: int, *, room: bool

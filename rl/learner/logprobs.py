@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from models import forward
 from models.config import DecoderConfig
+from models.unstacked import WEIGHTS_FIRST
 
 # Finite, so that 0 * log-prob of an impossible token is 0 and not NaN in the entropy.
 IMPOSSIBLE = -1e30
@@ -26,6 +27,7 @@ def token_logprobs(
     temperature: float = 1.0,
     valid_vocab: int | None = None,
     frozen: bool = False,
+    entropy_gradient: bool = False,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Returns the log-prob of each target, and the entropy of its distribution.
 
@@ -46,9 +48,17 @@ def token_logprobs(
       valid_vocab: tokens from this id on (which the tokenizer doesn't have) get no
         probability, as in the sampler.
       frozen: the output embedding has no gradient, and none is computed.
+      entropy_gradient: whether the entropy carries a gradient; else it is a constant,
+        which costs the backward pass nothing.
 
     Returns:
-      float32 log-probs and float32 entropies. The entropy carries no gradient.
+      float32 log-probs and float32 entropies.
+
+    Formula:
+      [entropy bonus] loss_t - entropy_coefficient H(pi_t)
+
+    References:
+      [entropy bonus] Williams and Peng (1991); Mnih et al., A3C (2016)
     """
     batch, length, width = hidden.shape
     chunk = min(chunk, length)
@@ -65,8 +75,14 @@ def token_logprobs(
     name = "embed" if config.tie_embeddings else "head"
     count = -(-wanted.sum(1).max() // chunk)
     with jax.named_scope("token_logprobs"):
-        first = forward.WEIGHTS_FIRST in params
-        head = _Head(config, temperature, valid_vocab, frozen, first)
+        head = _Head(
+            config=config,
+            temperature=temperature,
+            valid_vocab=valid_vocab,
+            frozen=frozen,
+            weights_first=WEIGHTS_FIRST in params,
+            entropy_gradient=entropy_gradient,
+        )
         both = _chunks(head, params[name], hidden, targets, count)
     back = jnp.argsort(together, axis=1)
 
@@ -85,6 +101,7 @@ class _Head(NamedTuple):
     valid_vocab: int | None
     frozen: bool
     weights_first: bool
+    entropy_gradient: bool
 
     @property
     def vocab_first(self) -> bool:
@@ -96,7 +113,7 @@ class _Head(NamedTuple):
         weight = weight.astype(hidden.dtype)
         table = {name: weight}
         if self.weights_first:
-            table[forward.WEIGHTS_FIRST] = ()
+            table[WEIGHTS_FIRST] = ()
         logits = forward.unembed(table, self.config, hidden)
         logits = logits / self.temperature
         vocab = logits.shape[-1]
@@ -144,7 +161,7 @@ def _chunks_forward(head, weight, hidden, targets, count):
 
 def _chunks_backward(head, saved, cotangents):
     weight, hidden, targets, count, normalizers = saved
-    given, _ = cotangents  # the entropy is only reported
+    given, of_entropy = cotangents
     backward = "BSV,VD->BSD" if head.vocab_first else "BSV,DV->BSD"
 
     def body(i, carry):
@@ -152,6 +169,10 @@ def _chunks_backward(head, saved, cotangents):
         logits = head.logits(weight, hidden[i])
         p = jnp.exp(logits - normalizers[i][..., None])
         d_logits = given[i][..., None] * (_one_hot(targets[i], logits) - p)
+        if head.entropy_gradient:
+            log_p = logits - normalizers[i][..., None]
+            entropy = -jnp.sum(p * log_p, axis=-1, keepdims=True)
+            d_logits -= of_entropy[i][..., None] * p * (log_p + entropy)
         d_logits = (d_logits / head.temperature).astype(hidden.dtype)
         d_h = jnp.einsum(backward, d_logits, weight.astype(hidden.dtype))
         d_hidden = d_hidden.at[i].set(d_h)

@@ -71,7 +71,8 @@ class States:
                 f"update.offload_optimizer=True: these devices have no {PARKED} memory "
                 f"(only {', '.join(kinds)}): leave it off"
             )
-        self._compute_dtype, self._offload, self._lora = compute_dtype, offload, lora
+        self._config, self._mesh, self._lora = config, mesh, lora
+        self._compute_dtype, self._offload = compute_dtype, offload
         self._shapes = lora_shapes(config, lora) if lora else forward.shapes(config)
         params = sharding.param_shardings(self._shapes, mesh)
         whole = sharding.replicated(mesh)
@@ -135,6 +136,15 @@ class States:
             self.shardings,
         )
 
+    def abstract_base(self) -> Params:
+        """Shapes of the whole model, sharded over the mesh, in the compute dtype."""
+        shapes = forward.shapes(self._config)
+        return jax.tree.map(
+            lambda x, s: x.update(dtype=self._compute_dtype, sharding=s),
+            shapes,
+            sharding.param_shardings(shapes, self._mesh),
+        )
+
     def _cast_fn(self, params: Params) -> Params:
         return jax.tree.map(
             lambda x: jnp.array(x, self._compute_dtype, copy=True),
@@ -143,6 +153,13 @@ class States:
 
     def _scaled(self, params: Params) -> Params:
         return scaled(params, self._lora) if self._lora else params
+
+
+def abstract(params: Params) -> Params:
+    """Shapes, dtypes and shardings of parameters."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
+    )
 
 
 def _fresh(params: Params) -> TrainState:

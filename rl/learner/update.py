@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from models import forward, precision, sharding
+from models import precision, sharding
 from models.attention import choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
@@ -25,7 +25,7 @@ from rl.learner import objective, optimizer, packing
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
-from rl.learner.train_state import States, TrainState
+from rl.learner.train_state import States, TrainState, abstract
 from rl.records import Datum
 
 
@@ -54,7 +54,7 @@ class Updater:
         probability, as in the sampler.
       lora: train an adapter of the base model; None: all parameters.
       base: the base model's parameters as they are in memory, or their shapes: sharded
-        over the mesh, or from ``forward.unstack``. None: sharded, in the compute dtype.
+        over the mesh, or from ``unstack``. None: sharded, in the compute dtype.
 
     Attributes:
       states: makes, moves and copies the states that it updates.
@@ -113,7 +113,7 @@ class Updater:
             offload=update.offload_optimizer,
             lora=lora,
         )
-        self._base = self._abstract(base) if base else self._sharded_base()
+        self._base = abstract(base) if base else self.states.abstract_base()
         self._batch_sharding = sharding.batch_sharding(mesh, leading=1)
         self._whole = sharding.replicated(mesh)
         self._jits = {
@@ -251,26 +251,11 @@ class Updater:
             arguments["logprobs"] = (state.params, base, batch)
         return {name: (self._jits[name], given) for name, given in arguments.items()}
 
-    def _sharded_base(self) -> Params:
-        """Shapes of the whole model, sharded over the mesh, in the compute dtype."""
-        shapes = forward.shapes(self.objective.config)
-        shardings = sharding.param_shardings(shapes, self.objective.mesh)
-        return jax.tree.map(
-            lambda x, s: x.update(dtype=self.compute_dtype, sharding=s),
-            shapes,
-            shardings,
-        )
-
-    @staticmethod
-    def _abstract(params: Params) -> Params:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            params,
-        )
-
     def _program(self, name: str, *args: Any) -> Any:
         """The executable for a batch of this capacity, compiled once."""
         key = (name, args[-1]["tokens"].shape[0])
+        if "stored_mask" in args[-1]:  # rollouts of an earlier step among them
+            key = (f"{name} stored", key[1])
         if key not in self.programs:
             self.programs[key] = self._jits[name].lower(*args).compile()
         return self.programs[key]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from models import forward, hf, lora
 from models.config import DecoderConfig
@@ -35,6 +36,8 @@ class Trainer:
       engine: plays the policy in training.
       reference: parameters of the base model on the mesh, in the compute dtype; where
         the engine serves all roles, the very ones that it computes with.
+      memory: what the stage in training remembers beside its state, by name, as JSON;
+        ``begin`` reads it from the checkpoint, ``save`` writes it into the next.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Trainer:
         # Of checkpoints that are not permanent the newest is kept.
         self._kept = {"keep": 1, "keep_every": config.checkpoint.permanent_every}
         self._updaters: dict[str, Updater] = {}
+        self.memory: dict[str, Any] = {}
         self._lora, one_base = config.adapters, config.one_base
         self.reference = weights
         if not self._lora:
@@ -87,7 +91,7 @@ class Trainer:
         The policy is on the engine, and every program of the update is compiled.
         """
         self.engine.use(None)  # another role's; its memory goes into the new state
-        state, step = self._restore(iteration, role)
+        state, step, self.memory = self._restore(iteration, role)
         self.updater(role).compile()
         state = self._wait(role, state)
         self._check_engine(role, state)  # and so compiled before the first step
@@ -115,7 +119,8 @@ class Trainer:
             self._folder.checkpoints(iteration, role),
             step,
             state,
-            meta={"iteration": iteration, "role": role, "name": self._config.name},
+            meta={"iteration": iteration, "role": role, "name": self._config.name}
+            | ({"memory": self.memory} if self.memory else {}),
             **self._kept,
         )
 
@@ -132,7 +137,7 @@ class Trainer:
     def carry_over(self, iteration: int, role: str) -> None:
         """Ends a stage that has nothing to train on: its policy stays as it was."""
         self.engine.use(None)
-        state, _ = self._restore(iteration, role)
+        state, _, self.memory = self._restore(iteration, role)
         self.save(iteration, role, iteration * self.stage_config(role).steps, state)
         self.finish(iteration, role, state)
 
@@ -142,7 +147,7 @@ class Trainer:
         Raises:
           LostArtefactError: its checkpoint is not whole.
         """
-        state = self._end_of(iteration, role)
+        state, _ = self._end_of(iteration, role)
         self.engine.use(self.updater(role).states.policy_params(state))
 
     def use_folder(self, path: str) -> None:
@@ -153,8 +158,13 @@ class Trainer:
         dtype = str(self.updater("solver").compute_dtype)
         self.engine.use(self._base.load(path, dtype=dtype))
 
-    def _restore(self, iteration: int, role: str) -> tuple[TrainState, int]:
-        """From the stage's last checkpoint, the iteration before, or the base model."""
+    def _restore(
+        self, iteration: int, role: str
+    ) -> tuple[TrainState, int, dict[str, Any]]:
+        """From the stage's last checkpoint, the iteration before, or the base model.
+
+        Returns (state, step, memory).
+        """
         states = self.updater(role).states
         own = self._folder.checkpoints(iteration, role)
         name = f"iteration {iteration} {role}"
@@ -175,14 +185,15 @@ class Trainer:
             back = first if step is None else step
             log.warning("%s: steps %d to %d are made again", name, back + 1, last)
         if step is not None:
-            state, _, _ = checkpoint.restore(
+            state, meta, _ = checkpoint.restore(
                 own, states.abstract(), step=step, verified=True
             )
             log.info("%s: resumes from step %d", name, step)
-            return state, step
+            return state, step, meta.get("memory", {})
         if iteration == 1:
-            return states.init(self.first_weights(role)), 0
-        return self._end_of(iteration - 1, role), first
+            return states.init(self.first_weights(role)), 0, {}
+        state, memory = self._end_of(iteration - 1, role)
+        return state, first, memory
 
     def first_weights(self, role: str) -> Params:
         """What a role's training starts from."""
@@ -191,8 +202,8 @@ class Trainer:
         key = seeds.key(seed64(self._config.seed, role, "lora"))
         return lora.init(self._base.decoder, self._lora, key)
 
-    def _end_of(self, iteration: int, role: str) -> TrainState:
-        """The state that a stage has ended with.
+    def _end_of(self, iteration: int, role: str) -> tuple[TrainState, dict[str, Any]]:
+        """The state that a stage has ended with, and its memory.
 
         Raises:
           LostArtefactError: its checkpoint is not whole.
@@ -208,7 +219,8 @@ class Trainer:
 
         self._base.hosts.from_leader(verify)
         abstract = self.updater(role).states.abstract()
-        return checkpoint.restore(folder, abstract, step=step, verified=True)[0]
+        state, meta, _ = checkpoint.restore(folder, abstract, step=step, verified=True)
+        return state, meta.get("memory", {})
 
     def _check_engine(self, role: str, state: TrainState) -> None:
         """Makes sure that the policy of ``state`` is what the engine plays."""

@@ -18,6 +18,7 @@ from models.cache import (
     write_tokens,
 )
 from models.errors import UserError
+from models.unstacked import unstack
 from tests.models.oracle import pair
 
 PAGE = 32
@@ -130,7 +131,7 @@ def test_prefill_and_decode_by_the_kernel_are_the_whole_row_forward(family):
     if family == "olmo3":  # every fourth layer sees all
         fields |= {"num_hidden_layers": 4, "sliding_window": 5}
     _, config, stacked = pair(family, seed=1, **fields)
-    params = forward.unstack(stacked, config)
+    params = unstack(stacked, config)
     tokens = np.random.default_rng(2).integers(0, 97, (2, 24))
     logits = forward.forward(stacked, config, tokens)
     cache = init_cache(config, 5, 16, jnp.float32, TokensFirst)

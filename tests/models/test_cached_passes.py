@@ -7,6 +7,7 @@ import pytest
 
 from models import forward
 from models.cache import copy_pages, init_cache
+from models.unstacked import unstack
 from tests.models.oracle import pair
 
 CHUNK, PAGE = 4, 8
@@ -20,7 +21,7 @@ def test_cached_passes_are_the_whole_row_forward(family, weights_first):
     if family == "olmo3":
         fields["sliding_window"] = 5
     _, config, stacked = pair(family, seed=1, **fields)
-    params = forward.unstack(stacked, config, weights_first=weights_first)
+    params = unstack(stacked, config, weights_first=weights_first)
     tokens = np.random.default_rng(2).integers(0, 97, (2, 12))
     logits = forward.forward(stacked, config, tokens)
     cache = init_cache(config, 6, PAGE, jnp.float32)
@@ -60,6 +61,6 @@ def test_cached_passes_are_the_whole_row_forward(family, weights_first):
 def test_a_prepared_model_holds_no_weight_twice():
     _, config, stacked = pair("qwen3", tie_word_embeddings=True)
     for weights_first in (False, True):
-        params = forward.unstack(stacked, config, weights_first=weights_first)
+        params = unstack(stacked, config, weights_first=weights_first)
         sizes = [sum(x.size for x in jax.tree.leaves(p)) for p in (params, stacked)]
         assert sizes[0] == sizes[1]

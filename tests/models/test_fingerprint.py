@@ -7,6 +7,7 @@ import pytest
 
 from models import forward, sharding
 from models.fingerprint import fingerprint
+from models.unstacked import unstack
 
 
 def of(params, dtype=None):
@@ -16,9 +17,7 @@ def of(params, dtype=None):
 def test_it_is_the_same_however_the_weights_are_laid_out(tiny_config, tiny_params):
     whole = of(tiny_params)
     for weights_first in (False, True):
-        laid_out = forward.unstack(
-            tiny_params, tiny_config, weights_first=weights_first
-        )
+        laid_out = unstack(tiny_params, tiny_config, weights_first=weights_first)
         assert of(laid_out) == whole
     mesh = sharding.make_mesh(fsdp=2, tensor=2)
     shardings = sharding.param_shardings(forward.shapes(tiny_config), mesh)

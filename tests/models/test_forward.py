@@ -14,6 +14,7 @@ from models.errors import UserError
 from models.hf.published import PUBLISHED
 from models.layers import rms_norm
 from models.rope import rope_table
+from models.unstacked import unstack
 from tests.models.oracle import pair
 
 run = jax.jit(forward.forward, static_argnums=1)
@@ -53,7 +54,7 @@ def test_the_scan_is_a_loop_over_layers(family):
     def loop(params):
         x = params["embed"][tokens]
         positions = jnp.arange(20)[None]
-        for index, block in enumerate(forward.unstack(params, config)["blocks"]):
+        for index, block in enumerate(unstack(params, config)["blocks"]):
             window = config.layer_window(index)
             rope = rope_table(positions, config.head_dim, config.layer_rope(index))
 
@@ -87,7 +88,7 @@ CHUNK = 4
 
 def decode(params, config, tokens, prompts):
     """Logits of each slot's tokens from its prompt's last on, from the cache."""
-    params = forward.unstack(params, config)
+    params = unstack(params, config)
     slots, length = tokens.shape
     each = -(-length // CHUNK)  # pages of a slot
     cache = init_cache(config, slots * each, CHUNK, jnp.float32)

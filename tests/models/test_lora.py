@@ -9,6 +9,7 @@ from models import forward, lora
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.lora import LoraConfig
+from models.unstacked import unstack
 
 TOKENS = np.random.default_rng(0).integers(0, 64, (2, 12))
 
@@ -33,7 +34,7 @@ def test_an_adapter_adds_its_product(tiny_config, tiny_params, targets, form):
     params = tiny_params
     if form != "stacked":
         first = form == "weights_first"
-        params = forward.unstack(params, tiny_config, weights_first=first)
+        params = unstack(params, tiny_config, weights_first=first)
     found = forward.forward(lora.attach(params, adapter), tiny_config, TOKENS)
     plain = forward.forward(params, tiny_config, TOKENS)
     np.testing.assert_allclose(found, whole, atol=2e-5)
@@ -92,7 +93,7 @@ def test_layers_with_windows_scan_by_period():
     merged = lora.merge(params, adapter)
     want = forward.forward(merged, config, TOKENS)
     np.testing.assert_allclose(found, want, atol=2e-5)
-    unrolled = forward.forward(forward.unstack(merged, config), config, TOKENS)
+    unrolled = forward.forward(unstack(merged, config), config, TOKENS)
     np.testing.assert_allclose(unrolled, want, atol=2e-5)
 
 

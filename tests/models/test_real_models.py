@@ -10,6 +10,7 @@ import pytest
 
 from models import forward, hf
 from models.cache import init_cache
+from models.unstacked import unstack
 
 torch = pytest.importorskip("torch")
 
@@ -64,7 +65,7 @@ def continuations(folder: Path, prompts: list[list[int]]) -> np.ndarray:
 def decoder(folder: Path, prompts: list[list[int]]):
     """A function of tokens to feed [prompts, NEW]: our logits before each of them."""
     config, params = hf.load(folder, dtype=jnp.float32)
-    params = forward.unstack(params, config)
+    params = unstack(params, config)
     slots, chunk = len(prompts), max(map(len, prompts))
     each = -(-(chunk + NEW) // chunk)  # pages of a prompt's length
     cache = init_cache(config, slots * each, chunk, jnp.float32)

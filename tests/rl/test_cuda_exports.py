@@ -19,6 +19,7 @@ from models import cached_backends, forward
 from models.errors import UserError
 from models.hf.published import shape_of
 from models.sharding import make_mesh
+from models.unstacked import unstack
 from rl.engine.sampler import Sampler
 from rl.learner.update import Updater
 from scope_jax.small_world.assets import resolve
@@ -74,7 +75,7 @@ def sampler_for(name, backend, mesh=None):
     in_16_bits = jax.tree.map(
         lambda x: x.update(dtype=jnp.bfloat16), forward.shapes(decoder)
     )
-    params = jax.eval_shape(partial(forward.unstack, config=decoder), in_16_bits)
+    params = jax.eval_shape(partial(unstack, config=decoder), in_16_bits)
     return sampler, params, jax.eval_shape(sampler.make_state(jnp.bfloat16))
 
 

@@ -21,7 +21,11 @@ from typing import Any
 from models.errors import UserError, first_line
 from models.mixed_text import mixed, outside
 from scope_jax.method.formats import Message
-from scope_jax.method.prompts.templates import Template, read_template, read_text
+from scope_jax.method.prompts.templates import (
+    Template,
+    read_template,
+    read_text,
+)
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
 
 TASK_TYPES = (
@@ -42,6 +46,12 @@ _SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "solver_{format}": (("question", "max_search_turns"), ()),
     "preamble_{format}": (("max_search_turns",), ()),
     "rubric": (("task_prompt", "documents"), ("task_type",)),
+    "rubric_evidence": ((), ()),
+    "judge_answer": (("task_prompt", "documents"), ()),
+    "judge_answer_rubrics": (("rubrics",), ()),
+    "candidate": (("candidate",), ()),
+    "wrong_candidates": (("question", "candidates"), ()),
+    "both_candidates": (("question", "candidates"), ()),
     "grader": (("response", "rubric"), ("prompt",)),
     "grader_thinking": (("response", "rubric"), ("prompt",)),
     "gate_entity": (("task_prompt",), ()),
@@ -62,6 +72,8 @@ _JUDGE_FILES = (
     "gate_entity",
     "gate_source_relevance",
 )
+_NEWER = ("preamble_", "rubric_evidence", "judge_answer")
+_NEWER += ("candidate", "wrong_candidates", "both_candidates")
 _EXAMPLES = ("challenger_{format}", "solver_{format}", *_JUDGE_FILES)
 # Parameter of the search tool -> its schema.
 _PARAMETERS: dict[str, dict[str, Any]] = {
@@ -116,11 +128,46 @@ class PromptSet:
         content = mixed(rules, "\n\n", first["content"])
         return ({**first, "content": content}, *rest)
 
-    def rubric(self, task: str, task_type: str, documents: str) -> tuple[Message, ...]:
-        """Asks the judge to write rubrics (spec 6)."""
-        return self._messages(
+    def rubric(
+        self, task: str, task_type: str, documents: str, *, evidence: bool = False
+    ) -> tuple[Message, ...]:
+        """Asks the judge to write rubrics (spec 6), with or without evidence."""
+        *before, last = self._messages(
             "rubric", task_prompt=task, task_type=task_type, documents=documents
         )
+        if evidence:
+            more = self.templates["rubric_evidence"].text
+            last = {**last, "content": mixed(last["content"], "\n\n", more)}
+        return (*before, last)
+
+    def judge_answer(
+        self, task: str, documents: str, rubrics: Sequence[str] = ()
+    ) -> tuple[Message, ...]:
+        """Asks the judge to answer a task itself, from documents.
+
+        With ``rubrics`` it is told what its answer will be held against.
+        """
+        *before, last = self._messages(
+            "judge_answer", task_prompt=task, documents=documents
+        )
+        if rubrics:
+            lines = "\n".join(f"{i}. {rubric}" for i, rubric in enumerate(rubrics, 1))
+            more = self.templates["judge_answer_rubrics"].fill(rubrics=lines)
+            last = {**last, "content": mixed(last["content"], "\n\n", more)}
+        return (*before, last)
+
+    def wrong_candidates(self, question: str, candidates: Sequence[str]) -> str:
+        """A question for the Solver with answers that were wrong."""
+        return self._candidates("wrong_candidates", question, candidates)
+
+    def both_candidates(self, question: str, candidates: Sequence[str]) -> str:
+        """A question for the Solver with two answers, of which one was right."""
+        return self._candidates("both_candidates", question, candidates)
+
+    def _candidates(self, stem: str, question: str, candidates: Sequence[str]) -> str:
+        one = self.templates["candidate"]
+        shown = "\n".join(one.fill(candidate=text) for text in candidates)
+        return self.templates[stem].fill(question=question, candidates=shown)
 
     def grade(
         self, task: str, answer: str, rubric: str, *, thinking: bool = False
@@ -228,9 +275,9 @@ def load(name_or_folder: str, tool_format: ToolFormat) -> PromptSet:
 
 
 def _file(folder: Path, name: str) -> Path:
-    """A prompt's file; sets of an older form have no preamble, and get the default."""
+    """A prompt's file; what a set of an older form lacks is the default's."""
     own = folder / f"{name}.txt"
-    if name.startswith("preamble_") and not own.is_file():
+    if name.startswith(_NEWER) and not own.is_file():
         return Path(__file__).parent / "default" / own.name
     return own
 

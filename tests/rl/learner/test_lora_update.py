@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from models import forward, lora, sharding
 from models.lora import LoraConfig
+from models.unstacked import unstack
 from rl.learner import checkpoint
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -82,7 +83,7 @@ def test_the_gradient_is_the_full_gradients_projection(tiny_config, tied, form):
         full = gradient(params | {"blocks": blocks}, reference, None)
         base = params
         if form == "weights_first":
-            base = forward.unstack(params, config, weights_first=True)
+            base = unstack(params, config, weights_first=True)
         found = gradient(adapter, base, LORA)
         for part, leaves in adapter["blocks"].items():
             for name in {key[:-2] for key in leaves}:
@@ -130,7 +131,7 @@ def test_the_update_is_the_same_on_a_mesh(
 def test_the_engines_own_weights_will_do(
     tiny_config, tiny_params, adapter, one_device, weights_first
 ):
-    base = forward.unstack(tiny_params, tiny_config, weights_first=weights_first)
+    base = unstack(tiny_params, tiny_config, weights_first=weights_first)
     base = jax.device_put(base, sharding.replicated(sharding.make_mesh()))
     updater = updater_of(tiny_config, base=base)
     updater.compile()

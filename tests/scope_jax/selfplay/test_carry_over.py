@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import configs
-from models import forward, sharding
+from models import sharding
 from models.fingerprint import fingerprint
 from models.lora import LoraConfig
+from models.unstacked import unstack
 from rl.learner import checkpoint
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -70,7 +71,7 @@ class Engine:
 
     def __init__(self, base, params, config, *, lora, serves):
         assert serves == bool(lora)
-        self.base_params = forward.unstack(params, base.decoder) if serves else None
+        self.base_params = unstack(params, base.decoder) if serves else None
 
     def use(self, params):
         self.params = params
