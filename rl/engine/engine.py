@@ -206,8 +206,7 @@ class Engine:
 
     def free_cache(self) -> None:
         """Free the cache's memory until there is work; there must be none now."""
-        if self._live:
-            raise RuntimeError(f"{len(self._live)} requests unfinished")
+        assert not self._live, "requests are unfinished"
         self._programs.free_cache()
         self._admission.clear()
 
@@ -217,7 +216,7 @@ class Engine:
         return self._programs.params
 
     def weights(self, adapter: int = 0) -> tuple[tuple[int, ...], int]:
-        """The fingerprint of an adapter (0: the model), and how many pages are stale."""
+        """The fingerprint of an adapter (0: the model), and pages of other weights."""
         return self._programs.fingerprint(adapter), self._admission.stale_pages()
 
     def compile(self) -> dict[str, ProgramMemory]:
@@ -231,11 +230,10 @@ class Engine:
 
     def stats(self) -> dict[str, float]:
         """Totals since the start, tokens per second, and what is in flight."""
-        prefiller, waiting = self._prefiller, len(self._admission.waiting)
         return self._work.stats(
-            prefill_tokens=prefiller.prefill_tokens,
-            cached_tokens=prefiller.cached_tokens,
-            waiting=waiting,
+            prefill_tokens=self._prefiller.prefill_tokens,
+            cached_tokens=self._prefiller.cached_tokens,
+            waiting=len(self._admission.waiting),
             running=len(self._running),
         )
 
