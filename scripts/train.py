@@ -29,6 +29,11 @@ def main(argv: Sequence[str]) -> int:
     stopping.catch_signals()
     with stopping.nothing_to_save(alone=True):
         config, options = cli.parse(argv, configs)
+        if options.memory:
+            from scope_jax.run.fit import fitted
+
+            config, chosen = fitted(config, options.memory)
+            print(chosen)
         # Before JAX looks for devices.
         os.environ.update(config.placement.trainer.environment())
         tracking.setup_logging()

@@ -19,6 +19,7 @@ from retrieval.config import RetrievalConfig
 from scope_jax.report import page as report
 from scope_jax.report import serve
 from scope_jax.run import cli, export
+from scope_jax.run.fit import fitted
 from scope_jax.run.plan import plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +72,9 @@ def named(cases):
 
 def trains(arguments):
     """A training that its own plan does not refuse."""
-    config, _ = cli.parse(arguments, configs)
+    config, options = cli.parse(arguments, configs)
+    if options.memory:
+        config, _ = fitted(config, options.memory)
     plan(config).check()
 
 

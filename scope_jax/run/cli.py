@@ -22,7 +22,7 @@ import tyro
 from models import storage
 from models.control_tokens import encodable
 from models.errors import StorageError, UserError
-from models.ranges import CountOrZero, check_fields
+from models.ranges import NOT_NEGATIVE, CountOrZero, check_fields
 from scope_jax.config import Config
 from scope_jax.run.printable import printable
 from scope_jax.run.sizes import check_sizes
@@ -44,6 +44,10 @@ class RunOptions:
     """Number of steps of each training stage, from its second step on, whose JAX
     profiler trace is written to `profile/` in the run folder."""
 
+    memory: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Memory of the one card that everything runs on, in 10^9 bytes: whole weights or
+    adapters, rows, slots and cache are then chosen by the plan, and printed; what the
+    configuration or another option says of them does not count. 0 chooses nothing."""
     plan: bool = False
     """Print what each program needs on each device, by kind, and exit; with an error if
     it does not fit. Needs no GPU and no weights."""

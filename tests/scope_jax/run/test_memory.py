@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from models import sharding
+from models import forward, sharding
 from models.cache import init_cache
 from models.config import DecoderConfig
+from models.lora import LoraConfig
+from models.unstacked import unstack
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
@@ -43,6 +45,35 @@ def test_the_update_takes_what_was_worked_out(mesh, compiled_here):
     working = memory.total(kinds)
     print(f"{mesh}: {found.temp_size_in_bytes:,} of {working:,} worked out")
     assert 0.6 * working < found.temp_size_in_bytes < 1.1 * working
+
+
+@pytest.mark.parametrize("engines", [False, True], ids=["stacked", "engine's"])
+@pytest.mark.parametrize("rank", [0, 8])
+def test_plan_and_compiled_update_are_within_ten_percent(rank, engines, compiled_here):
+    """In all; with adapters also on the engine's own weights, layer by layer."""
+    if engines and not rank:
+        pytest.skip("whole weights are trained stacked")
+    mesh, settings = sharding.make_mesh(), LoraConfig(rank=rank) if rank else None
+    base = None
+    if engines:
+        base = jax.eval_shape(
+            lambda params: unstack(params, CONFIG, weights_first=True),
+            forward.shapes(CONFIG),
+        )
+        whole = sharding.replicated(mesh)
+        base = jax.tree.map(lambda x: x.update(sharding=whole), base)
+    updater = Updater(
+        *(CONFIG, LossConfig(), OptimizerConfig(), SHAPE, mesh),
+        lora=settings,
+        base=base,
+    )
+    updater.compile()
+    found = updater.programs["update", 1].memory_analysis()
+    taken = found.argument_size_in_bytes + found.temp_size_in_bytes
+    kinds = memory.update(
+        CONFIG, SHAPE, memory.mesh_of(1, 1, 1), compute_bytes=4, settings=settings
+    )
+    assert memory.total(kinds) == pytest.approx(taken, rel=0.1)
 
 
 def test_parameters_are_counted_as_they_are_made_and_cut(tiny_config, tiny_params):
