@@ -116,6 +116,7 @@ def open_parts(
                 rubric_writer=serving.judge_of("rubric_writer"),
                 grader=serving.judge_of("grader"),
                 truth=truth,
+                logprobs=trainer.engine.logprobs,
                 solver_context=context_tokens(
                     config.challenger, base.decoder.max_position
                 ),
