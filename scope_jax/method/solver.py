@@ -11,15 +11,15 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from models.ranges import Count, CountOrZero, Finite, Share, check_fields
+from models.ranges import POSITIVE, Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
 from scope_jax.method.search_errors import search_errors
 from scope_jax.method.solver_output import AnswerParse, format_score, parse_answer
-from scope_jax.method.types import ToolFormat
+from scope_jax.method.types import ToolFormat, check_own_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,20 @@ class SolverConfig:
     """Number of search calls from which the search score is 1."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
+    reward: str = ""
+    """A part of the reward of your own, as FILE.py:NAME (docs/your-reward.md). Empty:
+    none."""
+    reward_weight: Finite = 1.0
+    """Weight of your own part."""
+    reward_timeout: Annotated[float, POSITIVE] = 60.0
+    """Seconds that a call of your own part may take, without what the judge takes."""
+    reward_hash: str = ""
+    """Hash that the file of your own part must have. Empty: the one it has when the run
+    starts, which its config.json then has."""
 
     def __post_init__(self):
         check_fields(self)
+        check_own_code("reward", self.reward)
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:
@@ -170,6 +181,7 @@ def reward(
     judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
     unbiased: Sequence[float | None] | None = None,
+    own: float | None = None,
 ) -> Reward:
     """The Solver's reward (spec 10).
 
@@ -182,6 +194,7 @@ def reward(
       targets: gold answers; where given, exact match replaces the judge.
       unbiased: of a judge that is biased on purpose, the grades without its bias: they
         are reported and change nothing.
+      own: the part of the reward that the user's code gives, if there is one.
     """
     accuracy, branch, found = _accuracy(assessment, grades, n_rubrics, judge, targets)
     search = min(assessment.calls, config.search_target) / config.search_target
@@ -191,6 +204,10 @@ def reward(
         + config.accuracy_weight * kept
         + config.search_weight * search
     )
+    last = ""
+    if own is not None:
+        value += config.reward_weight * own
+        last = f" + {config.reward_weight:.4g} x {config.reward} {own:.4g}"
     calls = f"searching before the last turn {assessment.format.tool:.4g}"
     why = [assessment.format.line(calls, "answer"), found]
     if assessment.answer.answer:
@@ -201,7 +218,7 @@ def reward(
         f"{config.search_target} wanted: search {search:.4g}",
         f"reward {value:.4g} = {config.format_weight:.4g} x format "
         f"{assessment.format.value:.4g} + {config.accuracy_weight:.4g} x accuracy "
-        f"{kept:.4g} + {config.search_weight:.4g} x search {search:.4g}",
+        f"{kept:.4g} + {config.search_weight:.4g} x search {search:.4g}{last}",
     ]
     actions = assessment.calls + assessment.answer.valid
     parts = {
@@ -218,6 +235,8 @@ def reward(
         "answer_tokens": float(assessment.tokens),
         "answer_truncated": float(config.length.hard < assessment.tokens),
     }
+    if own is not None:
+        parts["own"] = own
     if unbiased is not None:
         true, *_ = _accuracy(assessment, unbiased, n_rubrics, judge, targets)
         parts["rubric_score_unbiased"] = true

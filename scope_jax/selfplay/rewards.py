@@ -18,6 +18,7 @@ from scope_jax.method.types import Grade, Task
 from scope_jax.selfplay.attempts import Attempt, play_attempts
 from scope_jax.selfplay.documents import ChallengerPrompt
 from scope_jax.selfplay.judging import Judging, grade_json, grade_metrics
+from scope_jax.selfplay.own_parts import score
 from scope_jax.selfplay.rollouts import Rollout
 from scope_jax.selfplay.world import World
 
@@ -144,6 +145,7 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         judge=config.judge,
         targets=() if task.target is None else (task.target,),
         unbiased=[g.unbiased for g in grades] if config.judge.bias.on else None,
+        own=await _own(world, rollout, task, assessment),
     )
     cut = assessment.graded not in (None, assessment.answer.answer)
     return _rewarded(
@@ -158,6 +160,16 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         },
         metrics=grade_metrics(grades),
     )
+
+
+async def _own(
+    world: World, rollout: Rollout, task: Task, assessment: solver.Assessment
+) -> float | None:
+    """The user's own part of the reward, if there is one; asked for every rollout."""
+    if world.own_reward is None:
+        return None
+    answer = assessment.answer.answer if assessment.answer.valid else ""
+    return await score(world.own_reward, world.judge, rollout, task, answer)
 
 
 _BEHAVIOUR = ("searches", "valid_actions", "answer_tokens", "answer_truncated")
