@@ -10,7 +10,7 @@ import math
 import re
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from models.ranges import POSITIVE, Count, CountOrZero, Finite, Share, check_fields
@@ -204,7 +204,6 @@ def reward(
     judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
     unbiased: Sequence[float | None] | None = None,
-    own: float | None = None,
     weights: Sequence[float] | None = None,
     decay: float = 1.0,
 ) -> Reward:
@@ -219,7 +218,6 @@ def reward(
       targets: gold answers; where given, exact match replaces the judge.
       unbiased: of a judge that is biased on purpose, the grades without its bias: they
         are reported and change nothing.
-      own: the part of the reward that the user's code gives, if there is one.
       weights: of the rubrics, from ``rubric_weights``; None counts them alike.
       decay: what is left of the search score, from ``search_decay``.
     """
@@ -234,10 +232,6 @@ def reward(
         + config.accuracy_weight * kept
         + config.search_weight * search
     )
-    last = ""
-    if own is not None:
-        value += config.reward_weight * own
-        last = f" + {config.reward_weight:.4g} x {config.reward} {own:.4g}"
     calls = f"searching before the last turn {assessment.format.tool:.4g}"
     why = [assessment.format.line(calls, "answer"), found]
     if assessment.answer.answer:
@@ -248,7 +242,7 @@ def reward(
         _search_line(config, assessment, search, decay),
         f"reward {value:.4g} = {config.format_weight:.4g} x format "
         f"{assessment.format.value:.4g} + {config.accuracy_weight:.4g} x accuracy "
-        f"{kept:.4g} + {config.search_weight:.4g} x search {search:.4g}{last}",
+        f"{kept:.4g} + {config.search_weight:.4g} x search {search:.4g}",
     ]
     actions = assessment.calls + assessment.answer.valid
     parts = {
@@ -262,8 +256,6 @@ def reward(
         "answer_tokens": float(assessment.tokens),
         "answer_truncated": float(config.length.hard < assessment.tokens),
     }
-    if own is not None:
-        parts["own"] = own
     if weights is not None:
         parts["weighted_score"] = counted
     if unbiased is not None:
@@ -277,6 +269,17 @@ def reward(
         "grades": list(grades),
     }
     return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def with_own(config: SolverConfig, reward: Reward, own: float) -> Reward:
+    """The reward with the part that the user's code gives, times its weight."""
+    value = reward.value + config.reward_weight * own
+    line = (
+        f"reward {value:.4g} = {reward.value:.4g} + {config.reward_weight:.4g} x "
+        f"{config.reward} {own:.4g}"
+    )
+    parts = reward.parts | {"own": own}
+    return replace(reward, value=value, parts=parts, why=(*reward.why, line))
 
 
 def _weights_lines(weights: Sequence[float] | None, counted: float) -> list[str]:

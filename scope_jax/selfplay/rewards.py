@@ -166,7 +166,9 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         grades = await Judging(world, "solver").grade(
             task.text, assessment.graded, task.rubrics, rollout.seed
         )
-    return _solver_rewarded(world, replace(rollout, grades=grades), task, assessment)
+    own = await _own(world, rollout, task, assessment)
+    graded = replace(rollout, grades=grades, own=own)
+    return _solver_rewarded(world, graded, task, assessment)
 
 
 def reweighted(world: World, group: Sequence[Rollout], task: Task) -> list[Rollout]:
@@ -215,10 +217,11 @@ def _solver_rewarded(
         judge=config.judge,
         targets=() if task.target is None else (task.target,),
         unbiased=[g.unbiased for g in grades] if config.judge.bias.on else None,
-        own=await _own(world, rollout, task, assessment),
         weights=weights,
         decay=solver.search_decay(config.solver, rollout.step) if decays else 1.0,
     )
+    if rollout.own is not None:
+        reward = solver.with_own(config.solver, reward, rollout.own)
     cut = assessment.graded not in (None, assessment.answer.answer)
     return _rewarded(
         rollout,

@@ -78,6 +78,7 @@ class Rollout:
       errors: classes of errors in what model and judge wrote, counted over the step.
       trace: how the reward came about, in words and numbers.
       grades: what the judge said of its answer, a grade per rubric.
+      own: what the user's own part of the reward gave, if there is one.
     """
 
     seed: Seed
@@ -101,6 +102,7 @@ class Rollout:
     errors: tuple[str, ...] = ()
     trace: dict[str, Any] = field(default_factory=dict)
     grades: tuple[Grade, ...] = ()
+    own: float | None = None
 
     @property
     def step(self) -> int:
