@@ -182,7 +182,7 @@ class _Call:
     """One call: when it began, and what the judge took of its time.
 
     Attributes:
-      here: the run's event loop, to which all fields belong.
+      here: the run's event loop, to which all fields but the end belong.
       begun: set when the user's code gets to run.
     """
 
@@ -190,6 +190,7 @@ class _Call:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     judge_error: BaseException | None = None
     _start: float = 0.0
+    _end: float = 0.0
     _asked: int = 0
     _since: float = 0.0
     _judge_seconds: float = 0.0
@@ -213,10 +214,13 @@ class _Call:
             raise RuntimeError(type(error).__name__).with_traceback(
                 error.__traceback__
             ) from error
+        finally:
+            # Its result is handed over after all others that can run now.
+            self._end = time.monotonic()
 
     def seconds(self) -> float:
         """How long the user's code has run, without the time that a judge was asked."""
-        now = time.monotonic()
+        now = self._end or time.monotonic()
         asking = now - self._since if self._asked else 0.0
         return now - self._start - self._judge_seconds - asking
 
