@@ -77,8 +77,12 @@ def policy_loss(
       advantages: of each token's datum.
       mask: non-zero where the token counts.
 
+    Formula:
+      max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high))
+
     References:
       Schulman et al., PPO (2017), eq. 7; Ye et al., dual-clip PPO (2020), eq. 5.
+      [clip-higher] Yu et al., DAPO (arXiv 2503.14476), section 3.1
     """
     unclipped, clipped, bound = _surrogates(
         logprobs, old_logprobs, advantages, mask, config
@@ -145,8 +149,11 @@ def importance_weights(
     The sampler's program differs from the trainer's, and so does its policy: a sampled
     token gets the weight ``min(exp(old - sampler), cap)``, any other token 1.
 
+    Formula:
+      loss_t * sg(min(old / sampler, cap))
+
     References:
-      Ionides, Truncated Importance Sampling (2008).
+      Ionides, Truncated Importance Sampling (2008)
     """
     log_ratio = jnp.where(sampled_mask != 0, old_logprobs - sampler_logprobs, 0.0)
     log_ratio = jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
@@ -168,8 +175,11 @@ def token_weights(
         number of its chunks even if the last batch has fewer, as the reference does; 0
         means the actual number of chunks.
 
+    Formula:
+      [constant length] mean over examples of sum_t loss_t / constant_length
+
     References:
-      Liu et al., Dr. GRPO (2025), for "constant_length".
+      [constant length] Liu et al., Dr. GRPO (arXiv 2503.20783)
     """
     tokens = np.asarray(tokens, np.float64)
     datums = tokens.size

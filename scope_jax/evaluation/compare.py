@@ -22,7 +22,7 @@ from models import hf
 from models.chat import ChatRenderer
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.evaluation import answering, grading, replay, results
+from scope_jax.evaluation import answer_pages, answering, grading, replay, results
 from scope_jax.evaluation.answering import Question
 from scope_jax.evaluation.comparison import Comparison
 from scope_jax.evaluation.entries import Entry
@@ -32,6 +32,7 @@ from scope_jax.evaluation.judges import judging
 from scope_jax.evaluation.players import facts, playing
 from scope_jax.evaluation.progress import shown
 from scope_jax.method import prompts
+from scope_jax.report import answers
 from scope_jax.report.scores import score_table
 from scope_jax.run.tracking import console
 from scope_jax.selfplay.serving import Serving
@@ -78,6 +79,12 @@ def run(config: Config, told: Comparison) -> dict[str, Any]:
             agreed = results.two_judges(scored, other)
             found["agreement"] = {"with": told.second, **agreed}
         _write(told, found, scored, records)
+        shown = answer_pages.answers(told, scored, records, asking)
+        file = told.out / "scores" / told.judge.name / "report.html"
+        log.info(
+            "%s: read every answer",
+            answers.write(file, answer_pages.about(found), shown),
+        )
     return found
 
 

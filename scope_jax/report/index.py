@@ -16,7 +16,7 @@ from models.errors import StorageError, UserError
 from scope_jax.report import rows, stored
 from scope_jax.system.files import cache_dir, write_text
 
-VERSION = 1
+VERSION = 2
 """Of what is kept on disk."""
 
 ERRORS = "surrogatepass"  # models write halves of surrogate pairs

@@ -21,8 +21,9 @@ from scope_jax.report.bundle import bundle
 from scope_jax.system.files import write_text
 
 SCRIPTS = ("vendor/uPlot.iife.min.js", "dom.js", "data.js", "stats.js", "plots.js")
-SCRIPTS += ("curves.js", "learned.js", "tasks.js", "judge.js", "time.js", "settings.js")
-SCRIPTS += ("list.js", "rollout.js", "group.js", "main.js")
+SCRIPTS += ("words.js", "curves.js", "learned.js", "by_task.js", "tasks.js")
+SCRIPTS += ("judge.js", "time.js", "settings.js", "list.js", "rollout.js", "group.js")
+SCRIPTS += ("compared.js", "main.js")
 STYLES = ("vendor/uPlot.min.css", "page.css", "reader.css")
 LICENCE = "vendor/uPlot.LICENSE"
 

@@ -11,7 +11,7 @@ from scope_jax.report.plain import is_number, short
 FIELDS = (
     *("uid", "iteration", "stage", "step", "group", "sample", "reward", "advantage"),
     *("judge", "truth", "gap", "outcome", "errors", "searches", "tokens", "type"),
-    *("task", "source"),
+    *("task", "source", "flaws"),
 )
 """What a row holds.
 
@@ -20,7 +20,8 @@ iteration, stage, step, group, sample: where it was played; in an evaluation ``s
 task in creation the Solver's mean score, in an evaluation the true score. judge: mean
 score by the judge; truth: the true score; gap: how far the two differ, and where no
 truth is known how far the judge's scores of several attempts do. outcome: how it ended.
-source: of a Solver's rollout, the uid of the task in its creation.
+source: of a Solver's rollout, the uid of the task in its creation. flaws: what the
+small world knows against the task, its rubrics or their grades.
 """
 
 TASK_CHARACTERS = 200
@@ -62,6 +63,7 @@ def row(
         str(trace.get("task_type") or trace.get("type") or ""),
         str(trace.get("task") or "")[:TASK_CHARACTERS],
         str(trace.get("task_uid") or ""),
+        [str(flaw) for flaw in _list(_mapping(trace.get("truth")).get("flaws"))],
     ]
 
 
@@ -111,6 +113,7 @@ def _scored_row(
         "type": "",
         "task": str(shown.get("task") or "")[:TASK_CHARACTERS],
         "source": "",
+        "flaws": [],
     }
     return list((values | {key: short(v) for key, v in scores.items()}).values())
 

@@ -19,12 +19,14 @@ log = logging.getLogger("scope_jax")
 
 Record = Mapping[str, Any]
 
+COUNT = "step_of_run"
+
 
 class Copy(Protocol):
     """A place that records are copied to."""
 
-    def log(self, record: Record) -> None:
-        """Sends a record."""
+    def log(self, record: Record, count: int) -> None:
+        """Sends a record, the ``count``th of its stage in the run, from 1."""
 
     def close(self) -> None:
         """Sends the rest."""
@@ -50,9 +52,9 @@ class Copies:
         if config.prometheus_port:
             self._open["prometheus"] = _Prometheus(config.prometheus_port)
 
-    def log(self, record: Record) -> None:
-        """Sends a record to all of them."""
-        self._each(lambda copy: copy.log(record))
+    def log(self, record: Record, count: int) -> None:
+        """Sends a record, the ``count``th of its stage in the run, to all of them."""
+        self._each(lambda copy: copy.log(record, count))
 
     def close(self) -> None:
         """Ends all of them."""
@@ -94,12 +96,12 @@ class _Hosted:
             ) from error
         if package == "wandb":
             for stage in ("challenger", "tasks", "solver", "evaluation"):
-                self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+                self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/{COUNT}")
         self._finish = library.finish
 
-    def log(self, record: Record) -> None:
-        """Sends the metrics under their stage's name, with its step beside them."""
-        self._run.log(named(record))
+    def log(self, record: Record, count: int) -> None:
+        """Sends the metrics under their stage's name, with their place beside them."""
+        self._run.log(named(record, count))
 
     def close(self) -> None:
         """Waits until all is sent."""
@@ -129,8 +131,9 @@ class _Prometheus:
                 "name another port"
             ) from error
 
-    def log(self, record: Record) -> None:
+    def log(self, record: Record, count: int) -> None:
         """Shows the record's values."""
+        del count  # the last value is what there is
         for name, value in record.items():
             if isinstance(value, int | float):
                 self._gauge.labels(record["stage"], name).set(value)
@@ -142,9 +145,14 @@ class _Prometheus:
         self._thread.join()
 
 
-def named(record: Record) -> dict[str, Any]:
-    """A record as curves of its own stage: ``solver/reward/mean``."""
-    return {
+def named(record: Record, count: int) -> dict[str, Any]:
+    """A record as curves of its own stage: ``solver/reward/mean``.
+
+    Args:
+      count: its place among the stage's records of all iterations: a curve over
+        ``step``, which starts anew in each iteration, would run back.
+    """
+    return {f"{record['stage']}/{COUNT}": count} | {
         f"{record['stage']}/{name}": value
         for name, value in record.items()
         if isinstance(value, int | float) and name != "time/unix"

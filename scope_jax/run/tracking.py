@@ -132,13 +132,14 @@ class Tracker:
         place = bisect.bisect(
             self.records, records.position(record), key=records.position
         )
+        count = sum(r["stage"] == stage for r in self.records[:place]) + 1
         if place < len(self.records):  # a step of an earlier stage is made again
             kept = self.records
             self._restart([*kept[:place], record, *kept[place:]])
-            self._copies.log(record)
+            self._copies.log(record, count)
             return
         self._file.append(records.line(record))
-        self._copies.log(record)
+        self._copies.log(record, count)
         self.records.append(record)
         self._board([record])
 

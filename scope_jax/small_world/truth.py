@@ -43,12 +43,24 @@ class AnswerTruth:
       sentences: of the answer; 0 of none.
       grades: by rubric: what the answer says of it, and whether its grade is right;
         None for a rubric without a fact.
+      rubrics: of which kind each is.
     """
 
     wanted: tuple[Fact, ...]
     score: float
     sentences: int
     grades: tuple[tuple[GradeKind, bool] | None, ...]
+    rubrics: tuple[RubricKind, ...] = ()
+
+    @property
+    def flaws(self) -> tuple[str, ...]:
+        """Why a judge's score may differ from the true one."""
+        found = {
+            "unanswerable": not self.wanted,
+            "wrong rubric": any(kind != "true" for kind in self.rubrics),
+            "wrong grade": any(not right for _, right in filter(None, self.grades)),
+        }
+        return tuple(name for name, there in found.items() if there)
 
     def json(self) -> dict[str, Any]:
         """As a person reads it in a trace."""
@@ -59,7 +71,7 @@ class AnswerTruth:
                 verdict = "right" if grade[1] else "wrong"
                 why.append(f"rubric {number}: {grade[0]}, so its grade is {verdict}")
         why.append(f"true score {self.score:.4g}")
-        return {"score": self.score, "why": why}
+        return {"score": self.score, "why": why, "flaws": list(self.flaws)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,15 @@ class TaskTruth:
         """Whether it has blanks, and every one can be filled."""
         return bool(self.blanks) and not any(blank.flaw for blank in self.blanks)
 
+    @property
+    def flaws(self) -> tuple[str, ...]:
+        """What is wrong with the task and its rubrics, each once."""
+        found = [f"{blank.flaw} blank" for blank in self.blanks if blank.flaw]
+        found += [] if self.blanks else ["no blank"]
+        found += ["off its document"] if self.off_document else []
+        found += [f"{kind} rubric" for kind in self.rubrics if kind != "true"]
+        return tuple(dict.fromkeys(found))
+
     def json(self) -> dict[str, Any]:
         """As a person reads it in a trace."""
         why = [
@@ -100,7 +121,8 @@ class TaskTruth:
         if self.scores:
             shown = ", ".join(f"{score:.4g}" for score in self.scores)
             why.append(f"true scores of the attempts: {shown}")
-        return {"scores": list(self.scores), "why": why}
+        flaws = list(self.flaws)
+        return {"scores": list(self.scores), "why": why, "flaws": flaws}
 
 
 def answer_truth(
@@ -136,6 +158,7 @@ def answer_truth(
         score=_score(answer, wanted),
         sentences=sentences(answer),
         grades=tuple(found),
+        rubrics=tuple(rubric_kind(world, rubric, wanted) for rubric in rubrics),
     )
 
 

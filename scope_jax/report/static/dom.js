@@ -129,6 +129,12 @@ function table(head, rows, { caption = "", classes = "" } = {}) {
         row.map((c, i) => (i ? cell("td", c) : cell("th", c, { scope: "row" }))))))));
 }
 
+/** A part of the page for each run, beside each other where there is room. */
+function perRun(build) {
+  if (runs.length === 1) return build(0);
+  return el("div", { class: "runs" }, runs.map((run, number) => el("div", { class: "of-run" }, el("h2", { class: "run" }, run.folder), build(number))));
+}
+
 function section(title, ...children) {
   return el("section", {}, el("h2", {}, title), ...children);
 }

@@ -2,24 +2,13 @@
 "use strict";
 
 const JUDGED = [
-  ["truth/grades_right", "grades that are right by what the answer says of the rubric"],
-  ["truth/grades_right_met", "of those, where the answer meets the rubric"],
-  ["truth/grades_right_absent", "of those, where the answer does not state the fact"],
-  ["truth/grades_right_wrong", "of those, where the answer states something else"],
-  ["truth/reward_correlation", "correlation of reward and true score within groups (1: the reward teaches the truth)"],
-  ["truth/rubrics_true", "rubrics that are true"],
-  ["truth/score", "true score of the answers"],
-  ["reward/rubric_score", "the judge's score of the same answers"],
-  ["judge/unparseable", "verdicts that could not be read"],
-  ["judge/retried", "verdicts that were asked for again"],
+  ...["", "_met", "_absent", "_wrong_value", "_two_values", "_value_elsewhere"].map((kind) => `truth/grades_right${kind}`),
+  "truth/reward_correlation", "truth/rubrics_true", "truth/score", "reward/rubric_score", "judge/unparseable", "judge/retried",
 ];
 
 function viewJudge() {
   const parts = [el("h1", { tabindex: -1 }, "Can the judge be trusted?")];
-  runs.forEach((run, number) => {
-    if (runs.length > 1) parts.push(el("h2", { class: "run" }, run.folder));
-    parts.push(judgeSummary(number), judgeTable(number), calibration(number), disagreements(number));
-  });
+  parts.push(perRun((run) => [judgeSummary(run), judgeTable(run), calibration(run), whose(run), disagreements(run)]));
   return parts;
 }
 
@@ -36,13 +25,13 @@ function judgeSummary(run) {
 }
 
 function judgeTable(run) {
-  const names = (stage) => JUDGED.filter(([name]) => known(curve(run, stage, name) || []).length);
+  const names = (stage) => JUDGED.filter((name) => known(curve(run, stage, name) || []).length);
   return ["solver", "challenger"].map((stage) => {
     const columns = runs[run].curves[stage];
     const iterations = [...new Set(columns.iteration)];
     if (!names(stage).length) return null;
     return section(`Judge in ${STAGE_NAMES[stage]} training`, table(["mean over steps", ...iterations.map((i) => `iteration ${i}`)],
-      names(stage).map(([name, meaning]) => [el("span", {}, link(name, { view: "curves", stage, metric: name }), el("span", { class: "soft" }, `: ${meaning}`)),
+      names(stage).map((name) => [metricCell(stage, name),
         ...iterations.map((i) => number(mean(columns.metrics[name].filter((_, at) => columns.iteration[at] === i))))]), { caption: `Judge, ${stage}` }));
   });
 }
@@ -60,12 +49,25 @@ function calibration(run) {
     table(["judge's score", "answers", "judge, mean", "truth, mean", `off by more than ${APART}`], rows, { caption: "Judge's score against the truth" }));
 }
 
+/** A wrong score has two causes: a grade that is wrong, or a rubric that is. */
+function whose(run) {
+  const own = rowsOf(run, "solver").filter((row) => of(row, "gap") > APART && of(row, "truth") !== null);
+  if (!own.length) return null;
+  const has = (row, flaw) => of(row, "flaws")?.includes(flaw);
+  const causes = [["wrong grade", "the judge graded a rubric wrongly"], ["wrong rubric", "a rubric is false, or not what the task wants"], ["unanswerable", "nothing in the encyclopedia answers the task"]];
+  const rows = causes.map(([flaw, text]) => [el("span", {}, flaw, el("span", { class: "soft" }, `: ${text}`)),
+    link(`${number(own.filter((row) => has(row, flaw)).length)} rollouts`, { view: "rollouts", run, stage: "solver", sort: "gap", flaw })]);
+  rows.push(["none of these: what was graded was cut, or weighted by its length", number(own.filter((row) => !causes.some(([flaw]) => has(row, flaw))).length)]);
+  return section(`Why ${number(own.length)} scores are off by more than ${APART}`, note("A rollout can have several causes. The links show all rollouts with the flaw, largest disagreement first."),
+    table(["cause", "rollouts"], rows, { caption: "Causes of wrong scores" }));
+}
+
 function disagreements(run) {
   const own = store.rows.map((_, row) => row).filter((row) => of(row, "run") === run && of(row, "gap") > 0 && of(row, "stage") !== "evaluation");
   own.sort((a, b) => of(b, "gap") - of(a, "gap"));
   if (!own.length) return null;
-  return section("Where judge and truth differ most", table(["rollout", "judge", "truth", "differ by", "task"],
+  return section("Where judge and truth differ most", table(["rollout", "judge", "truth", "differ by", "because of", "task"],
     own.slice(0, 12).map((row) => [link(of(row, "uid"), { view: "rollout", run, uid: of(row, "uid"), sort: "gap" }), number(of(row, "judge")), number(of(row, "truth")), number(of(row, "gap")),
-      { value: visible(of(row, "task")), class: "text" }]), { caption: "Largest disagreements" }),
+      { value: (of(row, "flaws") || []).join(", ") || "–", class: "word" }, { value: visible(of(row, "task")), class: "text" }]), { caption: "Largest disagreements" }),
     el("p", {}, link("All, by disagreement", { view: "rollouts", run, sort: "gap" })));
 }

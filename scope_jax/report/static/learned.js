@@ -28,6 +28,7 @@ function viewLearned() {
   const during = duringTraining();
   if (during) parts.push(during);
   parts.push(trainingSection());
+  runs.forEach((_, run) => parts.push(byTaskSection(run)));
   for (const [kind, found] of kinds) {
     for (const one of found) if (one.compared) parts.push(comparedSection(one, kind));
   }
@@ -48,7 +49,29 @@ function verdicts(found) {
       lines.push(el("li", {}, sentence(own, names[0], last, mode, metric, arm)));
     }
   }
+  lines.push(...cautions(found).map((text) => el("li", { class: "soft" }, text)));
   return lines.length ? el("ul", { class: "verdicts" }, lines) : null;
+}
+
+/** What a reader should know before believing a sentence above. */
+function cautions(found) {
+  const told = [];
+  const sizes = new Set(found.flatMap((one) => MODES.map((mode) => Object.values(one.scores)[0]?.[`eval/${mode}/true_score_n`])).filter(Boolean));
+  if (sizes.size > 1) told.push(`These runs were scored on different numbers of tasks (${[...sizes].map(number).join(", ")}): their scores differ by that too.`);
+  const single = about.arms.filter((arm) => found.filter((one) => arm.runs.includes(one.run)).length === 1);
+  if (single.length) told.push(`${about.arms.length > 1 ? `Of ${single.map((arm) => arm.name).join(", ")} there is one seed` : "This is one seed"}: the intervals say how sure the score of these Solvers is, and not how far another seed would have come.`);
+  return told;
+}
+
+/** Where an earlier Solver is better than the last one, or the last step was one down. */
+function bestSoFar(own, mode, metric) {
+  const names = Object.keys(own[0].scores);
+  const values = names.map((name) => mean(own.map((one) => one.scores[name]?.[metric])));
+  const last = values.length - 1;
+  const best = values.reduce((at, value, i) => (value !== null && value > values[at] ? i : at), 0);
+  if (best !== last) return ` The best is ${solverName(names[best])} with ${number(Number(values[best].toFixed(3)))}.`;
+  const fell = values.map((value, i) => (i && value < values[i - 1] ? solverName(names[i]) : null)).filter(Boolean);
+  return fell.length ? ` On the way it fell once: ${fell.join(", ")}.`.replace("once", fell.length > 1 ? "at times" : "once") : "";
 }
 
 function sentence(own, base, last, mode, metric, arm) {
@@ -71,7 +94,7 @@ function sentence(own, base, last, mode, metric, arm) {
     runs.length > 1 ? el("strong", {}, `${arm.name}: `) : null,
     `true score, ${mode === "greedy" ? "answered greedily" : "sampled as in training"}: ${solverName(base)} ${number(Number(before.toFixed(3)))}, ${solverName(last)} ${number(Number(after.toFixed(3)))}: `,
     el("strong", { class: sure === "gain" ? "yes" : sure === "loss" ? "no" : "" }, `${gain >= 0 ? "+" : "−"}${plusMinus(Math.abs(gain), error)}`),
-    ` (95% interval ${how}): ${word}.`,
+    ` (95% interval ${how}): ${word}.${bestSoFar(own, mode, metric)}`,
   ];
 }
 

@@ -5,11 +5,11 @@ const PAGE = 50;
 const ALL = "";
 
 const COLUMNS = [
-  { name: "uid", text: "rollout" }, { name: "reward", text: "reward", sort: true }, { name: "advantage", text: "advantage", sort: true },
-  { name: "judge", text: "judge", sort: true }, { name: "truth", text: "truth", sort: true }, { name: "gap", text: "disagree", sort: true },
+  { name: "uid", text: "rollout" }, { name: "reward", text: about.compared ? "score" : "reward", sort: true }, { name: "advantage", text: "advantage", sort: true },
+  { name: "judge", text: "judge", sort: true }, { name: "truth", text: "truth", sort: true }, { name: "gap", text: about.compared ? "spread" : "disagree", sort: true },
   { name: "searches", text: "searches", sort: true }, { name: "tokens", text: "tokens", sort: true }, { name: "outcome", text: "outcome" }, { name: "task", text: "task" },
 ];
-const FILTERS = ["run", "iteration", "stage", "step", "outcome", "type", "source", "errors"];
+const FILTERS = ["run", "iteration", "stage", "step", "outcome", "type", "sample", "flaw", "source", "errors"];
 
 /** How far judge and truth may be apart in a rollout that the judge got right. */
 const APART = 0.3;
@@ -27,6 +27,7 @@ function chosenRows(state) {
   const words = (state.task || "").toLowerCase();
   const fits = (row) => wanted.every((name) => {
     if (name === "errors") return of(row, "errors").length > 0;
+    if (name === "flaw") return (of(row, "flaws") || []).includes(state.flaw);
     if (name === "source") return of(row, "source") === state.source || of(row, "uid") === state.source;
     return String(of(row, name)) === String(state[name]);
   }) && (state.apart === undefined || (judgedFifth(row) === Number(state.apart) && of(row, "gap") > APART)) && (!words || of(row, "task").toLowerCase().includes(words)) && (!state.q || !listState.hits || listState.hits.has(row));
@@ -73,7 +74,7 @@ function values(name, state) {
   const before = FILTERS.slice(0, FILTERS.indexOf(name));
   const found = new Set();
   for (let row = 0; row < store.rows.length; row++) {
-    if (before.every((other) => ["errors", "source"].includes(other) || !state[other] || String(of(row, other)) === String(state[other]))) found.add(of(row, name));
+    if (before.every((other) => ["errors", "source", "flaw"].includes(other) || !state[other] || String(of(row, other)) === String(state[other]))) for (const value of name === "flaw" ? of(row, "flaws") || [] : [of(row, name)]) found.add(value);
   }
   return [...found].sort((a, b) => (typeof a === "number" ? a - b : String(a).localeCompare(String(b))));
 }
@@ -97,15 +98,15 @@ function viewList(state) {
   const controls = el("div", { class: "controls" },
     typed("q", "Search in everything that was said", "text", true), typed("task", "Task contains", "text"),
     runs.length > 1 ? select("run", "Run", Object.fromEntries(runs.map((run, i) => [i, run.folder]))) : null,
-    select("iteration", "Iteration"), select("stage", "Stage", STAGE_NAMES), select("step", "Step"), select("outcome", "Outcome"), select("type", "Type"),
-    chooser("Sort by", [["", "order of the run"], ...COLUMNS.filter((c) => c.sort).map((c) => [c.name, c.name === "gap" ? "disagreement" : c.text])], state.sort || "", (value) => set({ sort: value || undefined })),
+    select("iteration", "Iteration"), select("stage", "Stage", STAGE_NAMES), select("step", "Step"), select("outcome", "Outcome"), select("type", about.compared ? "Benchmark" : "Type"), about.compared ? select("sample", "Model") : null, select("flaw", "Flaw"),
+    chooser("Sort by", [["", "order of the run"], ...COLUMNS.filter((c) => c.sort).map((c) => [c.name, c.name === "gap" && !about.compared ? "disagreement" : c.text])], state.sort || "", (value) => set({ sort: value || undefined })),
     state.sort ? chooser("Order", [["", "highest first"], ["1", "lowest first"]], state.up || "", (value) => set({ up: value || undefined })) : null,
     el("label", { class: "check" }, el("input", { type: "checkbox", checked: Boolean(state.errors), onchange: (event) => set({ errors: event.target.checked ? "1" : undefined }) }), " with errors only"),
     state.source ? el("button", { type: "button", onclick: () => set({ source: undefined }) }, `of task ${state.source} ×`) : null,
     state.apart ? el("button", { type: "button", onclick: () => set({ apart: undefined }) }, `judged ${fifthText(state.apart)}, off by more than ${APART} ×`) : null);
   show();
   findText(state, tell, show);
-  return [el("h1", { tabindex: -1 }, "Rollouts"), controls, status, body];
+  return [el("h1", { tabindex: -1 }, VIEWS.rollouts[0]), controls, status, body];
 }
 
 function fillList(state, body, tell) {
@@ -133,7 +134,8 @@ function fillList(state, body, tell) {
     return number(value);
   };
   const turn = (to, text, off) => el("button", { type: "button", disabled: off, onclick: () => go({ ...state, page: to }) }, text);
+  const columns = COLUMNS.filter((column) => !column.sort || column.name === state.sort || rows.some((row) => of(row, column.name) !== null));
   fill(body,
-    shown.length ? table(COLUMNS.map(sorter), shown.map((row) => COLUMNS.map((column) => cell(row, column))), { caption: "Rollouts", classes: "rollouts" }) : note("No rollout is left by these filters."),
+    shown.length ? table(columns.map(sorter), shown.map((row) => columns.map((column) => cell(row, column))), { caption: "Rollouts", classes: "rollouts" }) : note("No rollout is left by these filters."),
     pages > 1 ? el("nav", { class: "pages", "aria-label": "pages" }, turn(1, "« first", page === 1), turn(page - 1, "‹ previous", page === 1), el("span", {}, `page ${page} of ${number(pages)}`), turn(page + 1, "next ›", page === pages), turn(pages, "last »", page === pages)) : null);
 }

@@ -1,7 +1,7 @@
 // The page: navigation by address (#view=..), keys, colours.
 "use strict";
 
-const VIEWS = {
+const VIEWS = about.compared ? { compared: ["Scores", viewCompared], rollouts: ["Answers", viewList] } : {
   learned: ["Did it learn?", viewLearned], tasks: ["Tasks", viewTasks], judge: ["Judge", viewJudge], curves: ["Curves", viewCurves],
   time: ["Time", viewTime], rollouts: ["Rollouts", viewList], settings: ["Configuration", viewSettings],
 };
@@ -15,7 +15,7 @@ function address(state) {
 }
 
 function stateNow() {
-  return { view: "learned", ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+  return { view: Object.keys(VIEWS)[0], ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
 }
 
 let quiet = false;
@@ -29,7 +29,8 @@ function go(state, silent = false) {
 
 function headline() {
   const run = runs[0];
-  const done = Object.entries(run.stages).filter(([, stage]) => stage.status === "done").length;
+  if (about.compared) return [`judged by ${about.compared.judge}`, `${number(Object.keys(about.compared.models).length)} models`, `${number(store.rows.length)} answers`].join(" · ");
+  const done = Object.entries(run.stages).filter(([name, stage]) => name.startsWith("iter_") && stage.status === "done").length;
   const times = STAGES.flatMap((stage) => known(run.curves[stage].unix));
   const length = times.length ? Math.max(...times) - (run.began ?? Math.min(...times)) : null;
   const rollouts = `${number(store.rows.length)} rollouts${store.complete ? "" : " so far"}`;
@@ -49,10 +50,11 @@ function frame() {
     document.documentElement.dataset.theme = dark ? "light" : "dark";
     recolour();
   } }, "light / dark");
+  const words = el("button", { type: "button", class: "plain", onclick: showWords, "aria-keyshortcuts": "w" }, "words (w)");
   const keys = el("button", { type: "button", class: "plain", onclick: showKeys, "aria-keyshortcuts": "?" }, "keys (?)");
   document.getElementById("app").append(
     el("a", { class: "skip", href: "#main", onclick: (event) => { event.preventDefault(); main.querySelector("h1")?.focus(); } }, "to the content"),
-    el("header", {}, el("div", { class: "top" }, el("strong", { class: "title" }, runs.length > 1 ? "Runs compared" : `Run ${runs[0].name}`), summary, keys, theme), menu), problems, main);
+    el("header", {}, el("div", { class: "top" }, el("strong", { class: "title" }, about.compared ? "Models compared" : runs.length > 1 ? "Runs compared" : `Run ${runs[0].name}`), summary, words, keys, theme), menu), problems, main);
 }
 
 function showProblems() {
@@ -64,13 +66,19 @@ function recolour() {
   for (const plot of drawn) plot.draw();
 }
 
+/** Back and forward lead to where one was on a page, also when it is filled later. */
+function toOldPlace() {
+  if (history.state?.y !== undefined) scrollTo(0, history.state.y);
+}
+
 let shownView = null;
 let searchNext = false;
 
 function render() {
   const state = stateNow();
-  const build = VIEWS[state.view]?.[1] || INNER[state.view] || viewLearned;
-  const current = INNER[state.view] ? "rollouts" : VIEWS[state.view] ? state.view : "learned";
+  const first = Object.keys(VIEWS)[0];
+  const build = VIEWS[state.view]?.[1] || INNER[state.view] || VIEWS[first][1];
+  const current = INNER[state.view] ? "rollouts" : VIEWS[state.view] ? state.view : first;
   fill(menu, ...Object.entries(VIEWS).map(([name, [text]], i) => link(text, { view: name }, { "aria-current": name === current ? "page" : null, "aria-keyshortcuts": String(i + 1) })));
   menu.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   summary.textContent = headline();
@@ -79,6 +87,7 @@ function render() {
   forgetPlots();
   try {
     fill(main, build(state));
+    main.classList.toggle("several", runs.length > 1);
   } catch (error) { // of a run whose files have another form
     fill(main, el("h1", { tabindex: -1 }, "This view cannot be shown"), note(String(error)));
   }
@@ -87,21 +96,26 @@ function render() {
     again.focus();
     if (caret !== null && caret !== undefined && again.setSelectionRange) again.setSelectionRange(caret, caret);
   } else if (shownView !== null && (shownView !== state.view || state.view === "rollout")) {
-    main.querySelector("h1")?.focus();
-    scrollTo(0, 0);
+    main.querySelector("h1")?.focus({ preventScroll: true });
+    if (history.state?.y === undefined) scrollTo(0, 0);
   }
+  toOldPlace();
   if (searchNext) main.querySelector("[data-search]")?.focus();
   searchNext = false;
   shownView = state.view;
   document.title = `${main.querySelector("h1")?.textContent || ""} - ${runs.map((run) => run.name).slice(0, 3).join(", ")}`;
 }
 
-const KEYS = [["1 to 7", "the views, in order"], ["/", "search"], ["j, k", "next and previous rollout; in the list, down and up"], ["g", "the group side by side"], ["u", "back up: to the rollout, to the list"], ["Enter", "open what is focused"], ["?", "this list"]];
+const KEYS = [[`1 to ${Object.keys(VIEWS).length}`, "the views, in order"], ["/", "search"], ["j, k", "next and previous rollout; in the list, down and up"], ["g", "the group side by side"], ["u", "back up: to the rollout, to the list"], ["Enter", "open what is focused"], ["w", "what the words mean"], ["?", "this list"]];
 
-function showKeys() {
-  const dialog = el("dialog", { "aria-label": "Keys", onclose: () => dialog.remove() }, el("h2", {}, "Keys"), table(["key", "what it does"], KEYS), el("button", { type: "button", onclick: () => dialog.close() }, "Close"));
+function showDialog(title, ...content) {
+  const dialog = el("dialog", { "aria-label": title, onclose: () => dialog.remove() }, el("h2", {}, title), content, el("button", { type: "button", onclick: () => dialog.close() }, "Close"));
   document.body.append(dialog);
   dialog.showModal();
+}
+
+function showKeys() {
+  showDialog("Keys", table(["key", "what it does"], KEYS));
 }
 
 /** The search box of this view, or of the list that a rollout belongs to. */
@@ -121,6 +135,7 @@ function onKey(event) {
   const named = Object.keys(VIEWS)[Number(event.key) - 1];
   if (named) go({ view: named });
   else if (event.key === "?") showKeys();
+  else if (event.key === "w") showWords();
   else if (event.key === "/") toSearch();
   else if (["j", "k"].includes(event.key) && main.querySelector("[data-row]")) {
     const links = [...main.querySelectorAll("[data-row]")];
@@ -139,6 +154,13 @@ showProblems();
 render();
 addEventListener("hashchange", () => { if (!quiet) render(); quiet = false; });
 addEventListener("keydown", onKey);
+history.scrollRestoration = "manual";
+let scrolled = 0;
+addEventListener("scroll", () => {
+  clearTimeout(scrolled);
+  const here = location.href;
+  scrolled = setTimeout(() => { if (location.href === here) history.replaceState({ y: scrollY }, ""); }, 80);
+}, { passive: true });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 if (store.served) {
   let last = 0;

@@ -31,7 +31,7 @@ function linePlot({ title, series, marks = [], height = 200, range = null, xName
     return out;
   };
   const data = [xs];
-  const shown = [{ label: xName, value: (_, v) => (v === null ? "–" : ticks ? ticks[v] ?? v : number(v)) }];
+  const shown = [{ label: xName, value: (_, v) => (v === null ? "–" : ticks ? ticks[Math.round(v)] ?? number(v) : number(v)) }];
   const bands = [];
   for (const one of series) {
     const own = column(one, one.y);
@@ -40,6 +40,10 @@ function linePlot({ title, series, marks = [], height = 200, range = null, xName
       label: one.name, stroke: colour(one.colour), width: one.width || 1.8, dash: one.dash, spanGaps: true,
       points: { show: bars || xs.length < 40, size: bars ? 8 : 4 },
       value: (_, v, s, i) => {
+        if (ticks && i !== null) { // series stand a little beside each other: one tick, one reading
+          const own = one.x.findIndex((x) => Math.round(x) === Math.round(xs[i]));
+          return own < 0 ? "–" : plusMinus(one.y[own], one.high?.[own] === null || !one.high ? null : one.high[own] - one.y[own]);
+        }
         if (v === null || v === undefined) return "–";
         const error = one.high && i !== null ? column(one, one.high)[i] - v : null;
         return Number.isFinite(error) ? plusMinus(v, error) : number(v);

@@ -11,6 +11,7 @@ function viewRollout(state) {
   record(row).then((one) => {
     if (one) fill(body, ...rolloutParts(row, one, (state.q || "").toLowerCase()));
     else fill(body, note("Its conversation is not in this file, which holds as many as fit: python scripts/report.py RUN --serve shows all."));
+    toOldPlace();
   }).catch((error) => fill(body, note(`It cannot be shown: ${error.message}`)));
   return [el("h1", { tabindex: -1 }, `Rollout ${state.uid}`), travel(state, row), body];
 }
@@ -31,8 +32,9 @@ function travel(state, row) {
 }
 
 function facts(row) {
-  const shown = [["reward", "reward"], ["advantage", "advantage"], ["judge's score", "judge"], ["true score", "truth"], ["disagreement", "gap"], ["searches", "searches"], ["tokens", "tokens"]];
+  const shown = [[about.compared ? "score" : "reward", "reward"], ["advantage", "advantage"], ["judge's score", "judge"], ["true score", "truth"], [about.compared ? "spread over models" : "disagreement", "gap"], ["searches", "searches"], ["tokens", "tokens"]];
   const found = shown.filter(([, name]) => of(row, name) !== null).map(([text, name]) => el("div", {}, el("dt", {}, text), el("dd", { style: name === "advantage" ? { background: shade(of(row, name)) } : {} }, number(of(row, name)))));
+  if (of(row, "flaws")?.length) found.push(el("div", {}, el("dt", {}, "flaws"), el("dd", { class: "no" }, of(row, "flaws").join(", "))));
   return el("dl", { class: "facts" }, el("div", {}, el("dt", {}, "outcome"), el("dd", {}, of(row, "outcome").replaceAll("_", " "))), found, of(row, "type") ? el("div", {}, el("dt", {}, "type"), el("dd", {}, of(row, "type").replaceAll("_", " "))) : null);
 }
 
@@ -59,7 +61,7 @@ function taskPart(one, trace, query) {
 }
 
 function reasons(trace, query) {
-  const title = trace.outcome ? "Why it was kept or dropped" : "How the reward came about";
+  const title = trace.outcome ? "Why it was kept or dropped" : about.compared ? "How the score came about" : "How the reward came about";
   return list(trace.why).length ? el("section", {}, el("h2", {}, title), el("ol", { class: "why" }, trace.why.map((line) => el("li", {}, visible(String(line), query))))) : null;
 }
 
@@ -104,6 +106,7 @@ function graded(trace) {
 
 function verdict(grade) {
   if (!isObject(grade)) return "–";
+  if (grade.label !== undefined) return { value: grade.label || "unreadable", class: grade.label ? { met: "yes", 1: "yes", 0: "no", "not met": "no" }[grade.label] ?? "" : "unread" };
   if (grade.score === null || grade.score === undefined) return { value: "unreadable", class: "unread" };
   const raised = grade.unbiased !== undefined && grade.unbiased !== grade.score;
   const kind = raised ? "unread" : grade.score === 1 ? "yes" : grade.score === 0 ? "no" : "";
@@ -135,7 +138,7 @@ function gatesPart(trace, query) {
 function truthPart(trace, one, query) {
   const wanted = list(one.wanted), why = list(trace.truth?.why);
   if (!wanted.length && !why.length) return null;
-  return el("section", {}, el("h2", {}, "In truth"), note(wanted.length ? "What the task wants." : "Known in the small world; it trains nothing."),
+  return el("section", {}, el("h2", {}, wanted.length ? "What is wanted" : "In truth"), wanted.length ? null : note("Known in the small world; it trains nothing."),
     el("ul", {}, [...wanted, ...why].map((line) => el("li", { class: /so its grade is wrong|false|impossible|vague/.test(line) ? "no" : "" }, visible(String(line), query)))));
 }
 

@@ -3,20 +3,18 @@
 
 const OUTCOMES = {
   kept: "trained on", bad_format: "conversation or task of a wrong format", too_long: "too long for the Solver's prompt",
-  gates_failed: "the judge found it ambiguous, or not about its document", no_rubrics: "the judge wrote no usable rubrics",
+  gates_failed: "the judge found it ambiguous, or not about its document", no_rubrics: "the judge wrote no usable rubrics", checks_failed: "its rubrics lack evidence, or the judge could not answer it",
   too_hard: "the previous Solver met too few of its rubrics", too_easy: "the previous Solver met too many of its rubrics",
   another_of_its_prompt: "fine, but enough tasks of its prompt were kept",
 };
 
 function viewTasks() {
   const parts = [el("h1", { tabindex: -1 }, "Tasks")];
-  runs.forEach((run, number) => {
-    const own = rowsOf(number, "tasks");
-    if (runs.length > 1) parts.push(el("h2", { class: "run" }, run.folder));
-    if (own.length) parts.push(outcomeSection(number, own), difficultySection(number, own));
-    else parts.push(note("No task was created in this run yet, or its tasks come from a file."));
-    parts.push(truthSection(number), trainingHistograms(number));
-  });
+  parts.push(perRun((run) => {
+    const own = rowsOf(run, "tasks");
+    const created = own.length ? [outcomeSection(run, own), badSection(run, own), difficultySection(run, own)] : note("No task was created in this run yet, or its tasks come from a file.");
+    return [created, truthSection(run), trainingHistograms(run)];
+  }));
   return parts;
 }
 
@@ -35,6 +33,19 @@ function outcomeSection(run, own) {
   rows.push(["written in all", ...iterations.map(([, members]) => number(members.length))]);
   return section("What became of the tasks that were written",
     table(["outcome", ...iterations.map(([iteration]) => `iteration ${iteration}`)], rows, { caption: "Tasks by outcome" }));
+}
+
+/** Kept tasks that should not have been: what the small world knows against them. */
+function badSection(run, own) {
+  const kept = own.filter((row) => of(row, "outcome") === "kept");
+  const flaws = [...new Set(kept.flatMap((row) => of(row, "flaws") || []))].sort();
+  if (!flaws.length) return null;
+  const iterations = [...grouped(kept, (row) => of(row, "iteration"))];
+  return section("What is wrong with kept tasks", note("Known in the small world; the judge let them pass, and the Solver is trained on them."),
+    table(["flaw", ...iterations.map(([iteration]) => `iteration ${iteration}`)], flaws.map((flaw) => [flaw, ...iterations.map(([iteration, members]) => {
+      const count = members.filter((row) => of(row, "flaws")?.includes(flaw)).length;
+      return count ? link(`${number(count)} (${share(count, members.length)})`, { view: "rollouts", run, stage: "tasks", iteration, outcome: "kept", flaw }) : "0";
+    })]), { caption: "Flaws of kept tasks" }));
 }
 
 function bins(low, high, count) {
@@ -63,7 +74,7 @@ function truthSection(run) {
   const iterations = [...new Set(columns.iteration)];
   return section("What is true of them", note("In the small world the facts are known. A task is answerable if each of its blanks has an answer in the encyclopedia."),
     table(["metric, mean over batches", ...iterations.map((i) => `iteration ${i}`)],
-      names.map((name) => [name.replace("truth/", ""), ...iterations.map((i) => number(mean(columns.metrics[name].filter((_, at) => columns.iteration[at] === i))))]), { caption: "Truth of tasks" }));
+      names.map((name) => [metricCell("tasks", name), ...iterations.map((i) => number(mean(columns.metrics[name].filter((_, at) => columns.iteration[at] === i))))]), { caption: "Truth of tasks" }));
 }
 
 /** Scores at the beginning and at the end of each training stage. */

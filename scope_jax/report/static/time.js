@@ -8,10 +8,7 @@ const IN_ORDER = ["rollouts", "rollouts and rewards", "judging", "writing and si
 
 function viewTime() {
   const parts = [el("h1", { tabindex: -1 }, "Where did the time go?")];
-  runs.forEach((run, number) => {
-    if (runs.length > 1) parts.push(el("h2", { class: "run" }, run.folder));
-    parts.push(timeSection(number), workSection(number));
-  });
+  parts.push(perRun((run) => [timeSection(run), workSection(run)]));
   return parts;
 }
 
@@ -77,7 +74,7 @@ function workSection(run) {
   const most = (values) => Math.max(...known(values), 0);
   const percent = (value) => (value === null ? "–" : share(value, 1));
   const columns = [
-    ["tokens sampled", (one) => number(stage(one, "rollout/tokens", sum))],
+    ["tokens sampled (all turns)", (one) => number(stage(one, "rollout/tokens", sum))],
     ["tokens per second", (one) => number(stage(one, "perf/tokens_per_second", mean))],
     ["policy's engine busy", (one) => percent(stage(one, "perf/rollout_busy_share", mean))],
     ["judge's engine busy", (one) => percent(stage(one, "perf/judge_busy_share", mean))],

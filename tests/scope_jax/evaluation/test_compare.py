@@ -12,6 +12,7 @@ from scope_jax.evaluation.journal import Journal
 from scope_jax.system.stopping import Stopped
 from tests.scope_jax.evaluation import benchmark_world as world
 from tests.scope_jax.evaluation.hosted import FAILURES, Hosted, serving
+from tests.scope_jax.report.run_folders import embedded
 
 
 @pytest.fixture
@@ -30,6 +31,35 @@ def hosted():
 def means(found, model):
     sources = found["models"][model]["sources"]
     return {name: each["mean"] for name, each in sources.items()}
+
+
+def test_the_page_has_every_answer_and_how_its_score_came_about(
+    players, hosted, tmp_path
+):
+    compare.run(players.config, world.told(tmp_path, hosted.url, count=3))
+    file = tmp_path / "out" / "scores" / "one" / "report.html"
+    about, records = embedded(file.read_text())
+    assert list(about["compared"]["models"]) == ["worse", "better"]
+    assert about["compared"]["gains"]["better"]["researchqa"] == pytest.approx(0.75)
+    assert len(records) == len(about["rollouts"]["rows"]) == 5 * 2 * 3
+    by = {record["uid"]: record for record in records.values()}
+    found = by["eval/researchrubrics/worse/1"]  # of 2, 1 and -1 the first is met
+    assert found["rubrics"] == ["c0 (weight 2)", "c1", "c2 (weight -1)"]
+    assert [each["label"] for each in found["judge"]] == ["not met", "met", "met"]
+    assert "criteria_met" in found["judge"][0]["raw"]
+    assert found["why"] == ["score 0, judged by criteria"]
+    assert found["messages"][-1]["content"] == "<answer>worse number 1</answer>"
+    short = by["eval/nq/better/0"]
+    assert short["wanted"] == ["right: it is 0", "right: 0"]
+    assert short["why"][-2:] == ["length factor 1", "score 1, judged by equivalence"]
+    pair = by["eval/arena_hard_cw/worse/1"]
+    assert pair["rubrics"] == ["baseline first", "model first"]
+    assert [each["label"] for each in pair["judge"]] == ["A>B", "A>B"]
+    covered = by["eval/researchqa/worse/0"]["judge"]
+    assert [each["label"] for each in covered] == ["Barely", "Not at all"]
+    rows = {row[1]: row for row in about["rollouts"]["rows"]}
+    gap = about["rollouts"]["fields"].index("gap")
+    assert rows["eval/researchqa/worse/0"][gap] == pytest.approx(0.75)
 
 
 def test_scores_are_those_worked_by_hand(players, hosted, tmp_path):

@@ -6,6 +6,7 @@ import json
 import re
 
 from scope_jax.config import TrackingConfig
+from scope_jax.report import answers
 from scope_jax.run.tracking import Tracker
 from scope_jax.system.files import write_json_lines
 
@@ -57,6 +58,7 @@ def solver_record(step, group, sample, *, said="an answer", trained=True):
             "truth": {
                 "score": truth,
                 "why": ["rubric 2: wrong, so its grade is wrong"],
+                "flaws": ["wrong grade"] if score != truth else [],
             },
         },
         "metrics": {"rollout/ran_searches": 1},
@@ -85,6 +87,7 @@ def task_record(group, outcome, difficulty):
         "attempts": attempts,
         "difficulty": difficulty,
         "outcome": outcome,
+        "truth": {"scores": [], "why": ["rubric 1: false"], "flaws": ["false rubric"]},
     }
 
 
@@ -112,7 +115,10 @@ def make(folder, *, steps=3, groups=2, samples=4, seed=1, said="an answer", conf
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"name": "ci", "seed": seed, "tasks": {"low": 0.2, "high": 0.8}}
     (folder / "config.json").write_text(json.dumps(settings | dict(config)))
-    stages = {"iter_1/solver": {"status": "done", "unix": 2.0}}
+    stages = {
+        "iter_1/solver": {"status": "done", "unix": 2.0},
+        "evaluation": {"status": "done"},  # scores again what was scored before
+    }
     (folder / "manifest.json").write_text(json.dumps({"stages": stages, "began": 1.0}))
     with Tracker(folder, TrackingConfig(tensorboard=False)) as tracker:
         for step in range(1, steps + 1):
@@ -158,3 +164,39 @@ def embedded(text):
             rows, json.loads(gzip.decompress(base64.b64decode(chunk))), strict=True
         )
     return about, records
+
+
+def compared(file):
+    """The page about two models on two questions of one benchmark."""
+
+    def record(model, number, score):
+        said = f"{model} says {number}"
+        return {
+            "uid": f"eval/nq/{model}/{number}",
+            "model": model,
+            "score": score,
+            "task": f"question {number}",
+            "answer": said,
+            "searches": 1,
+            "tokens": 5,
+            "errors": [],
+            "messages": [
+                {"role": "user", "content": f"question {number}"},
+                {"role": "assistant", "content": said},
+            ],
+            "rubrics": ["means one of the right answers"],
+            "judge": [{"label": f"{score:g}", "raw": f"<score>{score:g}</score>"}],
+            "why": [f"score {score:g}"],
+            "wanted": ["right: 42"],
+        }
+
+    metrics = {"nq": 0.5, "nq_n": 2.0, "nq_stderr": 0.1}
+    about = {
+        "models": {"old": metrics, "new": metrics | {"nq": 0.75}},
+        "gains": {"new": {"nq": 0.25, "nq_n": 2.0, "nq_stderr": 0.05}},
+        "baseline": "old",
+        "judge": "some judge",
+        "remarks": ["old, nq: 2 answers, 1 calls of the judge failed"],
+    }
+    pairs = [[record("old", n, 0.5), record("new", n, 0.5 * (n + 1))] for n in (0, 1)]
+    return answers.write(file, about, {"nq": pairs})

@@ -12,7 +12,7 @@ import pytest
 
 from scope_jax.report import bundle, page, serve
 from scope_jax.system.files import write_json_lines
-from tests.scope_jax.report.run_folders import HOSTILE, make, solver_record
+from tests.scope_jax.report.run_folders import HOSTILE, compared, make, solver_record
 
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -219,6 +219,84 @@ def test_a_number_of_wrong_scores_leads_to_just_those(tab, files):
         assert f"{count} of " in tab.get_by_role("status").last.inner_text()
     tab.get_by_role("button", name="off by more than 0.3 ×").click()
     playwright.expect(tab.get_by_role("status").last).to_contain_text("24 of ")
+
+
+def test_flaws_that_are_known_lead_to_the_tasks_that_have_them(tab, files):
+    show(tab, files["one"], "tasks")
+    tab.locator("table", has_text="false rubric").get_by_role("link").first.click()
+    playwright.expect(tab.locator("h1")).to_have_text("Rollouts")
+    assert "1 of 43" in tab.get_by_role("status").last.inner_text()
+    tab.locator("[data-row]").first.click()
+    playwright.expect(tab.locator(".facts")).to_contain_text("false rubric")
+    show(tab, files["one"], "judge")
+    causes = tab.locator("table", has_text="judge graded a rubric wrongly")
+    count = causes.get_by_role("link").first.inner_text().split()[0]
+    assert count == "3" and "0 rollouts" in causes.inner_text()
+
+
+def test_back_leads_to_where_one_was(tab, files):
+    show(tab, files["one"], "rollouts")
+    tab.evaluate("scrollTo(0, 400)")
+    deadline = time.monotonic() + 10
+    while tab.evaluate("history.state?.y") != 400 and time.monotonic() < deadline:
+        tab.wait_for_timeout(20)
+    tab.locator("[data-row]").nth(20).evaluate("link => link.click()")
+    playwright.expect(tab.locator("h1")).to_contain_text("Rollout ")
+    assert tab.evaluate("scrollY") == 0
+    tab.go_back()
+    playwright.expect(tab.locator("h1")).to_have_text("Rollouts")
+    assert tab.evaluate("scrollY") == 400
+
+
+def test_words_and_metrics_are_explained_where_they_stand(tab, files):
+    show(tab, files["one"])
+    assert "1 stages done" in tab.locator(".headline").inner_text()
+    assert "This is one seed" in tab.locator(".verdicts").inner_text()
+    tab.keyboard.press("w")
+    said = tab.locator("dialog[open]").inner_text()
+    assert "the share of the facts a task asks for" in said
+    assert "rubrics that state a true fact" in said
+    tab.keyboard.press("Escape")
+    by_task = tab.locator(
+        "section", has=tab.get_by_role("heading", name="Task by task")
+    )
+    assert "Of 4 tasks, 4 went better than with the base" in by_task.inner_text()
+    show(tab, files["two"])
+    over = tab.locator("figure .u-over").first
+    over.hover(position={"x": over.bounding_box()["width"] - 20, "y": 40})
+    legend = tab.locator("figure .u-legend").first.inner_text()
+    assert "iteration 1" in legend and "1.0" not in legend
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+def test_compared_models_lead_from_a_score_to_every_answer(tab, tmp_path, width):
+    file = compared(tmp_path / "one" / "report.html")
+    tab.set_viewport_size({"width": width, "height": 800})
+    pages = (
+        "compared",
+        "rollouts",
+        "rollout&uid=eval/nq/new/1",
+        "group&uid=eval/nq/new/1",
+    )
+    for view in pages:
+        show(tab, file, view)
+        assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        said = tab.locator("main").inner_text().split()
+        assert not {"undefined", "NaN", "null", "[object"} & set(said), view
+        found = axe.Axe().run(tab).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert serious == [], view
+    assert tab.locator(".side").count() == 2
+    show(tab, file)
+    said = tab.locator("main").inner_text()
+    assert "new: +0.250 ± 0.098 (nq): better than chance explains" in said
+    tab.get_by_role("link", name="0.750").click()
+    playwright.expect(tab.locator("h1")).to_have_text("Answers")
+    assert "2 of 4" in tab.get_by_role("status").last.inner_text()
+    assert "advantage" not in tab.locator("main table").inner_text()
+    tab.locator("[data-row]").last.click()
+    playwright.expect(tab.locator(".grades")).to_contain_text("of the right answers1")
+    assert "right: 42" in tab.locator("main").inner_text()
 
 
 def test_search_begins_where_one_can_type(tab, files):

@@ -93,6 +93,7 @@ def test_a_row_says_what_lists_need():
         **{"reward": 1.25, "advantage": 0.375, "judge": 0.75, "truth": 0, "gap": 0.75},
         **{"outcome": "graded", "errors": [], "searches": 1, "tokens": 14},
         **{"type": "planning", "task": "task 1", "source": "1/tasks/1/1/0"},
+        "flaws": ["wrong grade"],
     }
 
 

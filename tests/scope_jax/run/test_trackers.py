@@ -27,11 +27,25 @@ def two_steps(folder, **settings):
 def test_names_are_those_of_the_stage_and_what_is_no_number_is_left_out():
     record = {"iteration": 1, "stage": "solver", "step": 3, "time/unix": 7.5}
     record |= {"reward/mean": 0.5, "loss/kl": None}
-    assert trackers.named(record) == {
+    assert trackers.named(record, 11) == {
+        "solver/step_of_run": 11,
         "solver/iteration": 1,
         "solver/step": 3,
         "solver/reward/mean": 0.5,
     }
+
+
+def test_steps_count_on_over_iterations_and_by_stage(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(trackers.Copies, "log", lambda _, r, count: sent.append(count))
+    with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as tracker:
+        for iteration in (1, 2):
+            for step in (1, 2):
+                tracker.log({}, iteration=iteration, stage="solver", step=step)
+            tracker.log({}, iteration=iteration, stage="evaluation", step=1)
+        tracker.rewind(1, "solver", 1)
+        tracker.log({}, iteration=1, stage="solver", step=2)  # made again
+    assert sent == [1, 2, 1, 3, 4, 2, 2]
 
 
 def test_prometheus_finds_the_last_values_on_the_loopback_address(tmp_path):
@@ -78,7 +92,7 @@ def test_wandb_has_every_step_of_a_run_that_is_resumed(tmp_path, monkeypatch):
 
 def test_a_place_that_fails_is_given_up_with_one_warning(tmp_path, caplog):
     class Failing:
-        def log(self, record):
+        def log(self, record, count):
             raise RuntimeError("no network")
 
         def close(self):
@@ -105,7 +119,7 @@ def test_a_step_of_an_earlier_stage_that_is_made_again_is_sent_again(
 ):
     sent = []
     monkeypatch.setattr(
-        trackers.Copies, "log", lambda self, record: sent.append(record["stage"])
+        trackers.Copies, "log", lambda _, record, count: sent.append(record["stage"])
     )
     config = TrackingConfig(tensorboard=False, progress=False)
     with Tracker(tmp_path, config, copied=True) as tracker:

@@ -126,6 +126,20 @@ def test_kinds_of_rubrics(world):
     assert grade_kind({}, RIVER) == "absent"
 
 
+def test_what_is_wrong_with_a_task_or_a_score_is_named(world):
+    false = "Identifies that Bakorn's river is Lumath."
+    task = "Plan: Bakorn's river is _, Bakorn's twin is _."
+    found = task_truth(world, task, "Olela", [rubric(RIVER), false, false])
+    assert found.flaws == ("impossible blank", "off its document", "false rubric")
+    assert found.json()["flaws"] == list(found.flaws)
+    assert task_truth(world, "Plan.", "Bakorn").flaws == ("no blank",)
+    answer = "Bakorn's river is Olela."
+    assert answer_truth(world, TWO, answer, [rubric(RIVER)], [1.0]).flaws == ()
+    wrong = answer_truth(world, TWO, answer, [rubric(RIVER), false], [0.0, 0.0])
+    assert wrong.json()["flaws"] == ["wrong rubric", "wrong grade"]
+    assert answer_truth(world, "Plan.", answer).flaws == ("unanswerable",)
+
+
 def test_metrics_of_a_solver_s_step_by_hand(world):
     """Two groups of two; rewards follow the truth in one and oppose it in the other."""
     full = "Bakorn's river is Olela. Bakorn's guild is Tesark."
