@@ -1,6 +1,5 @@
 """A decoder as pure functions: whole rows (training), prefill, and one decode step."""
 
-import math
 from typing import Any
 
 import jax
@@ -13,13 +12,12 @@ from models.cached_attention import chunk_attention
 from models.cached_backends import Chosen, token_attention_by
 from models.config import DecoderConfig
 from models.decoder import Block, norm, norm_init
+from models.embedding import WEIGHTS_FIRST, embed, unembed
 from models.remat import REMAT_POLICIES, Remat
 from models.rope import Angles, Rope, rope_table
 
 Params = dict[str, Any]
 
-# An empty entry of parameters whose matrices are [out, in].
-WEIGHTS_FIRST = "weights_first"
 # What ``unstack`` joins: where, the new name, and which matrices (along their axis 1).
 JOINED = (("attn", "qkv", ("q", "k", "v")), ("mlp", "gate_up", ("gate", "up")))
 # How many leading axes of each matrix its product sums over.
@@ -133,43 +131,6 @@ def hidden(
 
     x, _ = jax.lax.scan(body, embed(params, config, tokens), blocks)
     return norm(config, x, params["final_norm"])
-
-
-def embed(
-    params: Params, config: DecoderConfig, tokens: Int[Array, "..."]
-) -> Float[Array, "... D"]:
-    """The residual stream before the first block."""
-    x = params["embed"][tokens]
-    if config.family.scaled_embeddings:
-        # The factor is rounded too, as in what the checkpoints were trained with.
-        x = x * jnp.asarray(math.sqrt(config.hidden_size), x.dtype)
-    return x
-
-
-def unembed(
-    params: Params, config: DecoderConfig, hidden: Float[Array, "... D"]
-) -> Float[Array, "... V"]:
-    """Logits, float32; none is beyond ``final_softcap`` (arXiv:2408.00118)."""
-    with jax.named_scope("unembed"):
-        logits = _products(params, config, hidden)
-        if cap := config.final_softcap:
-            logits = cap * jnp.tanh(logits / cap)
-        return logits
-
-
-def _products(params, config, hidden):
-    """The hidden states' products with the output embedding, float32."""
-    if WEIGHTS_FIRST in params:
-        table = params["embed" if config.tie_embeddings else "head"]
-        kind = jnp.float32
-        axes = ((1,), (hidden.ndim - 1,))
-        logits = jnp.tensordot(table, hidden, axes, preferred_element_type=kind)
-        return jnp.moveaxis(logits, 0, -1)
-    if config.tie_embeddings:
-        equation, table = "...D,VD->...V", params["embed"]
-    else:
-        equation, table = "...D,DV->...V", params["head"]
-    return jnp.einsum(equation, hidden, table, preferred_element_type=jnp.float32)
 
 
 def forward(

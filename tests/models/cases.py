@@ -169,3 +169,21 @@ CASES = {
     ),
     "ministral3-window": ("ministral3", dict(head_dim=8, sliding_window=4)),
 }
+
+# One of each family, as small as shows what it has: windows of 5, a layer of each kind.
+SLIDES = dict(num_hidden_layers=2, head_dim=16, sliding_window=5)
+ONE_OF_EACH = {
+    "qwen3": dict(head_dim=16),
+    "qwen2": dict(num_attention_heads=3, num_key_value_heads=1),
+    "olmo3": SLIDES | dict(layer_types=["full_attention", "sliding_attention"]),
+    "llama": dict(head_dim=16, rope_parameters=LLAMA3),
+    "gemma3_text": GEMMA | dict(num_hidden_layers=3, sliding_window_pattern=2),
+    "smollm3": dict(head_dim=16, no_rope_layers=[1, 0]),
+    "mistral": SLIDES,
+    "ministral": SLIDES | dict(layer_types=["full_attention", "sliding_attention"]),
+    "ministral3": dict(
+        head_dim=16,
+        rope_parameters=YARN
+        | {"original_max_position_embeddings": 8, "llama_4_scaling_beta": 0.2},
+    ),
+}
