@@ -17,8 +17,10 @@ def by_pattern(fields: Fields) -> list[str]:
 def spelled(config: Any) -> dict[str, Any]:
     """Gemma's own names, and the base of sliding layers as transformers 4 reads it."""
     local = config.window_rope or config.rope
+    scalar = config.query_scalar or config.head_dim
     return {
-        "query_pre_attn_scalar": config.query_scalar or config.head_dim,
+        # Transformers 5 takes no other number here than a whole one.
+        "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
         "final_logit_softcapping": config.final_softcap or None,
         "rope_local_base_freq": local.rope_theta,
     }

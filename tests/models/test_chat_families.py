@@ -258,10 +258,9 @@ def check_ids(tokenizer, renderer):
 
 def check_content(tokenizer, renderer):
     """Control tokens are as many, and in the order, as with harmless content."""
-    known = {
-        *tokenizer.all_special_tokens,
-        *ALL,
-    } & tokenizer.get_vocab().keys()
+    added = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in added if token.special}
+    known = {*tokenizer.all_special_tokens, *special.intersection(ALL)}
     control = {tokenizer.convert_tokens_to_ids(token) for token in known}
 
     def structure(messages, tools):

@@ -266,7 +266,7 @@ def test_both_spellings_that_agree_are_one(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norms_round_where_transformers_round_them(family):
     """In bfloat16: scaling before the rounding or after it are other numbers."""
-    model = make_model(family, rms_norm_eps=1e-6).model.to(torch.bfloat16)
+    model = make_model(family, rms_norm_eps=1e-6, head_dim=16).model.to(torch.bfloat16)
     wide = FAMILIES[family].wide_norm
     generator = np.random.default_rng(0)
     x = torch.tensor(generator.normal(size=(500, 48))).to(torch.bfloat16)
