@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from models.config import DecoderConfig
+from models.embedding import WEIGHTS_FIRST
 from models.layers import inputs_of
 
-# An empty entry of parameters whose matrices are [out, in].
-WEIGHTS_FIRST = "weights_first"
 # The matrices of a layer as ``unstack`` leaves them, and which each is made of (joined
 # along their axis 1).
 GROUPS = {

@@ -82,7 +82,7 @@ class Engine:
             adapters=adapters,
         )
         self._programs = Programs(self.sampler, params, lora=lora, take=take)
-        self.scorer = Scorer(self.sampler, self._programs.params)
+        self.scorer = Scorer(self.sampler, self._programs.whole)
         self._admission = Admission(
             slots=self.sampler.slots,
             pages=self.sampler.pages,
@@ -148,13 +148,9 @@ class Engine:
         """
         return tuple(self._live[id].ids) if id in self._live else ()
 
-    def score(
-        self, ids: Sequence[int], temperature: float, *, alternatives: int
-    ) -> Scores:
+    def score(self, ids: Sequence[int], temperature: float, **options: int) -> Scores:
         """Log-probs of all of ``ids`` but the first; see ``rl.engine.scoring``."""
-        return self.scorer.run(
-            self._programs.params, ids, temperature, alternatives=alternatives
-        )
+        return self.scorer.run(self._programs.whole, ids, temperature, **options)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Submit, poll until all are done, and return completions in order.

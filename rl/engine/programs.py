@@ -100,15 +100,17 @@ class Programs:
     def compile(self) -> None:
         """Compile every program, unless that has been done."""
         if not self._compiled:
-            self._compiled = self.sampler.compile(self._whole(), self.state)
+            self._compiled = self.sampler.compile(self.whole, self.state)
 
     def run(self, name: str, arguments: Any) -> Any:
         """Dispatch a program; return its result, which may not be computed yet."""
         program = self._compiled[name]
-        self._state, result = program(self._whole(), self.state, arguments)
+        self._state, result = program(self.whole, self.state, arguments)
         return result
 
-    def _whole(self) -> Any:
+    @property
+    def whole(self) -> Any:
+        """The placed parameters, with all adapters among them."""
         if self._adapters is None:
             return self._params
         return self._adapters.attached(self._params)

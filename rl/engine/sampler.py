@@ -221,7 +221,7 @@ class Sampler:
             c.tables,
             c.starts,
             c.last,
-            select=self._select(c.adapters),
+            select=self.select(c.adapters),
         )
         ends = jnp.where(c.final, c.slots, self.slots)
         hidden = state.hidden.at[ends].set(hidden, mode="drop")
@@ -237,7 +237,7 @@ class Sampler:
     ) -> tuple[State, Sampled]:
         """Sample up to ``decode_steps`` tokens per slot, fewer when all are done."""
         c, config = controls, self.config
-        base_keys, select = row_keys(c.seeds), self._select(c.adapters)
+        base_keys, select = row_keys(c.seeds), self.select(c.adapters)
         shape = (self.slots, self.sizes.decode_steps)
         sampled = Sampled(
             tokens=jnp.zeros(shape, jnp.int32),
@@ -284,7 +284,7 @@ class Sampler:
             _, state, _, sampled = jax.lax.while_loop(unfinished, body, start)
         return state, sampled
 
-    def _select(self, adapters: Int[Array, " B"]) -> Bool[Array, "B A"] | None:
+    def select(self, adapters: Int[Array, " B"]) -> Bool[Array, "B A"] | None:
         """Which adapter each row has; none for a row of the model itself."""
         if not self.adapters:
             return None

@@ -58,17 +58,26 @@ class Scorer:
             chunk = self._sampler.sizes.prefill_chunk
             tokens = jax.ShapeDtypeStruct((rows, chunk), jnp.int32)
             one = jax.ShapeDtypeStruct((), jnp.float32)
-            lowered = jax.jit(self._score).lower(self._params, tokens, tokens, one)
+            number = jax.ShapeDtypeStruct((), jnp.int32)
+            arguments = self._params, tokens, tokens, one, number
+            lowered = jax.jit(self._score).lower(*arguments)
             self._compiled[rows] = lowered.compile()
 
     def run(
-        self, params: Any, ids: Sequence[int], temperature: float, *, alternatives: int
+        self,
+        params: Any,
+        ids: Sequence[int],
+        temperature: float,
+        *,
+        alternatives: int,
+        adapter: int = 0,
     ) -> Scores:
-        """Scores ``ids``; ``params`` are placed ones.
+        """Scores ``ids``; ``params`` are placed ones, with adapters if there are any.
 
         Args:
           temperature: as sampled with; 0 counts as 1.
           alternatives: tokens per place, up to ``MOST``.
+          adapter: that scores; 0: the model itself.
         """
         count = len(ids) - 1
         if count < 1:
@@ -84,6 +93,7 @@ class Scorer:
                 tokens.reshape(shape),
                 following.reshape(shape),
                 np.float32(temperature or 1.0),
+                np.int32(adapter),
             )
         )
         return Scores(
@@ -102,6 +112,7 @@ class Scorer:
         tokens: Int[Array, "R C"],
         following: Int[Array, "R C"],
         temperature: Float[Array, ""],
+        adapter: Int[Array, ""],
     ) -> tuple[Float[Array, "R C"], Int[Array, "R C M"], Float[Array, "R C M"]]:
         config, size = self._sampler.config, self._sampler.sizes.page_size
         rows, chunk = tokens.shape
@@ -109,7 +120,9 @@ class Scorer:
         cache = init_cache(config, pages, size, params["embed"].dtype)
         tables = jnp.broadcast_to(jnp.arange(pages), (rows, pages))
         starts = jnp.arange(rows) * chunk
-        _, states = forward.prefill(params, config, cache, tokens, tables, starts, None)
+        select = self._sampler.select(jnp.full(rows, adapter))
+        chunks = cache, tokens, tables, starts, None
+        _, states = forward.prefill(params, config, *chunks, select=select)
 
         def one(args):
             states, following = args

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from models import forward
 from models.config import DecoderConfig
-from models.unstacked import WEIGHTS_FIRST
+from models.embedding import WEIGHTS_FIRST
 
 # Finite, so that 0 * log-prob of an impossible token is 0 and not NaN in the entropy.
 IMPOSSIBLE = -1e30
@@ -122,6 +122,14 @@ class _Head(NamedTuple):
             logits = jnp.where(real, logits, IMPOSSIBLE)
         return logits
 
+    def slope(self, logits: Array, given: Array) -> Array:
+        """``given`` for the logits that ``logits`` were before they were bent."""
+        if not (cap := self.config.final_softcap):
+            return given
+        # An impossible token has none; the square of its logit would overflow.
+        bent = jnp.clip(logits * self.temperature / cap, -1, 1)
+        return given * (1 - jnp.square(bent))
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _chunks(
@@ -173,7 +181,7 @@ def _chunks_backward(head, saved, cotangents):
             log_p = logits - normalizers[i][..., None]
             entropy = -jnp.sum(p * log_p, axis=-1, keepdims=True)
             d_logits -= of_entropy[i][..., None] * p * (log_p + entropy)
-        d_logits = (d_logits / head.temperature).astype(hidden.dtype)
+        d_logits = head.slope(logits, d_logits / head.temperature).astype(hidden.dtype)
         d_h = jnp.einsum(backward, d_logits, weight.astype(hidden.dtype))
         d_hidden = d_hidden.at[i].set(d_h)
         if head.frozen:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from models import hf
@@ -56,6 +57,7 @@ class PolicyEngine:
         self._guards: dict[str, ErrorGuard] = {}
         self._lora = lora
         self._policy = POLICY if lora else 0
+        self._longest = config.max_length
         engine = Engine(
             base.hosts.local_copy(params, base.mesh),
             base.decoder,
@@ -92,6 +94,20 @@ class PolicyEngine:
         future = self._thread.complete(replace(request, adapter=number))
         guard = self._guards.setdefault(name, ErrorGuard(name))
         return guard.checked(await asyncio.wrap_future(future))
+
+    async def logprobs(self, ids: Sequence[int], temperature: float) -> list[float]:
+        """Log-probs of ``ids`` but the first under the policy that is played."""
+        options = {"alternatives": 0, "adapter": self._policy}
+        scores = self._thread.call(lambda e: e.score(ids, temperature, **options))
+        return (await asyncio.wrap_future(scores)).logprobs
+
+    def prepare_scoring(self) -> None:
+        """Compiles what ``logprobs`` needs, or a step would wait for it."""
+        scorer = self._thread.call(lambda engine: engine.scorer).result()
+        length = self._longest
+        while length:
+            scorer.prepare(length)
+            length //= 2
 
     def use(self, params: Params | None) -> None:
         """Gives the engine the policy's weights (in the compute dtype).
