@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from models.errors import UserError
-from models.ranges import NOT_NEGATIVE, Count, CountOrZero, check_fields
+from models.ranges import NOT_NEGATIVE, Count, CountOrZero, Share, check_fields
+from retrieval.rows import Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,27 @@ class RetrievalConfig:
     """Search over passages (spec 2.2, 2.3)."""
 
     passages: str = ""
-    """JSON-lines file; each line's `contents` is a title line, then the text."""
+    """Your text: JSON lines (`contents`, or `title` and `text`), also `.gz` or `.zst`;
+    Parquet; CSV; a folder of .txt and .md files (docs/your-text.md)."""
+    id_column: str = ""
+    """Column with each text's name. Empty: `id`, else `_id`."""
+    title_column: str = ""
+    """Column with each text's title. Empty: `title`."""
+    text_column: str = ""
+    """Column with the text. Empty: `contents` (title line, then text), else `text`."""
+    cut_tokens: CountOrZero = 0
+    """Texts with more tokens (of the transformer encoder; words for a lexical one) are
+    cut into passages of at most so many. 0: no text is cut."""
+    cut_overlap: CountOrZero = 0
+    """Tokens at the end of a passage that the next one repeats, where a paragraph had
+    to be cut inside."""
+    cut_by: Literal["paragraphs", "tokens"] = "paragraphs"
+    """`paragraphs`: whole ones, as many as fit into a passage; only a longer one is cut
+    inside. `tokens`: every passage is as long as it may be."""
+    store: Literal["needed", "always"] = "needed"
+    """Which text is copied into a store, without its duplicates: what is no plain JSON
+    lines or has to be cut, or all. In plain JSON lines a passage is its line, for those
+    who have an index of them."""
     bad_text: Literal["refuse", "replace"] = "refuse"
     """Passages with half a surrogate pair, which JSON can hold and nothing can write:
     `refuse` names the line; `replace` puts a question mark in its place."""
@@ -25,6 +46,18 @@ class RetrievalConfig:
     index_dir: str = ""
     """Folder of one index. Empty: `FILE.index/` next to the passages, with one index
     for each pair of passages and encoder."""
+    ranking: Literal["vectors", "bm25", "fused"] = "vectors"
+    """`vectors`: by the encoder; `bm25`: by words, without an encoder; `fused`: by a
+    passage's ranks in both."""
+    bm25_k1: Annotated[float, NOT_NEGATIVE] = 1.2
+    """BM25: how slowly more of the same word stops to count."""
+    bm25_b: Share = 0.75
+    """BM25: how far a passage's length counts; 0 for not at all."""
+    fused_depth: Count = 100
+    """Best passages of each ranking that are fused."""
+    fused_constant: Annotated[float, NOT_NEGATIVE] = 60.0
+    """What is added to each rank before 1 is divided by it: the larger, the less the
+    first ranks count."""
     index: str = "Flat"
     """What searches the vectors, as FAISS's factory string: `Flat` is exact; `HNSW32`,
     `IVF4096,Flat`, `SQfp16`, `IVF4096,PQ64,RFlat` and others are faster or smaller and
@@ -73,8 +106,25 @@ class RetrievalConfig:
                 f"{self.index!r}: set one of them to its default"
             )
 
+        if self.cut_overlap and self.cut_overlap >= self.cut_tokens:
+            raise UserError(
+                f"cut_overlap={self.cut_overlap}: is not less than cut_tokens="
+                f"{self.cut_tokens}: lower the first or raise the second"
+            )
+
+    @property
+    def columns(self) -> Columns:
+        """Which column of a row has what."""
+        return Columns(self.id_column, self.title_column, self.text_column)
+
     def index_root(self) -> Path:
         """Folder for everything that is computed from the passages."""
         if self.index_dir:
             return Path(self.index_dir).expanduser()
-        return Path(self.passages + ".index").expanduser()
+        return Path(self.passages.rstrip("/") + ".index").expanduser()
+
+    def beside(self, name: str) -> Path:
+        """Folder for what is no index of vectors: not in ``index_dir``, beside it."""
+        if self.index_dir:
+            return Path(f"{self.index_dir.rstrip('/')}.{name}").expanduser()
+        return self.index_root() / name

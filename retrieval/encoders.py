@@ -69,7 +69,7 @@ class TransformerEncoder:
         bert_config, params, tokenizer = load_encoder(config.encoder_path)
         self.config, self.dim = config, bert_config.hidden_size
         self._params = params
-        self._tokenizer = _plain_tokenizer(tokenizer)
+        self._tokenizer = plain_tokenizer(tokenizer)
         longest = max(config.max_passage_tokens, config.max_query_tokens)
         if longest > bert_config.max_position:
             raise UserError(
@@ -152,7 +152,7 @@ class TransformerEncoder:
         return vectors
 
 
-def _plain_tokenizer(tokenizer: Any) -> Tokenizer:
+def plain_tokenizer(tokenizer: Any) -> Tokenizer:
     """A copy that neither truncates nor pads; other threads can't change its state."""
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()

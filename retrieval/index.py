@@ -173,7 +173,7 @@ def _open(
 
 def _build(folder: Path, passages: Passages, encoder: Encoder, progress: bool) -> None:
     """Encodes all passages into a flat index."""
-    with _draft_of(folder) as draft:
+    with draft_of(folder) as draft:
         encoder.fit(passage.contents for passage in passages)
         vectors = faiss.IndexFlatIP(encoder.dim)
         with Progress(console=Console(stderr=True), disable=not progress) as bar:
@@ -193,7 +193,7 @@ def _derive(
 ) -> None:
     """Makes an index of another type from the vectors of the flat one."""
     whole = _open(basis, passages, encoder, mapped=True)
-    with _draft_of(folder) as draft:
+    with draft_of(folder) as draft:
         vectors = approximate.make(factory, encoder.dim)
         approximate.fill(vectors, flat.vectors_of(whole.vectors))
         _write(draft, vectors, passages, encoder)
@@ -207,7 +207,7 @@ def _write(draft: Path, vectors: Any, passages: Passages, encoder: Encoder) -> N
 
 
 @contextlib.contextmanager
-def _draft_of(folder: Path) -> Iterator[Path]:
+def draft_of(folder: Path) -> Iterator[Path]:
     """Gives a folder to write to, which then takes its place; nothing is left of it."""
     draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
     _check_place(folder)

@@ -6,14 +6,15 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from models.control_tokens import encodable
 from models.errors import UserError
+from retrieval.rows import USUAL, Columns, NoPassageError, Passage, passage_of
+
+__all__ = ["Passage", "Passages", "write_npz"]
 
 SCAN_BYTES = 1 << 24
 # Files up to this size are parsed completely when opened, so that an invalid line is
@@ -28,27 +29,10 @@ LONE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Passage:
-    """One row of the corpus: ``contents`` is the title, a newline, the text."""
-
-    id: str
-    title: str
-    text: str
-
-    @property
-    def contents(self) -> str:
-        """Title line and text, as in the file."""
-        return f"{self.title}\n{self.text}"
-
-
 class Passages:
     """A sequence of ``Passage``; safe to read from many threads.
 
-    The title is the first line of ``contents``, unchanged: public dumps have it in
-    double quotes. Where a row has a ``title`` of its own that isn't the first line of
-    its ``contents``, all of ``contents`` is the text. A row without ``id``, or with
-    null, gets its number as id.
+    What a row is read as: ``rows.passage_of``.
     """
 
     def __init__(
@@ -57,14 +41,16 @@ class Passages:
         *,
         cache_dir: str | Path | None = None,
         bad_text: Literal["refuse", "replace"] = "refuse",
+        columns: Columns = USUAL,
     ):
         """Opens a file.
 
         Args:
-          path: JSON lines, each an object with a string ``contents``.
+          path: JSON lines, each an object with a string ``contents`` or ``text``.
           cache_dir: folder in which offsets and hash are saved, so that a large file is
             scanned once; None keeps them in memory only.
           bad_text: what is done about lone surrogates, see ``RetrievalConfig``.
+          columns: other names of an object's fields.
 
         Raises:
           UserError: if the file is missing, has no passages, or has an invalid line (in
@@ -75,7 +61,7 @@ class Passages:
                 "retrieval.passages='': no passages given: give a JSON-lines file "
                 'whose rows have "contents" (title line, then text)'
             )
-        self._bad_text = bad_text
+        self._bad_text, self._columns = bad_text, columns
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise UserError(
@@ -88,6 +74,8 @@ class Passages:
         with self.path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._starts, self._ends, self._suspects, self.hash = self._scan(cache_dir)
+        if columns:  # the same file, and other passages
+            self.hash = hashlib.sha256(f"{self.hash} {columns}".encode()).hexdigest()
         if not len(self):
             raise UserError(f"{path}: has no passages: add at least one line")
         if size <= EAGER_BYTES:
@@ -106,10 +94,17 @@ class Passages:
         start, end = int(self._starts[index]), int(self._ends[index])
         try:
             row = json.loads(self._map[start:end])
-            return _passage(row, index, replace=self._bad_text == "replace")
+            return passage_of(
+                row,
+                index,
+                columns=self._columns,
+                replace=self._bad_text == "replace",
+            )
         except (ValueError, RecursionError) as why:  # no JSON, or no passage
             reason = (
-                str(why) if isinstance(why, _NoPassage) else f"not valid JSON ({why})"
+                str(why)
+                if isinstance(why, NoPassageError)
+                else f"not valid JSON ({why})"
             )
             raise UserError(
                 f"{self.path}:{self._line_number(start)}: invalid passage: {reason}: "
@@ -171,35 +166,6 @@ def _kept(
             return *lines, str(kept["hash"])
     except Exception:  # NumPy and zipfile raise different types
         return None
-
-
-class _NoPassage(ValueError):
-    """What is wrong with a row that is valid JSON."""
-
-
-def _passage(row: Any, index: int, *, replace: bool) -> Passage:
-    """The passage of a row, see ``Passages``; ``replace`` lone surrogates."""
-    contents = row.get("contents") if isinstance(row, dict) else None
-    if not isinstance(contents, str):
-        raise _NoPassage('no string "contents"')
-    name, own = row.get("id"), row.get("title")
-    if isinstance(name, bool) or not isinstance(name, str | int | None):
-        raise _NoPassage(f"id {name!r} is neither text nor a whole number")
-    if not isinstance(own, str | None):
-        raise _NoPassage(f"title {own!r} is no text")
-    texts = [t for t in (contents, own, name) if isinstance(t, str)]
-    if any(encodable(t) != t for t in texts):
-        if not replace:
-            raise _NoPassage(
-                "half a surrogate pair, which no file or request can hold (with "
-                "retrieval.bad_text=replace it becomes a question mark)"
-            )
-        contents = encodable(contents)
-        own, name = (encodable(t) if isinstance(t, str) else t for t in (own, name))
-    title, _, text = contents.partition("\n")
-    if own is not None and own.strip().strip('"') != title.strip().strip('"'):
-        title, text = own, contents
-    return Passage(id=str(index if name is None else name), title=title, text=text)
 
 
 def write_npz(file: Path, **arrays) -> None:

@@ -22,6 +22,7 @@ from benchmarks import (
     harness,
     judge,
     load,
+    rankings,
     sampler,
     search,
     update,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "load": load,
     "sampler": sampler,
     "judge": judge,
+    "rankings": rankings,
     "search": search,
     "update": update,
 }

@@ -3,9 +3,11 @@
     python scripts/build_index.py --passages FILE
     python scripts/build_index.py --passages FILE --encoder transformer --encoder-path E
     python scripts/build_index.py --passages FILE --index HNSW32
+    python scripts/build_index.py --passages FOLDER --cut_tokens 150 --ranking fused
 
-Of another index than Flat it also says how much of what Flat finds is found. Small
-corpora do not need this: their index is built on first use.
+Text that is not plain JSON lines is copied into a store first, without its duplicates
+(docs/your-text.md). Of another index than Flat it also says how much of what Flat finds
+is found. Small corpora do not need this: store and index are made on first use.
 """
 
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
+from retrieval import keywords, store
 from retrieval.config import RetrievalConfig
 from retrieval.encoders import make_encoder
 from retrieval.index import FLAT, folder_of, open_or_build
@@ -29,7 +32,15 @@ def main(argv: Sequence[str]) -> int:
         RetrievalConfig, argv, prog="build_index.py", about=__doc__
     )
     stopping.end_at_once_on_signals()  # an index appears whole or not at all
-    passages = open_passages(config)
+    passages = open_passages(config, any_size=True, progress=True)
+    if written := store.find(config):
+        print(f"{written.lines.parent}: {written.counts}")
+    if config.ranking != "vectors":
+        keywords.open_or_build(config, passages)
+        print(f"{len(passages):,} passages, BM25:", end=" ")
+        print(keywords.folder_of(config, passages))
+    if config.ranking == "bm25":
+        return 0
     encoder = make_encoder(config)
     index = open_or_build(config, passages, encoder)
     print(f"{len(passages):,} passages, {encoder.dim} dimensions:", end=" ")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from models.hf.published import ENCODER_WIDTHS
-from retrieval import approximate
+from retrieval import approximate, store
 from retrieval.config import RetrievalConfig
 from retrieval.index import FLAT
 from scope_jax.config import Config
@@ -86,13 +86,15 @@ class SearchPlan:
 
 
 def plan(config: Config) -> SearchPlan | None:
-    """What a run's own search takes; None where another server searches.
+    """What a run's own search takes; None where there are no vectors of its own.
+
+    BM25's scores are memory-mapped, and counted nowhere.
 
     Raises:
       UserError: FAISS knows no such index, or there are fewer GPUs.
     """
     served, settings = config.inference, config.retrieval
-    if served.url or served.retrieval_url:
+    if served.url or served.retrieval_url or settings.ranking == "bm25":
         return None
     seen = config.placement.inference.gpus()
     if seen is not None and settings.gpus > len(seen):
@@ -127,9 +129,13 @@ def plan(config: Config) -> SearchPlan | None:
 def count_of(settings: RetrievalConfig) -> tuple[int, bool]:
     """How many passages there are, and whether that is from a file.
 
-    Of a large file, from the lines of its first megabytes.
+    Of a large file, from the lines of its first megabytes; of text that is searched in
+    a store, once that is written.
     """
     file = Path(settings.passages).expanduser()
+    if store.is_needed(settings):
+        written = store.find(settings)
+        return (written.counts.passages, True) if written else (WIKIPEDIA, False)
     if not settings.passages or not file.is_file():
         return WIKIPEDIA, False
     with file.open("rb") as stream:

@@ -8,6 +8,7 @@ import pytest
 from models.errors import UserError
 from retrieval import passages as module
 from retrieval.passages import Passage, Passages
+from retrieval.rows import Columns
 
 
 def write(file, rows, end="\n"):
@@ -52,6 +53,9 @@ def test_rows_come_out_as_they_are_in_the_file(tmp_path, end):
         ({"title": "Bern", "contents": '"Bern"\nText'}, Passage("0", '"Bern"', "Text")),
         ({"title": "Bern", "contents": "Bern"}, Passage("0", "Bern", "")),
         ({"title": None, "contents": "T\nx"}, Passage("0", "T", "x")),
+        ({"_id": "d", "title": "T", "text": "x"}, Passage("d", "T", "x")),
+        ({"title": "T\n two ", "text": "x\ny"}, Passage("0", "T two", "x\ny")),
+        ({"text": "x"}, Passage("0", "", "x")),
     ],
 )
 def test_an_id_of_null_and_a_title_of_its_own_are_read_for_what_they_are(
@@ -84,7 +88,8 @@ def test_the_offset_table_is_kept_and_renewed(tmp_path):
     ("line", "reason"),
     [
         ('{"contents": "cut', "not valid JSON"),
-        ('{"text": "x"}', 'no string "contents"'),
+        ('{"body": "x"}', 'no string "contents" or "text": columns are body'),
+        ('{"text": 5}', 'no string "contents" or "text": text is .5.'),
         ('{"contents": 5}', 'no string "contents"'),
         ("[1]", 'no string "contents"'),
         ('{"contents": "x", "id": true}', "id True is neither text nor a whole number"),
@@ -156,3 +161,18 @@ def test_half_a_surrogate_pair_is_named_by_line_or_replaced(
         file.write_bytes(bad)
         with pytest.raises(UserError, match=r"p\.jsonl:1: .*half a surrogate pair"):
             Passages(file)
+
+
+def test_columns_of_other_names_are_other_passages_of_the_same_file(tmp_path):
+    row = {"key": 3, "heading": "H", "body": "b", "text": "t"}
+    file = write(tmp_path / "p.jsonl", [row])
+    named = Columns(id="key", title="heading", text="body")
+    passages = Passages(file, columns=named, cache_dir=tmp_path / "cache")
+    assert list(passages) == [Passage("3", "H", "b")]
+    usual = Passages(file, cache_dir=tmp_path / "cache")
+    assert list(usual) == [Passage("0", "", "t")]
+    assert usual.hash != passages.hash
+    with pytest.raises(
+        UserError, match=r'p\.jsonl:1: .*no string "words": columns are'
+    ):
+        Passages(file, columns=Columns(text="words"))

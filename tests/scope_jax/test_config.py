@@ -208,6 +208,7 @@ NONE_OF_IT = {
     *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
     *("solver.forced_rounds", "judge.required_gates"),
     *("retrieval.build_limit", "retrieval.gpus"),
+    *("retrieval.cut_tokens", "retrieval.cut_overlap"),
     *("inference.max_restarts", "engine.cache_tokens", "inference.engine.cache_tokens"),
     *("checkpoint.every", "checkpoint.permanent_every", "inference.port"),
     *("challenger.rollout_sampling.top_k", "tasks.sampling.top_k"),
