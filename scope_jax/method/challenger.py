@@ -23,6 +23,7 @@ from scope_jax.method.challenger_output import (
     short_answer_score,
     written_text,
 )
+from scope_jax.method.challenger_shapes import SHAPES, Shape, invalid, shape
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import (
@@ -37,10 +38,11 @@ from scope_jax.method.judge import (
     unreadable_gates,
 )
 from scope_jax.method.search_errors import search_errors
+from scope_jax.method.task_checks import Check
 from scope_jax.method.types import ToolFormat
 
 SHORT = "short_form_qa"
-DifficultyKind = Literal["tent", "continuous", "normalized"]
+DifficultyKind = Literal["tent", "continuous", "normalized", Shape]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,9 @@ class ChallengerConfig:
     """Weight of the difficulty."""
     difficulty: DifficultyKind = "tent"
     """How the mean rubric score becomes difficulty: `tent` peaks at the target,
-    `continuous` falls with the score, `normalized` is the score itself."""
+    `continuous` falls with the score, `normalized` is the score itself; `one_minus`
+    and `intermediate` are SSP's, `ssr` and `paso_doble` those of their papers (see
+    `scope_jax.method.challenger_shapes`). A short question keeps its own."""
     difficulty_target: Annotated[float, Range(above=0, below=1)] = 0.5
     """Mean rubric score at which `tent` is 1."""
     rollouts: Count = 8
@@ -88,6 +92,7 @@ def difficulty(
     *,
     kind: DifficultyKind = "tent",
     target: float = 0.5,
+    diversity: float = 1.0,
 ) -> float:
     """How hard a task is, from the mean rubric sum A of n rubrics (spec 9.3)."""
     if n_rubrics <= 0:
@@ -95,6 +100,8 @@ def difficulty(
     share = mean_rubric_sum / n_rubrics
     if kind == "normalized":
         return min(max(share, 0.0), 1.0)
+    if kind in SHAPES:
+        return shape(min(max(share, 0.0), 1.0), kind=kind, diversity=diversity)
     if mean_rubric_sum <= 0 or mean_rubric_sum >= n_rubrics:
         return 0.0
     if kind == "continuous":
@@ -196,6 +203,8 @@ def reward(
     grades: Sequence[Sequence[float | None] | None] = (),
     matches: Sequence[bool | None] | None = None,
     judge: JudgeConfig = DEFAULT,
+    checks: Sequence[Check] = (),
+    diversity: float = 1.0,
 ) -> Reward:
     """The Challenger's reward (spec 9.2).
 
@@ -209,13 +218,17 @@ def reward(
       matches: per rollout of the Solver whether it gave a short question's known
         answer; None for no valid answer. None as a whole where the judge grades.
       judge: what gates must sum to, and how unreadable grades count.
+      checks: what else the task must pass, as far as it was asked.
+      diversity: of the task, see ``challenger_shapes``; 0 where it gives its answer.
     """
     gates = dict(gates or {})
     passed = gates_pass(gates, judge.required_gates if gates else 0)
+    passed = passed and all(check.passed for check in checks)
     usable = rubrics is not None and rubrics.valid
     counted = assessment.value if usable else 0.0
+    given = rubrics if usable else None
     found = _measure(
-        config, assessment, rubrics if usable else None, passed, grades, matches, judge
+        config, assessment, given, passed, grades, matches, judge, diversity
     )
     value = config.format_weight * counted + config.difficulty_weight * found.difficulty
     errors = (
@@ -231,24 +244,20 @@ def reward(
         why.append(f"the judge is not asked: {counts}")
     else:
         why.append(rubrics_line(rubrics) + ("" if usable else f": {counts}"))
-        why += gates_lines(gates, judge)
+        why += [*gates_lines(gates, judge), *(check.line for check in checks)]
         why += attempts_lines(grades, matches or (), judge)
         why.append(found.why)
     why.append(
         f"reward {value:.4g} = {config.format_weight:.4g} x format {counted:.4g} + "
         f"{config.difficulty_weight:.4g} x difficulty {found.difficulty:.4g}"
     )
-    short = {} if assessment.short is None else {"short_answer": assessment.short}
     parts = {
+        **assessment.format.parts(),
         "format": counted,
-        "think": assessment.format.think,
-        "tool": assessment.format.tool,
-        "structure": assessment.format.structure,
         "difficulty": found.difficulty,
         "rubric_score": found.rubric_score,
         "quality": float(passed and usable),
-        **short,
-        **{f"gate_{name}": float(score or 0) for name, score in gates.items()},
+        **_more_parts(config, assessment, gates, checks, diversity),
     }
     trace: dict[str, Any] = {
         "branch": found.branch,
@@ -260,11 +269,29 @@ def reward(
     return Reward(value, parts, trace, errors, tuple(why))
 
 
+def _more_parts(
+    config: ChallengerConfig,
+    assessment: Assessment,
+    gates: Mapping[str, int | None],
+    checks: Sequence[Check],
+    diversity: float,
+) -> dict[str, float]:
+    """The numbers that only some tasks have."""
+    short = {} if assessment.short is None else {"short_answer": assessment.short}
+    alike = {"diversity": diversity} if config.difficulty == "paso_doble" else {}
+    return {
+        **short,
+        **{f"gate_{name}": float(score or 0) for name, score in gates.items()},
+        **{check.name: check.value for check in checks},
+        **alike,
+    }
+
+
 class _Measured(NamedTuple):
     """A task's difficulty, and where it comes from."""
 
     branch: str
-    why: str = "no Solver rollouts: difficulty 0"
+    why: str
     difficulty: float = 0.0
     rubric_score: float = math.nan  # the mean
     used: int = 0  # rollouts that count
@@ -278,16 +305,19 @@ def _measure(
     grades: Sequence[Sequence[float | None] | None],
     matches: Sequence[bool | None] | None,
     judge: JudgeConfig,
+    diversity: float,
 ) -> _Measured:
     """The difficulty that counts (spec 9.2); ``rubrics`` are None if unusable."""
+    none = invalid(config.difficulty)
+    unasked = f"no Solver rollouts: difficulty {none:.4g}"
     if not assessment.parse.valid:
-        return _Measured("no task")
+        return _Measured("no task", unasked, none)
     if assessment.value == 0:
-        return _Measured("format score 0")
+        return _Measured("format score 0", unasked, none)
     if rubrics is None:
-        return _Measured("no rubrics: format score set to 0")
+        return _Measured("no rubrics: format score set to 0", unasked, none)
     if not passed:
-        return _Measured("gates failed: no difficulty")
+        return _Measured("gates failed: no difficulty", unasked, none)
     if matches is not None:
         answered = [match for match in matches if match is not None]
         found = match_difficulty(answered)
@@ -297,12 +327,15 @@ def _measure(
     n_rubrics = len(rubrics.rubrics)
     sums = usable_sums(grades, n_rubrics, judge)
     if not sums:
-        why = "no Solver rollout can be graded: difficulty 0"
-        return _Measured("no usable rollout", why)
+        why = f"no Solver rollout can be graded: difficulty {none:.4g}"
+        return _Measured("no usable rollout", why, none)
     mean, how = sum(sums) / len(sums), config.difficulty
-    found = difficulty(mean, n_rubrics, kind=how, target=config.difficulty_target)
+    target = config.difficulty_target
+    found = difficulty(mean, n_rubrics, kind=how, target=target, diversity=diversity)
     if how == "tent":
-        how = f"tent that is 1 at {config.difficulty_target:.4g}"
+        how = f"tent that is 1 at {target:.4g}"
+    if how == "paso_doble":
+        how = f"{how}, diversity {diversity:.4g}"
     score = mean / n_rubrics
     scored = f"mean score of {len(sums)} rollouts {score:.4g}"
     why = f"{scored}: difficulty {found:.4g} ({how})"

@@ -52,6 +52,11 @@ class FormatScore:
     structure: float
     value: float
 
+    def parts(self) -> dict[str, float]:
+        """Its numbers, as parts of a reward."""
+        shares = {"think": self.think, "tool": self.tool, "structure": self.structure}
+        return {"format": self.value} | shares
+
     def line(self, tool: str, structure: str) -> str:
         """How the score came about; the arguments say what the last two shares are."""
         return (

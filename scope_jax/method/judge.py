@@ -18,6 +18,7 @@ from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
 from scope_jax.method.judge_bias import JudgeBias
 from scope_jax.method.prompts import PromptSet
+from scope_jax.method.rubric_weights import RubricWeights
 from scope_jax.method.types import Rubric
 
 MIN_RUBRICS, MAX_RUBRICS = 3, 10
@@ -59,6 +60,9 @@ class JudgeConfig:
     """Most new tokens of rubric writing in task creation."""
     gate_tokens: Count = 256
     """Most new tokens of a gate; 1024 for a thinking judge."""
+    votes: Count = 1
+    """k, verdicts asked for each grade, whose mean it is; where the temperature is 0
+    they would all be the same, and one is asked."""
     retry: bool = True
     """Ask once more, in the same conversation, for a grade that could not be read."""
     min_coverage: Share = 0.5
@@ -69,6 +73,19 @@ class JudgeConfig:
     """Quality gates a task must pass."""
     required_gates: CountOrZero = 2
     """Smallest sum of the gates' scores that passes; at most their number."""
+    weights: RubricWeights = RubricWeights()
+    """How much each rubric counts in the Solver's reward."""
+    evidence: Share = 0.0
+    """Share of a task's rubrics whose evidence, which the writer of rubrics is then
+    asked to quote, must stand word for word in the document or the search results; 0
+    asks for none. The small world's judge cannot quote."""
+    answerable: Share = 0.0
+    """Score that the judge itself must reach on a task with the document, the search
+    results and `distractors` other documents before it; 0 does not ask. SSP has 0.5."""
+    distractors: CountOrZero = 4
+    """Documents of other subjects among those that it answers from."""
+    answer_tokens: Count = 2048
+    """Most new tokens of an answer of the judge's own."""
     bias: JudgeBias = JudgeBias()
     """What makes it count rubrics as met that are not, to study reward hacking."""
 
@@ -88,11 +105,15 @@ DEFAULT = JudgeConfig()
 
 @dataclass(frozen=True)
 class RubricsParse:
-    """The rubrics that a judge wrote; ``errors`` say why they cannot be used."""
+    """The rubrics that a judge wrote; ``errors`` say why they cannot be used.
+
+    ``evidence`` has one quotation per rubric, empty where there is none.
+    """
 
     valid: bool
     rubrics: tuple[Rubric, ...]
     errors: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
 
 
 def documents_text(source: str, passages: Sequence[str]) -> str:
@@ -122,6 +143,7 @@ def verdict_text(text: str, compat: Compat) -> str | None:
 
 
 _PRIORITY = re.compile(r"\bpriority=[\"']?([^\"'>\s]+)[\"']?")
+_EVIDENCE = re.compile(r"\bevidence=\"([^\"]*)\"")
 _WORD = re.compile(r"\w")
 
 
@@ -134,7 +156,8 @@ def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
     if block is None:
         return RubricsParse(False, (), ("no closed rubrics block",))
     # One too many is enough to know that there are too many.
-    rubrics = tuple(itertools.islice(_rubrics(block.content), MAX_RUBRICS + 1))
+    found = tuple(itertools.islice(_rubrics(block.content), MAX_RUBRICS + 1))
+    rubrics = tuple(rubric for rubric, _ in found)
     errors = []
     if any(not rubric.text for rubric in rubrics):
         errors.append("blank rubric")
@@ -142,11 +165,12 @@ def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
         errors.append("too few rubrics")
     if len(rubrics) > MAX_RUBRICS:
         errors.append("too many rubrics")
-    return RubricsParse(not errors, rubrics, tuple(errors))
+    evidence = tuple(quoted for _, quoted in found)
+    return RubricsParse(not errors, rubrics, tuple(errors), evidence)
 
 
-def _rubrics(block: str) -> Iterator[Rubric]:
-    """Every ``<rubric\\b([^>]*)>(.*?)</rubric>`` of ``block``."""
+def _rubrics(block: str) -> Iterator[tuple[Rubric, str]]:
+    """Every ``<rubric\\b([^>]*)>(.*?)</rubric>`` of ``block``, and its evidence."""
     opening, closing = "<rubric", "</rubric>"
     position = 0
     while (start := block.find(opening, position)) >= 0:
@@ -158,9 +182,10 @@ def _rubrics(block: str) -> Iterator[Rubric]:
         if close < 0:
             return
         priority = _PRIORITY.search(block[position:inside])
-        yield Rubric(
-            block[inside + 1 : close].strip(), priority[1] if priority else None
-        )
+        evidence = _EVIDENCE.search(block[position:inside])
+        text = block[inside + 1 : close].strip()
+        rubric = Rubric(text, priority[1] if priority else None)
+        yield rubric, evidence[1].strip() if evidence else ""
         position = close + len(closing)
 
 
@@ -198,10 +223,33 @@ def parse_gate(text: str, *, compat: Compat = OFF) -> int | None:
     return int(match[1]) if match else None
 
 
+def parse_answer(text: str) -> str:
+    """The judge's own answer to a task: its last ``<answer>``; empty if there is none.
+
+    What its thinking drafts does not count.
+    """
+    said = formats.after_thinking(text)
+    found = formats.last_pair(said, "answer") if said is not None else None
+    return found.content.strip() if found else ""
+
+
 def gates_pass(scores: Mapping[str, int | None], required: int) -> bool:
     """Whether every gate's score could be read and they sum to ``required``."""
     readable = [score for score in scores.values() if score is not None]
     return len(readable) == len(scores) and sum(readable) >= required
+
+
+def vote(scores: Sequence[float | None]) -> float | None:
+    """A grade from k verdicts on the same answer: the mean of those that can be read.
+
+    Formula:
+      s = mean of the k sampled verdicts that can be read
+
+    References:
+      SPCT (arXiv 2504.02495), its vote without a meta reward model
+    """
+    read = [score for score in scores if score is not None]
+    return sum(read) / len(read) if read else None
 
 
 def unreadable_gates(scores: Mapping[str, int | None]) -> list[str]:

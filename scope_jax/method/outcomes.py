@@ -8,6 +8,7 @@ Outcome = Literal[
     "too_long",
     "gates_failed",
     "no_rubrics",
+    "checks_failed",
     "too_hard",
     "too_easy",
     "another_of_its_prompt",
@@ -35,6 +36,7 @@ def outcome_line(
         "too_long": "the Solver's prompt with it is over the limit: dropped",
         "gates_failed": "gates failed: dropped",
         "no_rubrics": "no rubrics: dropped",
+        "checks_failed": "a check beside the gates failed: dropped",
         "too_hard": f"{score}is below {low:.4g}: too hard: dropped",
         "too_easy": f"{score}is above {high:.4g}: too easy: dropped",
         "another_of_its_prompt": f"{score}is fine, but enough tasks of its prompt "

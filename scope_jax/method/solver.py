@@ -11,12 +11,13 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from models.ranges import Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
+from scope_jax.method.rubric_weights import weighted_score
 from scope_jax.method.search_errors import search_errors
 from scope_jax.method.solver_output import AnswerParse, format_score, parse_answer
 from scope_jax.method.types import ToolFormat
@@ -59,6 +60,11 @@ class SolverConfig:
     """Weight of the search score."""
     search_target: Count = 3
     """Number of search calls from which the search score is 1."""
+    search_decay: Literal["none", "cosine"] = "none"
+    """cosine: the search score falls to 0 along half a cosine while the Solver trains,
+    as in SPEAR (which has `search_weight` 1 and `search_target` 10)."""
+    search_decay_steps: Count = 60
+    """Training steps after which it is 0; 60 are the method's three iterations."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
 
@@ -78,6 +84,23 @@ def length_factor(tokens: int, limits: LengthConfig) -> float:
         return floor
     angle = math.pi * (tokens - soft) / (hard - soft)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
+
+
+def search_decay(config: SolverConfig, step: int) -> float:
+    """What is left of the search score at a training step, from 1 over all iterations.
+
+    t is the number of steps done, T ``search_decay_steps``; from T on it is 0.
+
+    Formula:
+      search = min(n / search_target, 1) (1 + cos(pi t / T)) / 2, n calls
+
+    References:
+      SPEAR (arXiv 2509.22601), whose search_target is 10
+    """
+    if config.search_decay == "none":
+        return 1.0
+    done = min(step - 1, config.search_decay_steps)
+    return (1 + math.cos(math.pi * done / config.search_decay_steps)) / 2
 
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -170,6 +193,8 @@ def reward(
     judge: JudgeConfig = DEFAULT,
     targets: Sequence[str] = (),
     unbiased: Sequence[float | None] | None = None,
+    weights: Sequence[float] | None = None,
+    decay: float = 1.0,
 ) -> Reward:
     """The Solver's reward (spec 10).
 
@@ -182,10 +207,15 @@ def reward(
       targets: gold answers; where given, exact match replaces the judge.
       unbiased: of a judge that is biased on purpose, the grades without its bias: they
         are reported and change nothing.
+      weights: of the rubrics, from ``rubric_weights``; None counts them alike.
+      decay: what is left of the search score, from ``search_decay``.
     """
     accuracy, branch, found = _accuracy(assessment, grades, n_rubrics, judge, targets)
-    search = min(assessment.calls, config.search_target) / config.search_target
-    kept = accuracy * assessment.length
+    search = min(assessment.calls, config.search_target) / config.search_target * decay
+    counted = accuracy
+    if weights is not None and branch == "graded":
+        counted = weighted_score(grades, weights, judge.pad)
+    kept = counted * assessment.length
     value = (
         config.format_weight * assessment.format.value
         + config.accuracy_weight * kept
@@ -195,20 +225,17 @@ def reward(
     why = [assessment.format.line(calls, "answer"), found]
     if assessment.answer.answer:
         why.append(_length_line(assessment, config.length))
-        why.append(f"accuracy {kept:.4g} = {accuracy:.4g} x {assessment.length:.4g}")
+        why += _weights_lines(weights, counted)
+        why.append(f"accuracy {kept:.4g} = {counted:.4g} x {assessment.length:.4g}")
     why += [
-        f"{assessment.calls} search {'call' if assessment.calls == 1 else 'calls'}, "
-        f"{config.search_target} wanted: search {search:.4g}",
+        _search_line(config, assessment, search, decay),
         f"reward {value:.4g} = {config.format_weight:.4g} x format "
         f"{assessment.format.value:.4g} + {config.accuracy_weight:.4g} x accuracy "
         f"{kept:.4g} + {config.search_weight:.4g} x search {search:.4g}",
     ]
     actions = assessment.calls + assessment.answer.valid
     parts = {
-        "format": assessment.format.value,
-        "think": assessment.format.think,
-        "tool": assessment.format.tool,
-        "structure": assessment.format.structure,
+        **assessment.format.parts(),
         "accuracy": kept,
         "rubric_score": accuracy,
         "length_factor": assessment.length,
@@ -218,6 +245,8 @@ def reward(
         "answer_tokens": float(assessment.tokens),
         "answer_truncated": float(config.length.hard < assessment.tokens),
     }
+    if weights is not None:
+        parts["weighted_score"] = counted
     if unbiased is not None:
         true, *_ = _accuracy(assessment, unbiased, n_rubrics, judge, targets)
         parts["rubric_score_unbiased"] = true
@@ -229,6 +258,21 @@ def reward(
         "grades": list(grades),
     }
     return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def _weights_lines(weights: Sequence[float] | None, counted: float) -> list[str]:
+    """What the rubrics' weights make of their grades; no line without weights."""
+    shown = ", ".join(f"{weight:.3g}" for weight in weights or ())
+    return [] if weights is None else [f"rubrics weighted {shown}: {counted:.4g}"]
+
+
+def _search_line(
+    config: SolverConfig, assessment: Assessment, search: float, decay: float
+) -> str:
+    """What the searches earned."""
+    calls = f"{assessment.calls} search {'call' if assessment.calls == 1 else 'calls'}"
+    left = "" if config.search_decay == "none" else f" ({decay:.4g} of it is left)"
+    return f"{calls}, {config.search_target} wanted: search {search:.4g}{left}"
 
 
 def _length_line(assessment: Assessment, limits: LengthConfig) -> str:

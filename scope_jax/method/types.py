@@ -18,7 +18,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Rubric:
-    """One requirement on an answer. ``priority`` is stored, never used (spec Q6)."""
+    """One requirement on an answer.
+
+    The method stores ``priority`` and never uses it (spec Q6); ``judge.weights`` can.
+    """
 
     text: str
     priority: str | None = None
@@ -28,7 +31,8 @@ class Rubric:
 class Grade:
     """The judge's verdict on one (answer, rubric); ``score`` is None if unparseable.
 
-    ``raw`` is its output; after a retry, ``first_raw`` is the output before. Of a judge
+    ``raw`` is its output; after a retry, ``first_raw`` is the output before. Where it
+    voted, the score is the mean of ``votes``, and ``raw`` the first vote's. Of a judge
     that is biased on purpose, ``bias`` is the chance that it had of raising the score,
     and ``raised_from`` the score before, if it did.
     """
@@ -39,6 +43,7 @@ class Grade:
     first_raw: str = ""
     bias: float | None = None
     raised_from: float | None = None
+    votes: tuple[float | None, ...] = ()
 
     @property
     def unbiased(self) -> float | None:

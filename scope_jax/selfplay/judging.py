@@ -6,6 +6,7 @@ can run together do.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rl.engine.sampling import seed64
@@ -29,8 +30,11 @@ class Judging:
         """Rubrics for a task, and the judge's own words."""
         config = self._config
         ask = self._world.rubric_writer or self._world.judge
+        prompt = self._world.prompts.rubric(
+            self._shown(task), task_type, documents, evidence=config.evidence > 0
+        )
         raw = await ask(
-            self._world.prompts.rubric(self._shown(task), task_type, documents),
+            prompt,
             temperature=config.rubric_temperature,
             max_tokens=config.rubric_tokens_tasks
             if self.stage == "tasks"
@@ -64,6 +68,17 @@ class Judging:
             {name: raw for name, (_, raw) in asked.items()},
         )
 
+    async def answer(self, task: str, documents: str, seed: Seed) -> tuple[str, str]:
+        """The judge's own answer to a task, from documents, and all that it said."""
+        config = self._config
+        raw = await self._world.judge(
+            self._world.prompts.judge_answer(task, documents),
+            temperature=config.rubric_temperature,
+            max_tokens=config.answer_tokens,
+            seed64=seed64(*seed, "answer"),
+        )
+        return judge.parse_answer(raw), raw
+
     async def grade(
         self, task: str, answer: str, rubrics: Sequence[Rubric], seed: Seed
     ) -> tuple[Grade, ...]:
@@ -76,28 +91,39 @@ class Judging:
         conversations = judge.grade_prompts(
             prompts, self._shown(task), answer, rubrics, thinking=config.thinking
         )
+        temperature = getattr(config.grade_temperature, self.stage)
+        votes = config.votes if temperature > 0 else 1
 
-        async def once(number: int, attempt: int, messages: Sequence[dict]) -> Grade:
+        async def once(messages: Sequence[dict], *place: int) -> Grade:
             raw = await grader(
                 messages,
-                temperature=getattr(config.grade_temperature, self.stage),
+                temperature=temperature,
                 max_tokens=config.grade_tokens,
-                seed64=seed64(*seed, "grade", number, attempt),
+                seed64=seed64(*seed, "grade", *place),
             )
             score = judge.parse_grade(raw, compat=self._compat)
             return Grade(score=score, raw=raw)
 
-        async def ask(number: int, messages: Sequence[dict[str, Any]]) -> Grade:
-            first = await once(number, 0, messages)
+        async def ask(number: int, messages: Sequence[dict], *voter: int) -> Grade:
+            first = await once(messages, number, 0, *voter)
             if first.score is not None or not config.retry:
                 return first
-            second = await once(number, 1, prompts.grade_retry(messages, first.raw))
+            again = prompts.grade_retry(messages, first.raw)
+            second = await once(again, number, 1, *voter)
             return Grade(
                 score=second.score, raw=second.raw, retried=True, first_raw=first.raw
             )
 
+        async def voted(number: int, messages: Sequence[dict]) -> Grade:
+            others = (ask(number, messages, voter) for voter in range(1, votes))
+            first, *rest = await asyncio.gather(ask(number, messages), *others)
+            if not rest:
+                return first
+            given = tuple(grade.score for grade in (first, *rest))
+            return replace(first, score=judge.vote(given), votes=given)
+
         grades = tuple(
-            await asyncio.gather(*(ask(i, m) for i, m in enumerate(conversations)))
+            await asyncio.gather(*(voted(i, m) for i, m in enumerate(conversations)))
         )
         if not config.bias.on:
             return grades
@@ -118,6 +144,8 @@ def _uniform(seed: int) -> float:
 def grade_json(grade: Grade) -> dict[str, Any]:
     """A grade and the judge's own words, as a person reads them in a trace."""
     shown: dict[str, Any] = {"score": grade.score, "raw": grade.raw}
+    if grade.votes:
+        shown |= {"votes": list(grade.votes)}
     if grade.retried:
         shown |= {"asked_again_after": grade.first_raw}
     if grade.bias is not None:

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scope_jax.method import challenger, judge, solver
+from scope_jax.method import challenger, challenger_shapes, judge, solver
+from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.challenger_output import TaskParse
 from scope_jax.method.formats import Reward
 from scope_jax.method.judge import RubricsParse
+from scope_jax.method.rubric_weights import rubric_weights
+from scope_jax.method.task_checks import Check
 from scope_jax.method.types import Grade, Task
 from scope_jax.selfplay.attempts import Attempt, play_attempts
+from scope_jax.selfplay.checking import check_task
 from scope_jax.selfplay.documents import ChallengerPrompt
 from scope_jax.selfplay.judging import Judging, grade_json, grade_metrics
 from scope_jax.selfplay.rollouts import Rollout
@@ -29,6 +33,7 @@ class TaskReview:
     Attributes:
       rubrics, rubrics_raw: what the judge wrote, parsed and in its own words.
       gates, gates_raw: each gate's score, and the judge's own words.
+      checks: what else the task had to pass.
       attempts: graded rollouts of the previous Solver.
     """
 
@@ -36,13 +41,21 @@ class TaskReview:
     rubrics_raw: str = ""
     gates: Mapping[str, int | None] = field(default_factory=dict)
     gates_raw: Mapping[str, str] = field(default_factory=dict)
+    checks: Sequence[Check] = ()
     attempts: Sequence[Attempt] = ()
 
 
 async def reward_challenger(
-    world: World, rollout: Rollout, prompt: ChallengerPrompt
+    world: World,
+    rollout: Rollout,
+    prompt: ChallengerPrompt,
+    recent: Sequence[str] = (),
 ) -> Rollout:
-    """A Challenger's rollout with its reward (spec 9.2); asks only what it needs."""
+    """A Challenger's rollout with its reward (spec 9.2); asks only what it needs.
+
+    Args:
+      recent: tasks of earlier steps, which diversity is measured against.
+    """
     config = world.config
     assessment = challenger.assess(
         rollout.scored,
@@ -55,6 +68,7 @@ async def reward_challenger(
     if assessment.value > 0 and assessment.parse.valid:
         review = await _review(world, rollout, prompt, assessment.parse)
     attempts, rubrics = review.attempts, review.rubrics
+    asks = config.judge.evidence > 0
     short = prompt.task_type == challenger.SHORT
     reward = challenger.reward(
         config.challenger,
@@ -65,6 +79,8 @@ async def reward_challenger(
         grades=[attempt.scores for attempt in attempts],
         matches=[a.match for a in attempts] if short and attempts else None,
         judge=config.judge,
+        checks=review.checks,
+        diversity=_diversity(config.challenger, assessment.parse, recent),
     )
     return _rewarded(
         rollout,
@@ -78,6 +94,7 @@ async def reward_challenger(
             "rubrics": [r.text for r in rubrics.rubrics] if rubrics else [],
             "rubrics_raw": review.rubrics_raw,
             "gates_raw": review.gates_raw,
+            **({"evidence": list(rubrics.evidence)} if asks and rubrics else {}),
             "attempts": [attempt.json() for attempt in attempts],
         },
         metrics={
@@ -86,6 +103,17 @@ async def reward_challenger(
             **grade_metrics([g for a in attempts for g in a.grades or ()]),
         },
     )
+
+
+def _diversity(
+    config: ChallengerConfig, parse: TaskParse, recent: Sequence[str]
+) -> float:
+    """How unlike the recent tasks this one is; 0 if it says its own answer."""
+    if config.difficulty != "paso_doble":
+        return 1.0
+    if challenger_shapes.leaked(parse.task, parse.reference_answer):
+        return 0.0
+    return challenger_shapes.diversity(parse.task, recent)
 
 
 async def _review(
@@ -101,7 +129,15 @@ async def _review(
         judging.gates(parse.task, task_type, document, seed),
     )
     attempts: Sequence[Attempt] = ()
-    if rubrics.valid and judge.gates_pass(gates, config.judge.required_gates):
+    target = parse.reference_answer if task_type == challenger.SHORT else None
+    passed = rubrics.valid and judge.gates_pass(gates, config.judge.required_gates)
+    checks: Sequence[Check] = ()
+    if passed:
+        found = (document, *rollout.passages)
+        checks = await check_task(
+            world, judging, parse.task, rubrics, found, seed, target=target
+        )
+    if passed and all(check.passed for check in checks):
         attempts = await play_attempts(
             world,
             judging,
@@ -109,33 +145,67 @@ async def _review(
             rubrics.rubrics,
             config.challenger.rollouts,
             seed,
-            target=parse.reference_answer if task_type == challenger.SHORT else None,
+            target=target,
         )
     return TaskReview(
         rubrics=rubrics,
         rubrics_raw=rubrics_raw,
         gates=gates,
         gates_raw=gates_raw,
+        checks=checks,
         attempts=attempts,
     )
 
 
 async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
-    """A Solver's rollout with its reward (spec 10)."""
-    config = world.config
-    assessment = solver.assess(
-        config.solver,
-        rollout.scored,
-        config.tool_format,
-        encode=world.renderer.encode_text,
-        cut=world.renderer.cut_text,
-        writes_thinking=world.writes_thinking,
-    )
+    """A Solver's rollout with its grades and its reward (spec 10)."""
+    assessment = _assess_solver(world, rollout)
     grades: tuple[Grade, ...] = ()
     if assessment.graded is not None and task.target is None:
         grades = await Judging(world, "solver").grade(
             task.text, assessment.graded, task.rubrics, rollout.seed
         )
+    return _solver_rewarded(world, replace(rollout, grades=grades), task, assessment)
+
+
+def reweighted(world: World, group: Sequence[Rollout], task: Task) -> list[Rollout]:
+    """A group's rollouts, rewarded again with weights that its grades give."""
+    config = world.config.judge.weights
+    if config.kind == "equal" or task.target is not None or not task.rubrics:
+        return list(group)
+    weights = rubric_weights(
+        [[grade.score for grade in rollout.grades] for rollout in group],
+        [config.of(rubric) for rubric in task.rubrics],
+        config,
+    )
+    return [
+        _solver_rewarded(world, one, task, _assess_solver(world, one), weights)
+        for one in group
+    ]
+
+
+def _assess_solver(world: World, rollout: Rollout) -> solver.Assessment:
+    """What the conversation alone is worth."""
+    return solver.assess(
+        world.config.solver,
+        rollout.scored,
+        world.config.tool_format,
+        encode=world.renderer.encode_text,
+        cut=world.renderer.cut_text,
+        writes_thinking=world.writes_thinking,
+    )
+
+
+def _solver_rewarded(
+    world: World,
+    rollout: Rollout,
+    task: Task,
+    assessment: solver.Assessment,
+    weights: Sequence[float] | None = None,
+) -> Rollout:
+    """The graded rollout with its reward; without ``weights`` rubrics count alike."""
+    config, grades = world.config, rollout.grades
+    decays = config.solver.search_decay != "none"
     reward = solver.reward(
         config.solver,
         assessment,
@@ -144,6 +214,8 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         judge=config.judge,
         targets=() if task.target is None else (task.target,),
         unbiased=[g.unbiased for g in grades] if config.judge.bias.on else None,
+        weights=weights,
+        decay=solver.search_decay(config.solver, rollout.step) if decays else 1.0,
     )
     cut = assessment.graded not in (None, assessment.answer.answer)
     return _rewarded(

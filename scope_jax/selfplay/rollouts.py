@@ -18,6 +18,7 @@ from scope_jax.method import conversation, transcript
 from scope_jax.method.conversation import ConversationSpec, Finish, Generate, Search
 from scope_jax.method.formats import Message
 from scope_jax.method.transcript import RunningTranscript, TrainedTurn, Transcript
+from scope_jax.method.types import Grade
 from scope_jax.selfplay.documents import truncator
 from scope_jax.selfplay.world import Complete, World
 
@@ -76,6 +77,7 @@ class Rollout:
       metrics: numbers of this rollout, averaged over the step; NaN is left out.
       errors: classes of errors in what model and judge wrote, counted over the step.
       trace: how the reward came about, in words and numbers.
+      grades: what the judge said of its answer, a grade per rubric.
     """
 
     seed: Seed
@@ -98,6 +100,12 @@ class Rollout:
     metrics: dict[str, float] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     trace: dict[str, Any] = field(default_factory=dict)
+    grades: tuple[Grade, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """The training step that it belongs to, from 1 over all iterations."""
+        return int(self.seed[3])
 
     @property
     def uid(self) -> str:

@@ -13,8 +13,9 @@ from scope_jax.method.formats import Message
 from scope_jax.method.types import Task
 from scope_jax.run.folder import needed_from
 from scope_jax.selfplay.documents import ChallengerPrompt, challenger_prompts
+from scope_jax.selfplay.memory import RecentTasks
 from scope_jax.selfplay.parts import Parts
-from scope_jax.selfplay.rewards import reward_challenger, reward_solver
+from scope_jax.selfplay.rewards import reward_challenger, reward_solver, reweighted
 from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
 from scope_jax.selfplay.task_file import read_tasks
 from scope_jax.selfplay.training import TrainingStage, carry_over, train
@@ -33,6 +34,7 @@ def train_challenger(parts: Parts, iteration: int) -> None:
         carry_over(parts, iteration, "challenger")
         return
     parts.serve_previous_solver(iteration)
+    recent = RecentTasks()
 
     def prompts(step: int) -> list[ChallengerPrompt]:
         return challenger_prompts(
@@ -50,12 +52,14 @@ def train_challenger(parts: Parts, iteration: int) -> None:
         )
         return await _timed(
             _play(world, settings, spec, _opening(world, prompt), seed),
-            lambda played: reward_challenger(world, played, prompt),
+            lambda played: reward_challenger(world, played, prompt, recent.tasks),
         )
 
     for prompt in prompts((iteration - 1) * settings.steps + 1):
         _check_prompt(world, prompt)
-    train(parts, iteration, TrainingStage("challenger", prompts, rollout))
+    memory = recent if config.challenger.difficulty == "paso_doble" else None
+    stage = TrainingStage("challenger", prompts, rollout, memory=memory)
+    train(parts, iteration, stage)
 
 
 def train_solver(parts: Parts, iteration: int) -> None:
@@ -79,8 +83,12 @@ def train_solver(parts: Parts, iteration: int) -> None:
             lambda played: reward_solver(world, played, task),
         )
 
+    async def post_rollout(task: Task, group: list[Rollout]) -> list[Rollout]:
+        return reweighted(world, group, task)
+
     if tasks:
-        train(parts, iteration, TrainingStage("solver", prompts, rollout))
+        stage = TrainingStage("solver", prompts, rollout, post_rollout)
+        train(parts, iteration, stage)
     else:
         log.warning(
             "iteration %d: no task to train the Solver on, so it stays unchanged: see "

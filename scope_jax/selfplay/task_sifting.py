@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scope_jax.method import judge
+from scope_jax.method.judge import RubricsParse
 from scope_jax.method.outcomes import Outcome, outcome_line
 from scope_jax.method.types import Task
 from scope_jax.selfplay.attempts import mean_score, play_attempts
+from scope_jax.selfplay.checking import check_task
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.task_writing import Candidate
 from scope_jax.selfplay.training import Progress
@@ -89,7 +91,7 @@ def _explained(verdict: Verdict, window: tuple[float, float]) -> Verdict:
 
 
 async def _verdict(world: World, judging: Judging, candidate: Candidate) -> Verdict:
-    """Length, gates, rubrics and difficulty of one candidate, as far as needed."""
+    """Length, gates, rubrics, checks, difficulty of a candidate, as far as needed."""
     config, prompt, text = world.config, candidate.prompt, candidate.text
     seed = (config.seed, *candidate.uid.split("/"))
     why: list[str] = []
@@ -119,13 +121,36 @@ async def _verdict(world: World, judging: Judging, candidate: Candidate) -> Verd
     why.append(judge.rubrics_line(parse))
     if not parse.valid:
         return Verdict(outcome="no_rubrics", record=record, errors=parse.errors)
+    found = (prompt.document.text, *candidate.passages)
+    checks = await check_task(
+        world, judging, text, parse, found, seed, target=candidate.target
+    )
+    if checks:
+        why += [check.line for check in checks]
+        record["checks"] = {check.name: check.value for check in checks}
+        record["evidence"] = list(parse.evidence)
+    if not all(check.passed for check in checks):
+        return Verdict(outcome="checks_failed", record=record)
+    return await _measured(world, judging, candidate, parse, gates, record)
+
+
+async def _measured(
+    world: World,
+    judging: Judging,
+    candidate: Candidate,
+    parse: RubricsParse,
+    gates: dict[str, int | None],
+    record: dict[str, Any],
+) -> Verdict:
+    """How hard a candidate is that has passed everything else."""
+    config, why = world.config, record["why"]
     attempts = await play_attempts(
         world,
         judging,
-        text,
+        candidate.text,
         parse.rubrics,
         config.tasks.solver_rollouts,
-        seed,
+        (config.seed, *candidate.uid.split("/")),
         target=candidate.target,
     )
     why += judge.attempts_lines(

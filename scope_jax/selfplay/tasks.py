@@ -185,7 +185,8 @@ def batch_metrics(written: Written, verdicts: Sequence[Verdict]) -> dict[str, fl
     outcomes = Counter(verdict.outcome for verdict in verdicts)
     outcomes["bad_format"] = len(written.rejected)
     metrics = {"tasks/written": float(written.count)}
-    metrics |= {f"tasks/{n}": float(outcomes[n]) for n in get_args(Outcome)}
+    named = [n for n in get_args(Outcome) if n != "checks_failed" or outcomes[n]]
+    metrics |= {f"tasks/{n}": float(outcomes[n]) for n in named}
     metrics["rollout/tokens"] = float(written.tokens)
     errors = [error for verdict in verdicts for error in verdict.errors]
     metrics |= error_counts((*written.errors, *errors))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from models import hf
 from models.errors import DamagedError
@@ -30,6 +31,8 @@ class Trainer:
     Attributes:
       engine: plays the policy in training.
       reference: parameters of the base model on the mesh, in the compute dtype.
+      memory: what the stage in training remembers beside its state, by name, as JSON;
+        ``begin`` reads it from the checkpoint, ``save`` writes it into the next.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Trainer:
         # Of checkpoints that are not permanent the newest is kept.
         self._kept = {"keep": 1, "keep_every": config.checkpoint.permanent_every}
         self._updaters: dict[str, Updater] = {}
+        self.memory: dict[str, Any] = {}
         updater = self.updater("solver")
         log.info(
             "attention in updates: %s, in %s", updater.attention, updater.compute_dtype
@@ -71,7 +75,7 @@ class Trainer:
         The policy is on the engine, and every program of the update is compiled.
         """
         self.engine.use(None)  # another role's; its memory goes into the new state
-        state, step = self._restore(iteration, role)
+        state, step, self.memory = self._restore(iteration, role)
         self.updater(role).compile()
         state = self._wait(role, state)
         self._check_engine(role, state)  # and so compiled before the first step
@@ -99,7 +103,8 @@ class Trainer:
             self._folder.checkpoints(iteration, role),
             step,
             state,
-            meta={"iteration": iteration, "role": role, "name": self._config.name},
+            meta={"iteration": iteration, "role": role, "name": self._config.name}
+            | ({"memory": self.memory} if self.memory else {}),
             **self._kept,
         )
 
@@ -112,7 +117,7 @@ class Trainer:
     def carry_over(self, iteration: int, role: str) -> None:
         """Ends a stage that has nothing to train on: its policy stays as it was."""
         self.engine.use(None)
-        state, _ = self._restore(iteration, role)
+        state, _, self.memory = self._restore(iteration, role)
         self.save(iteration, role, iteration * self.stage_config(role).steps, state)
         self.finish(iteration, role, state)
 
@@ -122,7 +127,7 @@ class Trainer:
         Raises:
           LostArtefactError: its checkpoint is not whole.
         """
-        state = self._end_of(iteration, role)
+        state, _ = self._end_of(iteration, role)
         self.engine.use(self.updater(role).states.policy_params(state))
 
     def use_folder(self, path: str) -> None:
@@ -130,8 +135,13 @@ class Trainer:
         dtype = str(self.updater("solver").compute_dtype)
         self.engine.use(self._base.load(path, dtype=dtype))
 
-    def _restore(self, iteration: int, role: str) -> tuple[TrainState, int]:
-        """From the stage's last checkpoint, the iteration before, or the base model."""
+    def _restore(
+        self, iteration: int, role: str
+    ) -> tuple[TrainState, int, dict[str, Any]]:
+        """From the stage's last checkpoint, the iteration before, or the base model.
+
+        Returns (state, step, memory).
+        """
         states = self.updater(role).states
         own = self._folder.checkpoints(iteration, role)
         name = f"iteration {iteration} {role}"
@@ -152,17 +162,18 @@ class Trainer:
             back = first if step is None else step
             log.warning("%s: steps %d to %d are made again", name, back + 1, last)
         if step is not None:
-            state, _, _ = checkpoint.restore(
+            state, meta, _ = checkpoint.restore(
                 own, states.abstract(), step=step, verified=True
             )
             log.info("%s: resumes from step %d", name, step)
-            return state, step
+            return state, step, meta.get("memory", {})
         if iteration == 1:
-            return states.init(self._base.load()), 0
-        return self._end_of(iteration - 1, role), first
+            return states.init(self._base.load()), 0, {}
+        state, memory = self._end_of(iteration - 1, role)
+        return state, first, memory
 
-    def _end_of(self, iteration: int, role: str) -> TrainState:
-        """The state that a stage has ended with.
+    def _end_of(self, iteration: int, role: str) -> tuple[TrainState, dict[str, Any]]:
+        """The state that a stage has ended with, and its memory.
 
         Raises:
           LostArtefactError: its checkpoint is not whole.
@@ -178,7 +189,8 @@ class Trainer:
 
         self._base.hosts.from_leader(verify)
         abstract = self.updater(role).states.abstract()
-        return checkpoint.restore(folder, abstract, step=step, verified=True)[0]
+        state, meta, _ = checkpoint.restore(folder, abstract, step=step, verified=True)
+        return state, meta.get("memory", {})
 
     def _check_engine(self, role: str, state: TrainState) -> None:
         """Makes sure that the policy of ``state`` is what the engine plays."""

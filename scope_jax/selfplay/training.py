@@ -7,6 +7,7 @@ last checkpoint as if nothing had happened.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from rl.learner.packing import uid_order
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
+from scope_jax.run.tracking import StageProgress
+from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout, Seed
@@ -34,6 +37,8 @@ from scope_jax.system.stopping import Stopped
 log = logging.getLogger("scope_jax")
 
 T = TypeVar("T")
+
+MEMORY = "stage"  # the name of ``TrainingStage.memory`` in a checkpoint
 
 Progress = Callable[[int, int], None]
 """Called with (rollouts finished and rewarded, all rollouts of the step)."""
@@ -47,11 +52,16 @@ class TrainingStage:
       role: "challenger" or "solver".
       prompts: the prompts of a step; steps count from 1 over all iterations.
       rollout: plays one rollout of a prompt with a seed, and rewards it.
+      post_rollout: what a prompt's finished group becomes: rewards that need all of it,
+        masks, and more rollouts, with groups of their own; None leaves it as it is.
+      memory: what it remembers of the steps before.
     """
 
     role: str
     prompts: Callable[[int], Sequence[Any]]
     rollout: Callable[[Any, Seed], Awaitable[Rollout]]
+    post_rollout: Callable[[Any, list[Rollout]], Awaitable[list[Rollout]]] | None = None
+    memory: Memory | None = None
 
 
 def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
@@ -67,6 +77,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
         parts.tracker.waiting(f"loading the {role}, compiling its programs"),
     ):
         state, done = trainer.begin(iteration, role)
+    if stage.memory:
+        stage.memory.restore(trainer.memory.get(MEMORY))
     saved = done
     first, last = (iteration - 1) * config.steps, iteration * config.steps
     parts.tracker.rewind(iteration, role, done)
@@ -80,15 +92,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             meter.start()
             with _traced(parts, step - first, f"iter_{iteration}_{role}_{step}"):
                 # Rollouts and their rewards: every host plays its share of the groups.
-                def progress(finished: int, of: int) -> None:
-                    bar.inside("rollouts rewarded", finished, of)
-
-                def play(step: int = step) -> list[Rollout]:
-                    work = play_step(parts, iteration, stage, step, progress)
-                    return parts.serving.run(work)
-
                 try:
-                    rollouts = in_order(hosts.together(play))
+                    rollouts = _play_together(parts, iteration, stage, step, bar)
                 except Stopped:
                     if step - 1 > saved:
                         trainer.save(iteration, role, step - 1, state)
@@ -111,6 +116,9 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
             metrics |= step_metrics(rollouts) | true
+            if stage.memory:
+                metrics |= stage.memory.learn(rollouts)
+                trainer.memory[MEMORY] = stage.memory.saved()
             metrics |= work | meter.finish()
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
@@ -127,6 +135,20 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
     parts.folder.record(name, status="done", step=last)
 
 
+def _play_together(
+    parts: Parts, iteration: int, stage: TrainingStage, step: int, bar: StageProgress
+) -> list[Rollout]:
+    """A step's rewarded rollouts, of all hosts, in order."""
+
+    def progress(finished: int, of: int) -> None:
+        bar.inside("rollouts rewarded", finished, of)
+
+    def play() -> list[Rollout]:
+        return parts.serving.run(play_step(parts, iteration, stage, step, progress))
+
+    return in_order(parts.hosts.together(play))
+
+
 def carry_over(parts: Parts, iteration: int, role: str) -> None:
     """Ends a stage that has nothing to train on: its policy stays as it was."""
     parts.trainer.carry_over(iteration, role)
@@ -138,22 +160,26 @@ async def play_step(
 ) -> list[Rollout]:
     """This host's share of a step: ``group_size`` rollouts of each of its prompts."""
     seed = (parts.world.config.seed, iteration, stage.role, step)
+    size = parts.trainer.stage_config(stage.role).group_size
+    share = parts.hosts.local_share(list(enumerate(stage.prompts(step))))
+    finished = itertools.count(1)
 
     async def one(group: int, prompt: Any, sample: int) -> Rollout:
         rollout = await stage.rollout(prompt, (*seed, group, sample))
+        progress(next(finished), size * len(share))
         return replace(rollout, group=group, role=stage.role)
 
-    work = [
-        one(group, prompt, sample)
-        for group, prompt in parts.hosts.local_share(
-            list(enumerate(stage.prompts(step)))
-        )
-        for sample in range(parts.trainer.stage_config(stage.role).group_size)
-    ]
-    return await gather(work, progress)
+    async def whole(group: int, prompt: Any) -> list[Rollout]:
+        own = await gather(one(group, prompt, sample) for sample in range(size))
+        return await stage.post_rollout(prompt, own) if stage.post_rollout else own
+
+    groups = await gather(whole(group, prompt) for group, prompt in share)
+    return [rollout for own in groups for rollout in own]
 
 
-async def gather(work: Iterable[Awaitable[T]], progress: Progress) -> list[T]:
+async def gather(
+    work: Iterable[Awaitable[T]], progress: Progress = lambda finished, of: None
+) -> list[T]:
     """All results in order, telling ``progress`` of each that is finished."""
     finished = 0
 

@@ -73,6 +73,55 @@ OPTIONS = (
         function="rl.learner.losses:importance_weights",
         what="corrects for what sampler and trainer compute differently",
     ),
+    Option(
+        name="POW3R",
+        settings={"judge.weights.kind": "pow3r_instant"},
+        function="scope_jax.method.rubric_weights:rubric_weights",
+        what="rubrics that separate a group's answers count more in its reward",
+    ),
+    Option(
+        name="vote",
+        settings={"judge.votes": 3},
+        function="scope_jax.method.judge:vote",
+        what="a grade is the mean of k verdicts",
+        cost="k times the grading",
+    ),
+    Option(
+        name="evidence",
+        settings={"judge.evidence": 0.5},
+        function="scope_jax.method.task_checks:evidence_share",
+        what="a task whose rubrics do not rest on its documents is dropped, and earns "
+        "no difficulty",
+    ),
+    Option(
+        name="answerable",
+        settings={"judge.answerable": 0.5},
+        function="scope_jax.method.task_checks:among",
+        what="a task that the judge cannot answer from its documents is dropped, and "
+        "earns no difficulty",
+        cost="the judge's answer and its grades, per task that passes the gates",
+    ),
+    Option(
+        name="SPEAR's search reward",
+        settings={"solver.search_decay": "cosine"},
+        function="scope_jax.method.solver:search_decay",
+        what="searching is rewarded at first only",
+    ),
+    *(
+        Option(
+            name=kind,
+            settings={"challenger.difficulty": kind},
+            function="scope_jax.method.challenger_shapes:shape",
+            what=what,
+        )
+        for kind, what in {
+            "one_minus": "the fewer rubrics the Solver meets, the better the task",
+            "intermediate": "the Challenger's reward is a parabola in place of a tent",
+            "ssr": "a task that is always or never solved costs something",
+            "paso_doble": "hard tasks earn most, as long as they are solved at times "
+            "and unlike those of the steps before",
+        }.items()
+    ),
 )
 
 

@@ -42,6 +42,8 @@ _SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "solver_{format}": (("question", "max_search_turns"), ()),
     "preamble_{format}": (("max_search_turns",), ()),
     "rubric": (("task_prompt", "documents"), ("task_type",)),
+    "rubric_evidence": ((), ()),
+    "judge_answer": (("task_prompt", "documents"), ()),
     "grader": (("response", "rubric"), ("prompt",)),
     "grader_thinking": (("response", "rubric"), ("prompt",)),
     "gate_entity": (("task_prompt",), ()),
@@ -62,6 +64,7 @@ _JUDGE_FILES = (
     "gate_entity",
     "gate_source_relevance",
 )
+_NEWER = ("preamble_", "rubric_evidence", "judge_answer")
 _EXAMPLES = ("challenger_{format}", "solver_{format}", *_JUDGE_FILES)
 # Parameter of the search tool -> its schema.
 _PARAMETERS: dict[str, dict[str, Any]] = {
@@ -116,11 +119,21 @@ class PromptSet:
         content = mixed(rules, "\n\n", first["content"])
         return ({**first, "content": content}, *rest)
 
-    def rubric(self, task: str, task_type: str, documents: str) -> tuple[Message, ...]:
-        """Asks the judge to write rubrics (spec 6)."""
-        return self._messages(
+    def rubric(
+        self, task: str, task_type: str, documents: str, *, evidence: bool = False
+    ) -> tuple[Message, ...]:
+        """Asks the judge to write rubrics (spec 6), with or without evidence."""
+        *before, last = self._messages(
             "rubric", task_prompt=task, task_type=task_type, documents=documents
         )
+        if evidence:
+            more = self.templates["rubric_evidence"].text
+            last = {**last, "content": mixed(last["content"], "\n\n", more)}
+        return (*before, last)
+
+    def judge_answer(self, task: str, documents: str) -> tuple[Message, ...]:
+        """Asks the judge to answer a task itself, from documents."""
+        return self._messages("judge_answer", task_prompt=task, documents=documents)
 
     def grade(
         self, task: str, answer: str, rubric: str, *, thinking: bool = False
@@ -228,9 +241,9 @@ def load(name_or_folder: str, tool_format: ToolFormat) -> PromptSet:
 
 
 def _file(folder: Path, name: str) -> Path:
-    """A prompt's file; sets of an older form have no preamble, and get the default."""
+    """A prompt's file; what a set of an older form lacks is the default's."""
     own = folder / f"{name}.txt"
-    if name.startswith("preamble_") and not own.is_file():
+    if name.startswith(_NEWER) and not own.is_file():
         return Path(__file__).parent / "default" / own.name
     return own
 

@@ -3,7 +3,7 @@
 
 const OUTCOMES = {
   kept: "trained on", bad_format: "conversation or task of a wrong format", too_long: "too long for the Solver's prompt",
-  gates_failed: "the judge found it ambiguous, or not about its document", no_rubrics: "the judge wrote no usable rubrics",
+  gates_failed: "the judge found it ambiguous, or not about its document", no_rubrics: "the judge wrote no usable rubrics", checks_failed: "its rubrics lack evidence, or the judge could not answer it",
   too_hard: "the previous Solver met too few of its rubrics", too_easy: "the previous Solver met too many of its rubrics",
   another_of_its_prompt: "fine, but enough tasks of its prompt were kept",
 };
