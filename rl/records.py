@@ -106,6 +106,18 @@ class Datum:
         ``<|im_end|>``, a re-rendered call).
       logprobs: the sampler's log-prob where sampled, NaN elsewhere [T].
       advantage: the rollout's advantage, the same on every loss token.
+      advantages: of each token [T], in place of ``advantage``; what is not in the loss
+        may have any.
+      teacher_logprobs: the teacher's log-prob of each token [T], NaN where it has none;
+        read with ``LossConfig.distillation`` only.
+      teacher_weight: of the distillation term on this datum's tokens.
+      old_logprobs: of each token [T] under the policy that ratios are taken to, NaN for
+        the policy before the update; for rollouts of an earlier step.
+      outcome: 1 for a rollout that is right, 0 for one that is wrong; read with
+        ``LossConfig.policy`` "nft" only, as is the next one.
+      group_rate: share of the group's rollouts that are right.
+      likelihood_weight: of the datum's own likelihood; read with
+        ``LossConfig.likelihood`` only. Datums with 0 have no part in the term.
       uid: of the rollout, ``iteration/stage/step/prompt/sample``.
       turn: which of the rollout's datums it is, from 0.
     """
@@ -117,3 +129,10 @@ class Datum:
     sampled_mask: tuple[int, ...]
     logprobs: tuple[float, ...]
     advantage: float = 0.0
+    advantages: tuple[float, ...] | None = None
+    teacher_logprobs: tuple[float, ...] | None = None
+    teacher_weight: float = 1.0
+    old_logprobs: tuple[float, ...] | None = None
+    outcome: float = 0.0
+    group_rate: float = 0.0
+    likelihood_weight: float = 0.0

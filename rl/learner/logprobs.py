@@ -25,6 +25,7 @@ def token_logprobs(
     chunk: int = 512,
     temperature: float = 1.0,
     valid_vocab: int | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Returns the log-prob of each target, and the entropy of its distribution.
 
@@ -44,9 +45,17 @@ def token_logprobs(
       temperature: logits are divided by it, as in the sampler.
       valid_vocab: tokens from this id on (which the tokenizer doesn't have) get no
         probability, as in the sampler.
+      entropy_gradient: whether the entropy carries a gradient; else it is a constant,
+        which costs the backward pass nothing.
 
     Returns:
-      float32 log-probs and float32 entropies. The entropy carries no gradient.
+      float32 log-probs and float32 entropies.
+
+    Formula:
+      [entropy bonus] loss_t - entropy_coefficient H(pi_t)
+
+    References:
+      [entropy bonus] Williams and Peng (1991); Mnih et al., A3C (2016)
     """
     batch, length, width = hidden.shape
     chunk = min(chunk, length)
@@ -63,7 +72,7 @@ def token_logprobs(
     name = "embed" if config.tie_embeddings else "head"
     count = -(-wanted.sum(1).max() // chunk)
     with jax.named_scope("token_logprobs"):
-        head = _Head(config, temperature, valid_vocab)
+        head = _Head(config, temperature, valid_vocab, entropy_gradient)
         both = _chunks(head, params[name], hidden, targets, count)
     back = jnp.argsort(together, axis=1)
 
@@ -80,6 +89,7 @@ class _Head(NamedTuple):
     config: DecoderConfig
     temperature: float
     valid_vocab: int | None
+    entropy_gradient: bool
 
     def logits(self, weight: Array, hidden: Array) -> Array:
         name = "embed" if self.config.tie_embeddings else "head"
@@ -131,7 +141,7 @@ def _chunks_forward(head, weight, hidden, targets, count):
 
 def _chunks_backward(head, saved, cotangents):
     weight, hidden, targets, count, normalizers = saved
-    given, _ = cotangents  # the entropy is only reported
+    given, of_entropy = cotangents
 
     tied = head.config.tie_embeddings
     backward = "BSV,VD->BSD" if tied else "BSV,DV->BSD"
@@ -141,6 +151,10 @@ def _chunks_backward(head, saved, cotangents):
         logits = head.logits(weight, hidden[i])
         p = jnp.exp(logits - normalizers[i][..., None])
         d_logits = given[i][..., None] * (_one_hot(targets[i], logits) - p)
+        if head.entropy_gradient:
+            log_p = logits - normalizers[i][..., None]
+            entropy = -jnp.sum(p * log_p, axis=-1, keepdims=True)
+            d_logits -= of_entropy[i][..., None] * p * (log_p + entropy)
         d_logits = (d_logits / head.temperature).astype(hidden.dtype)
         d_h = jnp.einsum(backward, d_logits, weight.astype(hidden.dtype))
         # [D, V] for tied weights as well: twice as fast on a CPU as [V, D].

@@ -13,7 +13,7 @@ from models import forward
 from models.attention import Backend
 from models.config import DecoderConfig
 from models.forward import Params
-from rl.learner import agreement, losses
+from rl.learner import agreement, losses, policies
 from rl.learner.config import UpdateConfig
 from rl.learner.logprobs import token_logprobs
 from rl.learner.losses import LossConfig
@@ -70,6 +70,7 @@ class Objective:
             chunk=self.update.logit_chunk,
             temperature=self.update.temperature,
             valid_vocab=self.valid_vocab,
+            entropy_gradient=bool(self.loss.entropy_coefficient),
         )
 
     def _constrain(self, x: Array, *spec: Any) -> Array:
@@ -98,8 +99,10 @@ class Objective:
         logprobs, entropy = self.logprobs(params, micro)
         before = jax.lax.stop_gradient(logprobs)
         before = jnp.where(use_old, micro["old_logprobs"], before)
-        surrogate = (logprobs, before, micro["advantages"], mask, self.loss)
-        each = losses.policy_loss(*surrogate)
+        if "stored_mask" in micro:
+            stored = micro["stored_mask"] != 0
+            before = jnp.where(stored, micro["stored_logprobs"], before)
+        each, clipped, dual = policies.policy_term(logprobs, before, micro, self.loss)
         if self.loss.importance_cap:
             each *= losses.importance_weights(
                 before,
@@ -108,7 +111,6 @@ class Objective:
                 cap=self.loss.importance_cap,
             )
         policy = jnp.sum(each * weights)
-        clipped, dual = losses.clip_indicators(*surrogate)
         total, kl = policy, jnp.zeros_like(logprobs)
         if self.loss.kl_coefficient:
             reference, _ = self.logprobs(reference_params, micro)
@@ -116,8 +118,9 @@ class Objective:
             kl = losses.kl_penalty(logprobs, reference, kind=self.loss.kl_kind)
             kl = jnp.where(mask != 0, kl, 0.0)
             total = policy + self.loss.kl_coefficient * jnp.sum(kl * weights)
+        if self.loss.entropy_coefficient:
+            total -= self.loss.entropy_coefficient * jnp.sum(entropy * weights)
         sums = {
-            "total": total,
             "policy": policy,
             "tokens": jnp.sum(mask, dtype=jnp.float32),
             "kl": jnp.sum(kl),
@@ -125,6 +128,17 @@ class Objective:
             "clipped": jnp.sum(clipped),
             "dual": jnp.sum(dual),
         }
+        if self.loss.likelihood:
+            own = -jnp.sum(
+                jnp.where(mask != 0, logprobs, 0) * micro["likelihood_weights"]
+            )
+            total += self.loss.likelihood * own
+            sums["likelihood"] = own
+        if self.loss.distillation:
+            has = (micro["teacher_weights"] != 0).astype(jnp.float32)
+            away = jnp.where(has != 0, before - micro["teacher_logprobs"], 0.0)
+            sums |= {"teacher_kl": jnp.sum(away), "teacher_tokens": jnp.sum(has)}
+        sums["total"] = total
         sums |= agreement.token_sums(
             before, micro["sampler_logprobs"], micro["sampled_mask"]
         )
@@ -144,6 +158,11 @@ def metrics(sums: Mapping[str, Any], loss: LossConfig) -> dict[str, float]:
     }
     if loss.kl_coefficient:
         out["loss/kl"] = float(sums["kl"]) / tokens
+    if loss.likelihood:
+        out["loss/likelihood"] = float(sums["likelihood"])
+    if loss.distillation:
+        taught = max(float(sums["teacher_tokens"]), 1.0)
+        out["loss/teacher_kl"] = float(sums["teacher_kl"]) / taught
     if "grad_norm" in sums:
         out["loss/grad_norm"] = float(sums["grad_norm"])
         out["loss/skipped"] = float(sums["skipped"])

@@ -27,7 +27,7 @@ class PackedBatch:
       arrays: [M, R, T] each: ``tokens``, ``targets``, ``positions`` (from 0 in every
         segment), ``segment_ids`` (0 is padding), ``loss_mask``, ``sampled_mask``
         (int32), ``sampler_logprobs``, ``advantages``, ``weights`` (float32; the weight
-        of each token's loss, 0 outside it).
+        of each token's loss, 0 outside it); and those of ``extra_arrays``.
       num_micro: micro-batches in use; the others up to M are empty.
       dropped: (uid, turn, ids) of each datum that is longer than a row.
     """
@@ -98,14 +98,21 @@ def pack(
     micro = max(-(-num_micro // capacity), 1) * capacity
     loss_tokens = np.array([sum(d.loss_mask) for d in kept])
     weights = token_weights(loss_tokens, loss, full_batch=full_batch)
+    extra = extra_arrays(kept, loss)
+    likelihood = _likelihood_weights(kept, loss_tokens, loss)
     arrays = {name: np.zeros((micro * rows, length), np.int32) for name in INTS}
-    arrays |= {name: np.zeros((micro * rows, length), np.float32) for name in FLOATS}
+    for name in (*FLOATS, *extra):
+        arrays[name] = np.zeros((micro * rows, length), np.float32)
     for row, members in enumerate(bins):
         start = 0
         for segment, index in enumerate(members, start=1):
             stop = start + len(kept[index].ids) - 1
             fields = _fields(kept[index]) | {"segment_ids": segment}
             fields["weights"] = fields["loss_mask"] * weights[index]
+            if extra:
+                fields["likelihood_weights"] = fields["loss_mask"] * likelihood[index]
+                fields |= _extra_fields(kept[index], fields["loss_mask"])
+                fields = {name: fields[name] for name in arrays}
             for name, values in fields.items():
                 arrays[name][row, start:stop] = values
             start = stop
@@ -116,17 +123,68 @@ def pack(
     )
 
 
+def extra_arrays(datums: Sequence[Datum], loss: LossConfig) -> tuple[str, ...]:
+    """Returns the arrays that only some losses read: none, unless a setting asks.
+
+    ``stored_logprobs`` is there for a batch with rollouts of an earlier step, which
+    another program trains on.
+    """
+    names = []
+    if loss.distillation:
+        names += ["teacher_logprobs", "teacher_weights"]
+    if loss.policy == "nft":
+        names += ["outcomes", "group_rates"]
+    if loss.likelihood:
+        names += ["likelihood_weights"]
+    if any(datum.old_logprobs is not None for datum in datums):
+        names += ["stored_logprobs", "stored_mask"]
+    return tuple(names)
+
+
+def _extra_fields(datum: Datum, mask: np.ndarray) -> dict[str, Any]:
+    """Returns what a datum puts into the extra arrays, by name."""
+    none = (np.nan,) * len(datum.ids)
+    teacher, old = (
+        np.asarray(none if given is None else given, np.float64)[1:]
+        for given in (datum.teacher_logprobs, datum.old_logprobs)
+    )
+    return {
+        "teacher_logprobs": np.nan_to_num(teacher, nan=0.0),
+        "teacher_weights": mask * np.isfinite(teacher) * datum.teacher_weight,
+        "outcomes": datum.outcome,
+        "group_rates": datum.group_rate,
+        "stored_logprobs": np.nan_to_num(old, nan=0.0),
+        "stored_mask": np.isfinite(old),
+    }
+
+
+def _likelihood_weights(
+    datums: Sequence[Datum], tokens: np.ndarray, loss: LossConfig
+) -> np.ndarray:
+    """Returns each datum's weight of a token's likelihood.
+
+    They are averaged as the loss is, over the datums that have a part in the term.
+    """
+    own = np.array([datum.likelihood_weight for datum in datums], np.float64)
+    part = own > 0
+    own[part] *= token_weights(tokens[part], loss)
+    return own
+
+
 def _fields(datum: Datum) -> dict[str, Any]:
     """Returns what a datum puts into the arrays, by name."""
     ids, sampled = np.asarray(datum.ids), np.asarray(datum.sampled_mask[1:])
+    loss_mask, advantages = np.asarray(datum.loss_mask[1:]), datum.advantage
+    if datum.advantages is not None:
+        advantages = np.where(loss_mask, datum.advantages[1:], 0)
     return {
         "tokens": ids[:-1],
         "targets": ids[1:],
         "positions": np.arange(len(ids) - 1),
-        "loss_mask": np.asarray(datum.loss_mask[1:]),
+        "loss_mask": loss_mask,
         "sampled_mask": sampled,
         "sampler_logprobs": np.where(sampled, datum.logprobs[1:], 0),
-        "advantages": datum.advantage,
+        "advantages": advantages,
     }
 
 
@@ -193,3 +251,27 @@ def _check(datum: Datum) -> None:
         raise ValueError(f"{name}: a sampled token has no finite log-prob")
     if not np.isfinite(datum.advantage):
         raise ValueError(f"{name}: advantage {datum.advantage} is not finite")
+    _check_options(datum, name)
+
+
+def _check_options(datum: Datum, name: str) -> None:
+    """Raises where what only some losses read does not fit."""
+    for field in ("advantages", "teacher_logprobs", "old_logprobs"):
+        given = getattr(datum, field)
+        if given is None:
+            continue
+        if len(given) != len(datum.ids):
+            why = f"{len(given)} {field} for {len(datum.ids)} ids"
+            raise ValueError(f"{name}: {why}: give one for each")
+        counted = np.asarray(given, np.float64)[np.asarray(datum.loss_mask, bool)]
+        if np.isinf(counted).any() or (
+            field == "advantages" and np.isnan(counted).any()
+        ):
+            raise ValueError(f"{name}: {field} of a token in the loss is not finite")
+    for field in ("teacher_weight", "likelihood_weight"):
+        value = getattr(datum, field)
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: {field} {value}: must be finite and at least 0")
+    if datum.outcome not in (0, 1) or not 0 <= datum.group_rate <= 1:
+        why = f"outcome {datum.outcome}, group_rate {datum.group_rate}"
+        raise ValueError(f"{name}: {why}: give 0 or 1, and a share")

@@ -233,6 +233,8 @@ class Updater:
     def _program(self, name: str, *args: Any) -> Any:
         """The executable for a batch of this capacity, compiled once."""
         key = (name, args[-1]["tokens"].shape[0])
+        if "stored_mask" in args[-1]:  # rollouts of an earlier step among them
+            key = (f"{name} stored", key[1])
         if key not in self.programs:
             self.programs[key] = self._jits[name].lower(*args).compile()
         return self.programs[key]

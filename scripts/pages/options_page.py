@@ -68,6 +68,32 @@ OPTIONS = (
         "less likely (the Solver's default)",
     ),
     Option(
+        name="GSPO",
+        settings={"solver_train.loss.ratio": "sequence"},
+        function="rl.learner.losses:sequence_log_ratio",
+        what="one probability ratio a training example (with Qwen3 a turn); matters "
+        "only with several updates a step, `update.mini_batch_rows`",
+    ),
+    Option(
+        name="SAPO",
+        settings={"solver_train.loss.policy": "sapo"},
+        function="rl.learner.policies:sapo_loss",
+        what="a soft gate on the ratio in place of the clip",
+    ),
+    Option(
+        name="CISPO",
+        settings={"solver_train.loss.policy": "cispo"},
+        function="rl.learner.policies:cispo_loss",
+        what="the ratio is a clipped weight: no token loses its gradient",
+    ),
+    Option(
+        name="entropy bonus",
+        settings={"solver_train.loss.entropy_coefficient": 0.001},
+        function="rl.learner.logprobs:token_logprobs",
+        what="keeps the policy from becoming certain too early",
+        cost="one more pass over each chunk of logits",
+    ),
+    Option(
         name="truncated importance sampling",
         settings={"solver_train.loss.importance_cap": 2.0},
         function="rl.learner.losses:importance_weights",

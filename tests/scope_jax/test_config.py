@@ -102,7 +102,7 @@ def test_families_differ_where_the_method_says_so():
     rows += [qwen3.solver_train.update.mini_batch_rows]
     assert rows == [512, 2048]
     assert qwen3.solver_train.loss.aggregation == "row_mean"
-    assert qwen25.solver_train.loss.aggregation == "token_mean"
+    assert qwen25.solver_train.loss.averaging == "token_mean"
 
 
 @pytest.mark.parametrize("name", ["qwen3_8b", "tiny"])

@@ -40,10 +40,9 @@ def test_the_paper_s_values_are_the_variant_s():
 
 def test_a_value_that_is_part_of_the_code_names_no_setting():
     page = method_page.page(DATA, FAMILIES, PAPER)
-    assert "| weight of an entropy term |  | 0 | 0 |  |" in page
-    assert not any("entropy" in name for name in vars(PAPER.solver_train.loss))
+    assert "| temperature of the evaluated Solver |  | 0 | 0 |  |" in page
     other = DATA.replace("ours = 0, reference = 0", "ours = 0, reference = 0.1", 1)
-    with pytest.raises(UserError, match=r"entropy term: ours is 0, .* 0\.1: give"):
+    with pytest.raises(UserError, match=r"Solver: ours is 0, .* 0\.1: give"):
         method_page.page(other, FAMILIES, PAPER)
 
 

@@ -128,3 +128,37 @@ def test_no_buffer_holds_the_vocabulary_for_more_than_a_chunk(tiny_config, tiny_
     found = list(sizes(jaxpr.jaxpr))
     # The head's own gradient [32, V] is there by right; 2 x 4 tokens are a chunk.
     assert found and max(found) <= 32 < 2 * 40
+
+
+@pytest.mark.parametrize("chunk", [3, 64])
+def test_the_entropy_s_gradient_is_that_of_the_whole_vocabulary(
+    tiny_config, tiny_params, case, chunk
+):
+    hidden, targets = case
+    every = jnp.ones(targets.shape, bool)
+
+    def ours(params, hidden, gradient=True):
+        found = token_logprobs(
+            params,
+            tiny_config,
+            hidden,
+            targets % 50,
+            every,
+            chunk=chunk,
+            temperature=0.7,
+            valid_vocab=50,
+            entropy_gradient=gradient,
+        )
+        return jnp.sum(jnp.sin(found[0]) + 3.0 * jnp.cos(found[1]))
+
+    def whole(params, hidden):
+        log_p = jax.nn.log_softmax((hidden @ params["head"])[..., :50] / 0.7)
+        chosen = jnp.take_along_axis(log_p, targets[..., None] % 50, -1)
+        entropy = -(jnp.exp(log_p) * log_p).sum(-1)
+        return jnp.sum(jnp.sin(chosen[..., 0]) + 3.0 * jnp.cos(entropy))
+
+    found, want = (jax.grad(f, (0, 1))(tiny_params, hidden) for f in (ours, whole))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    without = jax.grad(lambda h: ours(tiny_params, h, gradient=False))(hidden)
+    assert np.abs(without - found[1]).max() > 1e-3

@@ -173,3 +173,74 @@ def test_a_datum_that_does_not_fit_together_is_named(fields, message):
     with pytest.raises(ValueError, match=message) as error:
         pack([make_datum(3, **fields)], rows=1, length=10)
     assert "1/solver/0/3/0" in str(error.value)
+
+
+NAN = float("nan")
+
+
+def test_what_no_loss_reads_makes_no_array():
+    full = {"teacher_logprobs": (-1.0,) * 7, "outcome": 1.0, "likelihood_weight": 2.0}
+    plain = pack([make_datum(3)], rows=1, length=10)
+    assert set(pack([make_datum(3, **full)], rows=1, length=10).arrays) == set(
+        plain.arrays
+    )
+
+
+def test_fields_of_single_losses_are_packed_beside_their_tokens():
+    teacher = (NAN, NAN, NAN, -1.5, NAN, -2.5, -3.5)
+    each = (9.0, 9.0, NAN, 0.1, 0.2, 0.3, 0.4)
+    datums = [
+        make_datum(1, teacher_logprobs=teacher, teacher_weight=0.5, outcome=1.0),
+        make_datum(2, ids=5, advantages=(0.0, 0.0, 0.0, 7.0, 8.0), group_rate=0.25),
+        make_datum(3, advantages=each, old_logprobs=(*teacher[:6], NAN)),
+    ]
+    arrays = {}
+    for loss in (LossConfig(distillation=1.0), LossConfig(policy="nft")):
+        arrays |= pack(datums, rows=1, length=40, loss=loss).arrays
+    at = [arrays["segment_ids"][0, 0] == segment for segment in (1, 2, 3)]
+    got = {name: [values[0, 0][one] for one in at] for name, values in arrays.items()}
+    np.testing.assert_allclose(got["teacher_logprobs"][0], [0, 0, -1.5, 0, -2.5, -3.5])
+    np.testing.assert_array_equal(got["teacher_weights"][0], [0, 0, 0.5, 0, 0.5, 0.5])
+    assert not got["teacher_weights"][1].any()
+    np.testing.assert_allclose(got["advantages"][0], 1.0)
+    np.testing.assert_allclose(got["advantages"][1], [0, 0, 7, 8])
+    np.testing.assert_allclose(got["advantages"][2], [0, 0, 0.1, 0.2, 0.3, 0.4])
+    assert [one[0] for one in got["outcomes"]] == [1, 0, 0]
+    assert [one[0] for one in got["group_rates"]] == [0, 0.25, 0]
+    np.testing.assert_array_equal(got["stored_mask"][2], [0, 0, 1, 0, 1, 0])
+    np.testing.assert_allclose(got["stored_logprobs"][2], [0, 0, -1.5, 0, -2.5, 0])
+    assert not got["stored_mask"][0].any()
+
+
+def test_likelihoods_are_averaged_over_the_datums_that_have_one():
+    datums = [make_datum(1, likelihood_weight=2.0), make_datum(2), make_datum(3, ids=9)]
+    datums[2] = make_datum(3, ids=9, likelihood_weight=0.5)
+    for kind, want in (
+        ("token_mean", (2 / 10, 0, 0.5 / 10)),
+        ("row_mean", (2 / 4 / 2, 0, 0.5 / 6 / 2)),
+    ):
+        loss = LossConfig(likelihood=1.0, aggregation=kind)
+        arrays = pack(datums, rows=1, length=40, loss=loss).arrays
+        for segment, weight in enumerate(want, start=1):
+            at = (arrays["segment_ids"] == segment) & (arrays["loss_mask"] == 1)
+            np.testing.assert_allclose(arrays["likelihood_weights"][at], weight)
+        outside = arrays["loss_mask"] == 0
+        assert not arrays["likelihood_weights"][outside].any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"advantages": (0.0,) * 6}, "6 advantages for 7 ids"),
+        ({"advantages": (NAN,) * 7}, "advantages of a token in the loss"),
+        ({"teacher_logprobs": (float("-inf"),) * 7}, "teacher_logprobs of a token"),
+        ({"old_logprobs": (float("-inf"),) * 7}, "old_logprobs of a token"),
+        ({"teacher_weight": -1.0}, "teacher_weight -1.0"),
+        ({"likelihood_weight": NAN}, "likelihood_weight nan"),
+        ({"outcome": 0.5}, "outcome 0.5"),
+        ({"group_rate": 1.5}, "group_rate 1.5"),
+    ],
+)
+def test_a_field_of_a_single_loss_that_does_not_fit_is_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        pack([make_datum(3, **fields)], rows=1, length=10)

@@ -115,7 +115,7 @@ def test_q14_json_calls_of_task_creation_may_be_left_unguided(on):
 def test_q20_the_loss_may_be_a_mean_of_each_micro_batch(on):
     config = settings(compat=Compat(micro_batch_mean=on))
     loss = trainer.loss_of(config, config.solver_train)
-    assert loss.aggregation == ("micro_batch_mean" if on else "token_mean")
+    assert loss.averaging == ("micro_batch_mean" if on else "token_mean")
 
 
 @pytest.mark.quirk(16, 17)

@@ -70,7 +70,7 @@ def test_q18_a_rollout_of_more_turns_weighs_more():
     config = configs.load("qwen3_8b").solver_train.loss
     weights = token_weights(np.array([2, 4, 1, 2]), config) * [2, 4, 1, 2]
     np.testing.assert_allclose(weights, 1 / 4)
-    assert config.aggregation == "row_mean" != LossConfig().aggregation
+    assert config.averaging == "row_mean" != LossConfig().averaging
 
 
 @pytest.mark.quirk(19)
