@@ -1,5 +1,6 @@
 """Stages 1 and 3: which prompts a training step has, and how a rollout is rewarded."""
 
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -7,6 +8,7 @@ from dataclasses import replace
 
 from models.errors import UserError
 from rl.learner import data_order
+from rl.records import Completion
 from scope_jax.config import StageConfig
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
@@ -15,8 +17,10 @@ from scope_jax.run.folder import needed_from
 from scope_jax.selfplay.documents import ChallengerPrompt, challenger_prompts
 from scope_jax.selfplay.memory import RecentTasks
 from scope_jax.selfplay.parts import Parts
+from scope_jax.selfplay.reposing import SolverPrompt, TaskBuffer
+from scope_jax.selfplay.resampling import with_resamples
 from scope_jax.selfplay.rewards import reward_challenger, reward_solver, reweighted
-from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
+from scope_jax.selfplay.rollouts import NOTHING, Limits, Rollout, Seed, converse
 from scope_jax.selfplay.task_file import read_tasks
 from scope_jax.selfplay.training import TrainingStage, carry_over, train
 from scope_jax.selfplay.world import World
@@ -72,22 +76,34 @@ def train_solver(parts: Parts, iteration: int) -> None:
     with needed_from(f"iter_{iteration}/tasks"):
         tasks = _usable(world, read_tasks(parts.folder.tasks(iteration)))
 
-    def prompts(step: int) -> list[Task]:
-        return [tasks[index] for index in _chosen(len(tasks), step, settings)]
+    buffer = TaskBuffer(world, tasks)
 
-    async def rollout(task: Task, seed: Seed) -> Rollout:
+    def prompts(step: int) -> list[SolverPrompt]:
+        own = [tasks[index] for index in _chosen(len(tasks), step, settings)]
+        return buffer.prompts(own, step)
+
+    async def rollout(
+        prompt: SolverPrompt, seed: Seed, begun: Completion = NOTHING
+    ) -> Rollout:
         spec = world.solver_spec("solver")
-        opening = world.prompts.solver(task.text, config.solver.max_searches)
-        return await _timed(
-            _play(world, settings, spec, opening, seed),
-            lambda played: reward_solver(world, played, task),
+        opening = world.prompts.solver(prompt.text, config.solver.max_searches)
+        rewarded = await _timed(
+            _play(world, settings, spec, opening, seed, begun),
+            lambda played: reward_solver(world, played, prompt.task),
         )
+        return replace(rewarded, posed=prompt.posed)
 
-    async def post_rollout(task: Task, group: list[Rollout]) -> list[Rollout]:
-        return reweighted(world, group, task)
+    async def post_rollout(prompt: SolverPrompt, group: list[Rollout]) -> list[Rollout]:
+        def together(rollouts: list[Rollout]) -> list[Rollout]:
+            return reweighted(world, rollouts, prompt.task)
+
+        group = await buffer.with_right_answer(prompt, together(group))
+        play = functools.partial(rollout, prompt)
+        return await with_resamples(world, group, play, together)
 
     if tasks:
-        stage = TrainingStage("solver", prompts, rollout, post_rollout)
+        memory = None if config.solver.reposing.kind == "off" else buffer
+        stage = TrainingStage("solver", prompts, rollout, post_rollout, memory)
         train(parts, iteration, stage)
     else:
         log.warning(
@@ -109,6 +125,7 @@ async def _play(
     spec: ConversationSpec,
     messages: Sequence[Message],
     seed: Seed,
+    begun: Completion = NOTHING,
 ) -> Rollout:
     """One rollout of the policy in training."""
     return await converse(
@@ -121,6 +138,7 @@ async def _play(
             context=settings.max_context_tokens, response=settings.max_response_tokens
         ),
         seed=seed,
+        begun=begun,
     )
 
 

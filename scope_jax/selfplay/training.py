@@ -207,7 +207,7 @@ def in_order(shares: Iterable[Sequence[Rollout]]) -> list[Rollout]:
 
 def advantages(rollouts: Sequence[Rollout]) -> list[float]:
     """Each rollout's reward against its group's."""
-    rewards = [rollout.reward for rollout in rollouts]
+    rewards = [one.reward if one.credit is None else one.credit for one in rollouts]
     return group_advantages(rewards, [one.group for one in rollouts]).tolist()
 
 
