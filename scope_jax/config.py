@@ -127,6 +127,19 @@ class TasksConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverlongConfig:
+    """What a rollout loses for the tokens that it samples, over all its turns."""
+
+    limit: Count = 8192
+    """Beyond this many tokens it loses 1."""
+    buffer: CountOrZero = 0
+    """Tokens before the limit over which the loss grows from 0 to 1; 0 for none."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
@@ -137,6 +150,20 @@ class StageConfig:
     """Prompts per step."""
     group_size: Count = 8
     """Rollouts per prompt; their mean reward is the baseline."""
+    advantage: Literal["group", "rloo", "role", "turn"] = "group"
+    """What a reward is compared with: its group's mean, the mean of the group's others
+    (rloo), or a running mean of its task type and role; or (turn) each turn's return
+    with those of all turns."""
+    advantage_std: bool = True
+    """Divide by the group's standard deviation (advantage "group" only)."""
+    dynamic_sampling: bool = False
+    """Leave out groups of equal rewards, and draw other prompts until the step has
+    `prompts_per_step` groups that differ: at most 10 draws, or until none is left."""
+    overlong: OverlongConfig = OverlongConfig()
+    """What a rollout loses for its length."""
+    right_from: Share = 0.5
+    """Score from which a rollout counts as right, where the loss asks for that (policy
+    "nft"): a Solver's rubric score, a Challenger's difficulty score."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the policy samples; `max_new_tokens` is per turn."""
     max_prompt_tokens: Count = 1024
@@ -157,6 +184,13 @@ class StageConfig:
         check_fields(self)
         if problem := problem_of(self.sampling):
             raise UserError(f"sampling.{problem}")
+        together = self.advantage == "rloo" or self.dynamic_sampling
+        if together and self.group_size < 2:
+            name = "dynamic_sampling" if self.dynamic_sampling else "advantage=rloo"
+            raise UserError(
+                f"group_size={self.group_size}: {name} compares the rollouts of a "
+                "prompt: give 2 or more"
+            )
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "

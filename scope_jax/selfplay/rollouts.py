@@ -126,12 +126,18 @@ class Rollout:
         """
         return self.messages[max(self.opening - 1, 0) : self.trained_messages]
 
-    def json(self, advantage: float) -> dict[str, Any]:
+    def json(self, advantage: float | tuple[float, ...]) -> dict[str, Any]:
         """The rollout as a person reads it: conversation, reward and why.
 
         Args:
-          advantage: of its reward against its group's; that of each of its turns.
+          advantage: of the rollout, and so of each of its turns; or one for each of
+            them, whose mean then is the rollout's.
         """
+        turns: Sequence[float]
+        if isinstance(advantage, tuple):
+            turns, advantage = advantage, sum(advantage) / max(len(advantage), 1)
+        else:
+            turns = [advantage] * len(self.trained)
         return {
             "uid": self.uid,
             "group": self.group,
@@ -141,8 +147,8 @@ class Rollout:
             "finish_reason": self.finish_reason,
             "messages": list(self.messages),
             "trained": [
-                {"message": index, "advantage": advantage, **asdict(turn)}
-                for index, turn in self.trained
+                {"message": index, "advantage": own, **asdict(turn)}
+                for own, (index, turn) in zip(turns, self.trained, strict=True)
             ],
             "trace": self.trace,
             "metrics": {k: v for k, v in self.metrics.items() if math.isfinite(v)},

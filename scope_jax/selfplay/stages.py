@@ -1,8 +1,9 @@
 """Stages 1 and 3: which prompts a training step has, and how a rollout is rewarded."""
 
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from models.errors import UserError
@@ -36,15 +37,18 @@ def train_challenger(parts: Parts, iteration: int) -> None:
     parts.serve_previous_solver(iteration)
     recent = RecentTasks()
 
-    def prompts(step: int) -> list[ChallengerPrompt]:
+    def prompts_of(indices: Sequence[int]) -> list[ChallengerPrompt]:
         return challenger_prompts(
             world.passages,
             world.renderer,
             count=count,
             seed=challenger_seed(config.seed, iteration),
             config=config,
-            only=_chosen(count, step, settings),
+            only=indices,
         )
+
+    def prompts(step: int) -> list[ChallengerPrompt]:
+        return prompts_of(_chosen(count, step, settings))
 
     async def rollout(prompt: ChallengerPrompt, seed: Seed) -> Rollout:
         spec = world.challenger_spec(
@@ -55,10 +59,14 @@ def train_challenger(parts: Parts, iteration: int) -> None:
             lambda played: reward_challenger(world, played, prompt, recent.tasks),
         )
 
+    def more(step: int, start: int, wanted: int) -> list[ChallengerPrompt]:
+        indices = itertools.islice(_later(count, step, settings), start, start + wanted)
+        return prompts_of(list(indices))
+
     for prompt in prompts((iteration - 1) * settings.steps + 1):
         _check_prompt(world, prompt)
     memory = recent if config.challenger.difficulty == "paso_doble" else None
-    stage = TrainingStage("challenger", prompts, rollout, memory=memory)
+    stage = TrainingStage("challenger", prompts, rollout, memory=memory, more=more)
     train(parts, iteration, stage)
 
 
@@ -75,6 +83,10 @@ def train_solver(parts: Parts, iteration: int) -> None:
     def prompts(step: int) -> list[Task]:
         return [tasks[index] for index in _chosen(len(tasks), step, settings)]
 
+    def more(step: int, start: int, wanted: int) -> list[Task]:
+        indices = _later(len(tasks), step, settings)
+        return [tasks[i] for i in itertools.islice(indices, start, start + wanted)]
+
     async def rollout(task: Task, seed: Seed) -> Rollout:
         spec = world.solver_spec("solver")
         opening = world.prompts.solver(task.text, config.solver.max_searches)
@@ -87,7 +99,7 @@ def train_solver(parts: Parts, iteration: int) -> None:
         return reweighted(world, group, task)
 
     if tasks:
-        stage = TrainingStage("solver", prompts, rollout, post_rollout)
+        stage = TrainingStage("solver", prompts, rollout, post_rollout, more=more)
         train(parts, iteration, stage)
     else:
         log.warning(
@@ -135,12 +147,29 @@ async def _timed(
     return replace(rewarded, seconds=(between - began, time.monotonic() - between))
 
 
-def _chosen(count: int, step: int, settings: StageConfig) -> Sequence[int]:
-    """Indices of a step's prompts; every iteration starts with its own ``count``."""
-    position = (step - 1) % settings.steps
+def _chosen(
+    count: int, step: int, settings: StageConfig, draw: int = 0
+) -> Sequence[int]:
+    """Indices of a step's prompts; every iteration starts with its own ``count``.
+
+    Later draws take the batches behind those of all steps, each step its own.
+    """
+    position = (step - 1) % settings.steps + draw * settings.steps
     return data_order.order(
         count, seed=DATA_SEED, step=position, batch=settings.prompts_per_step
     )
+
+
+def _later(count: int, step: int, settings: StageConfig) -> Iterator[int]:
+    """Indices of what a step may draw beside its prompts: every other one, once."""
+    seen = {int(index) for index in _chosen(count, step, settings)}
+    for draw in itertools.count(1):
+        if len(seen) >= count:
+            return
+        for index in map(int, _chosen(count, step, settings, draw)):
+            if index not in seen:
+                seen.add(index)
+                yield index
 
 
 def _opening(world: World, prompt: ChallengerPrompt) -> tuple[Message, ...]:

@@ -55,6 +55,52 @@ class Option:
 
 OPTIONS = (
     Option(
+        name="Dr. GRPO",
+        settings={
+            "solver_train.advantage_std": False,
+            "solver_train.loss.aggregation": "constant_length",
+        },
+        function="rl.learner.advantages:group_advantages",
+        what="neither a group's spread nor an answer's length changes a token's weight",
+    ),
+    Option(
+        name="dynamic sampling",
+        settings={"solver_train.dynamic_sampling": True},
+        function="scope_jax.selfplay.drawing:until_full",
+        what="groups of equal rewards are replaced by others, so that a step trains on "
+        "as many as it should",
+        cost="the rollouts of the groups that are left out",
+    ),
+    Option(
+        name="soft overlong term",
+        settings={
+            "solver_train.overlong.limit": 8192,
+            "solver_train.overlong.buffer": 1024,
+        },
+        function="rl.learner.advantages:overlong_penalty",
+        what="long rollouts lose up to 1; on top of the Solver's own length factor",
+    ),
+    Option(
+        name="RLOO",
+        settings={"solver_train.advantage": "rloo"},
+        function="rl.learner.advantages:leave_one_out_advantages",
+        what="a reward is compared with its group's other rewards",
+    ),
+    Option(
+        name="SPIRAL",
+        settings={"solver_train.advantage": "role"},
+        function="rl.learner.advantages:role_advantages",
+        what="a reward is compared with a running mean, also across steps; groups of "
+        "one will do",
+    ),
+    Option(
+        name="MARS",
+        settings={"solver_train.advantage": "turn"},
+        function="rl.learner.advantages:turn_advantages",
+        what="each turn has an advantage of its own: searching earns in the turns that "
+        "search, all else in the last",
+    ),
+    Option(
         name="constant length",
         settings={"solver_train.loss.aggregation": "constant_length"},
         function="rl.learner.losses:token_weights",
@@ -73,6 +119,13 @@ OPTIONS = (
         function="rl.learner.losses:sequence_log_ratio",
         what="one probability ratio a training example (with Qwen3 a turn); matters "
         "only with several updates a step, `update.mini_batch_rows`",
+    ),
+    Option(
+        name="NFT",
+        settings={"solver_train.loss.policy": "nft"},
+        function="rl.learner.policies:nft_loss",
+        what="right answers become likelier, wrong ones are trained by what is left "
+        "without them; no advantage, groups all right or all wrong give nothing",
     ),
     Option(
         name="SAPO",
