@@ -1,70 +1,41 @@
 """A decoder's configuration: the static numbers that its functions are compiled for."""
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from models.errors import UserError
+from models.families import FAMILIES, LAYER_TYPES, Family
 from models.ranges import WHOLE
 from models.rope import Rope, read_ropes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """What the decoders of one ``model_type`` have in common.
+class LayerKind(NamedTuple):
+    """What is particular to a layer; layers of one kind run one program.
 
     Attributes:
-      architecture: Hugging Face's class, without ``ForCausalLM``.
-      qkv_bias: q, k and v always have biases; if False, ``attention_bias`` decides.
-      qk_norm: RMS norm of q and k: of each head, of all heads at once, or none.
-      post_norm: the two norms come after attention and MLP instead of before them.
-      wide_norm: norms scale in float32 and round once, instead of before and after.
-      mlp_bias: whether ``config.json`` can turn on biases in the MLP.
-      windows: how layers with a sliding window are chosen: ``switch``: those from
-        ``max_window_layers`` on, if ``use_sliding_window``; ``pattern``: three of four.
-        ``layer_types`` overrides both.
-      default_eps: epsilon of the norms if ``config.json`` doesn't have it.
-      default_head_dim: the same for ``head_dim``; 0 divides the width by the heads.
+      window: most tokens, itself included, that a token attends to; 0: all.
+      rope: rotary frequencies; None: no positions.
     """
 
-    architecture: str
-    qkv_bias: bool = False
-    qk_norm: Literal["none", "head", "all"] = "none"
-    post_norm: bool = False
-    wide_norm: bool = False
-    mlp_bias: bool = False
-    windows: Literal["none", "switch", "pattern"] = "none"
-    default_eps: float = 1e-6
-    default_head_dim: int = 0
-
-
-FAMILIES: dict[str, Family] = {
-    "qwen3": Family(
-        architecture="Qwen3", qk_norm="head", windows="switch", default_head_dim=128
-    ),
-    "qwen2": Family(architecture="Qwen2", qkv_bias=True, windows="switch"),
-    "olmo3": Family(
-        architecture="Olmo3",
-        qk_norm="all",
-        post_norm=True,
-        wide_norm=True,
-        windows="pattern",
-        default_eps=1e-5,
-    ),
-    "llama": Family(architecture="Llama", mlp_bias=True),
-}
-LAYER_TYPES = ("full_attention", "sliding_attention")
+    window: int
+    rope: Rope | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Shape of a decoder-only transformer (Qwen3, Qwen2, OLMo-3 and Llama types).
+    """Shape of a decoder-only transformer of one of ``models.families``.
 
     Attributes:
       attention_bias: biases on q, k, v and o.
       rope: rotary frequencies; ``window_rope``: those of the layers with a window.
+      rope_layers: for each layer whether it has rotary positions; () if all have.
       window: most tokens, itself included, that a token attends to in these layers.
       window_layers: for each layer whether it has the window; () if none has.
+      query_scalar: scores are divided by its square root; 0: by that of ``head_dim``.
+      final_softcap: logits are bent so that none is above it (``forward.unembed``); 0:
+        they aren't.
       hf: the whole original ``config.json`` as a JSON string, so that an export has
         the same fields; "" for a model that was created here.
     """
@@ -79,12 +50,15 @@ class DecoderConfig:
     head_dim: int
     rope: Rope = Rope()
     window_rope: Rope | None = None
+    rope_layers: tuple[bool, ...] = ()
     rms_norm_eps: float = 1e-6
     tie_embeddings: bool = True
     attention_bias: bool = False
     mlp_bias: bool = False
     window: int = 0
     window_layers: tuple[bool, ...] = ()
+    query_scalar: float = 0.0
+    final_softcap: float = 0.0
     max_position: int = 32_768
     hf: str = ""
 
@@ -99,11 +73,13 @@ class DecoderConfig:
             raise UserError(
                 f"head_dim={self.head_dim}: must be even for rotary positions"
             )
-        if self.window_layers and len(self.window_layers) != self.num_layers:
-            raise UserError(
-                f"window_layers: {len(self.window_layers)} entries for "
-                f"{self.num_layers} layers: give one per layer"
-            )
+        for name in ("window_layers", "rope_layers"):
+            count = len(getattr(self, name))
+            if count not in (0, self.num_layers):
+                raise UserError(
+                    f"{name}: {count} entries for {self.num_layers} layers: give one "
+                    "per layer"
+                )
         if any(self.window_layers) != (self.window > 0):
             raise UserError(
                 f"sliding_window={self.window or None}: must be positive if and only "
@@ -118,27 +94,41 @@ class DecoderConfig:
     @property
     def qkv_bias(self) -> bool:
         """Whether q, k and v have biases."""
-        return self.family.qkv_bias or self.attention_bias
+        return self.family.biases == "qkv" or self.attention_bias
+
+    @property
+    def query_factor(self) -> float:
+        """What queries are multiplied by, beside one over the root of ``head_dim``."""
+        if not self.query_scalar:
+            return 1.0
+        return math.sqrt(self.head_dim / self.query_scalar)
 
     @property
     def period(self) -> int:
-        """After how many layers the pattern of windows repeats; it divides L."""
-        layers = range(self.num_layers)
+        """After how many layers the pattern of kinds repeats; it divides L."""
+        kinds = [self.layer_kind(layer) for layer in range(self.num_layers)]
         for period in range(1, self.num_layers):
             if self.num_layers % period == 0 and all(
-                self.layer_window(i) == self.layer_window(i % period) for i in layers
+                kind == kinds[i % period] for i, kind in enumerate(kinds)
             ):
                 return period
         return self.num_layers
 
+    def layer_kind(self, layer: int) -> LayerKind:
+        """What is particular to a layer."""
+        slides = any(self.window_layers[layer : layer + 1])
+        rope = self.window_rope if slides and self.window_rope else self.rope
+        if not all(self.rope_layers[layer : layer + 1]):
+            rope = None
+        return LayerKind(self.window if slides else 0, rope)
+
     def layer_window(self, layer: int) -> int:
         """The window of a layer; 0 if it attends to all previous tokens."""
-        return self.window if any(self.window_layers[layer : layer + 1]) else 0
+        return self.layer_kind(layer).window
 
-    def layer_rope(self, layer: int) -> Rope:
-        """The rotary frequencies of a layer."""
-        windowed = self.window_rope is not None and self.layer_window(layer)
-        return self.window_rope if windowed else self.rope
+    def layer_rope(self, layer: int) -> Rope | None:
+        """The rotary frequencies of a layer; None if it has no positions."""
+        return self.layer_kind(layer).rope
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> "DecoderConfig":
@@ -149,36 +139,40 @@ class DecoderConfig:
             supported, or fields that don't fit together.
         """
         family = _family_of(model_type := config.get("model_type"))
-        if (act := config.get("hidden_act", "silu")) != "silu":
-            raise UserError(f"hidden_act={act!r}: not supported: use a model with silu")
+        if family.with_layer_types and config.get("layer_types"):
+            family = _family_of(model_type := family.with_layer_types)
         _check_kinds(config)
+        _check_supported(config, family)
         try:
-            heads = config["num_attention_heads"]
+            layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+            head_dim = family.read(config, "head_dim") or config["hidden_size"] // heads
             window, window_layers = _windows(config, family)
-            rope, window_rope = read_ropes(
-                config, layered=LAYER_TYPES if family.windows == "pattern" else None
-            )
+            rope, window_rope = read_ropes(config, family)
+            rotating = tuple(family.rotating(config))
+            scalar = float(family.read(config, "query_pre_attn_scalar") or 0)
+            softcap = float(family.read(config, "final_logit_softcapping") or 0)
             return cls(
                 model_type=model_type,
                 vocab_size=config["vocab_size"],
-                num_layers=config["num_hidden_layers"],
+                num_layers=layers,
                 hidden_size=config["hidden_size"],
                 intermediate_size=config["intermediate_size"],
                 num_heads=heads,
                 num_kv_heads=config.get("num_key_value_heads") or heads,
-                head_dim=config.get("head_dim")
-                or family.default_head_dim
-                or config["hidden_size"] // heads,
+                head_dim=head_dim,
                 rope=rope,
                 window_rope=window_rope,
-                rms_norm_eps=float(config.get("rms_norm_eps") or family.default_eps),
-                tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-                attention_bias=not family.qkv_bias
+                rope_layers=() if rotating == (True,) * layers else rotating,
+                rms_norm_eps=float(family.read(config, "rms_norm_eps") or 1e-6),
+                tie_embeddings=bool(family.read(config, "tie_word_embeddings")),
+                attention_bias=family.biases == "configured"
                 and bool(config.get("attention_bias", False)),
                 mlp_bias=family.mlp_bias and bool(config.get("mlp_bias", False)),
                 window=window,
                 window_layers=window_layers,
-                max_position=config.get("max_position_embeddings", 32_768),
+                query_scalar=0.0 if scalar == head_dim else scalar,
+                final_softcap=softcap,
+                max_position=family.read(config, "max_position_embeddings") or 32_768,
                 hf=json.dumps(config, sort_keys=True),
             )
         except KeyError as error:
@@ -200,7 +194,7 @@ class DecoderConfig:
             "num_attention_heads": self.num_heads,
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
+            self.family.activation_field: self.family.activation,
             "attention_bias": self.attention_bias,
             "rms_norm_eps": self.rms_norm_eps,
             "tie_word_embeddings": self.tie_embeddings,
@@ -213,19 +207,16 @@ class DecoderConfig:
             made["rope_scaling"] = self.rope.to_hf()
         if self.family.mlp_bias:
             made["mlp_bias"] = self.mlp_bias
-        if self.family.windows != "none":
+        if self.family.reads_layer_types:
             windowed = self.window_layers or (False,) * self.num_layers
             made["layer_types"] = [LAYER_TYPES[slides] for slides in windowed]
+        if self.window or "sliding_window" in self.family.defaults:
             made["sliding_window"] = self.window or None
-        if self.family.windows == "switch":
-            made["use_sliding_window"] = self.window > 0
-            if self.window:  # for transformers before 4.53, which ignores layer_types
-                made["max_window_layers"] = self.window_layers.index(True)
-        if self.family.windows == "pattern":
+        if self.family.rope_by_kind:
             ropes = (self.rope, self.window_rope or self.rope)
             both = zip(LAYER_TYPES, ropes, strict=True)
             made["rope_parameters"] = {name: rope.to_hf() for name, rope in both}
-        return made
+        return made | self.family.spelled(self)
 
 
 def _family_of(model_type: Any) -> Family:
@@ -251,6 +242,18 @@ SIZES = NEEDED | {
 }
 
 
+POSITIVE = (
+    "rope_theta",
+    "rope_local_base_freq",
+    "rms_norm_eps",
+    "query_pre_attn_scalar",
+    "final_logit_softcapping",
+    "sliding_window_pattern",
+    "no_rope_layer_interval",
+)
+"""Fields that are numbers above 0."""
+
+
 def check_counts(config: dict[str, Any]) -> None:
     """Raises ``UserError`` for a count of ``config.json`` that no model has."""
     for name, most in SIZES.items():
@@ -270,9 +273,10 @@ def _check_kinds(config: dict[str, Any]) -> None:
     """Raises ``UserError`` for a field of the wrong type."""
     check_counts(config)
     kinds: dict[str, tuple[str, Any]] = {
-        **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("above 0", int | float)),
+        **dict.fromkeys(POSITIVE, ("above 0", int | float)),
         "sliding_window": ("a whole number", int),
         "layer_types": ("a list of names", list),
+        "no_rope_layers": ("a list of 0 and 1", list),
         "rope_scaling": ("an object", dict),
         "rope_parameters": ("an object", dict),
     }
@@ -289,21 +293,23 @@ def _check_kinds(config: dict[str, Any]) -> None:
             )
 
 
+def _check_supported(config: dict[str, Any], family: Family) -> None:
+    """Raises ``UserError`` for a variant of a family that isn't supported."""
+    name, wanted = family.activation_field, family.activation
+    if (found := config.get(name, wanted)) != wanted:
+        raise UserError(f"{name}={found!r}: not supported: use a model with {wanted}")
+    for name, values in family.refused.items():
+        if (found := config.get(name)) not in values:
+            raise UserError(f"{name}={found!r}: not supported: use a model without it")
+
+
 def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, ...]]:
     """The window, and which layers have it."""
-    layers = config["num_hidden_layers"]
-    types = config.get("layer_types")
-    window = config.get("sliding_window", 4096) or 0
-    if family.windows == "none":
-        return 0, ()
-    if family.windows == "switch":
-        if not config.get("use_sliding_window", False):
-            window = 0
-        first = config.get("max_window_layers", 28) if window else layers
-        slides = [layer >= first for layer in range(layers)]
+    layers, window = config["num_hidden_layers"], family.window(config)
+    types = config.get("layer_types") if family.reads_layer_types else None
+    if types is None:
+        types = family.layers(config) if window else []
     else:
-        slides = [(layer + 1) % 4 != 0 for layer in range(layers)]
-    if types is not None:
         if unknown := [name for name in types if name not in LAYER_TYPES]:
             raise UserError(
                 f"layer_types: {unknown[0]!r} is not supported: use a model with "
@@ -314,7 +320,5 @@ def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, .
                 f"layer_types: {len(types)} entries for {layers} layers: give one per "
                 "layer"
             )
-        slides = [name == "sliding_attention" for name in types]
-    if not any(slides):
-        return 0, ()
-    return window, tuple(slides)
+    slides = tuple(name == "sliding_attention" for name in types)
+    return (window, slides) if any(slides) else (0, ())

@@ -17,9 +17,21 @@ from jaxtyping import Array, Float
 
 from models.config import DecoderConfig
 from models.layers import MLP, in_first, in_heads, project, rms_norm
-from models.rope import apply_rope
+from models.rope import Angles, rotated_pair
 
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
+
+
+def norm(config: DecoderConfig, x, scale, *, axes: tuple[int, ...] = (-1,)) -> Array:
+    """The family's RMS norm over ``axes``."""
+    family, eps = config.family, config.rms_norm_eps
+    options = {"wide": family.wide_norm, "offset": family.norm_offset}
+    return rms_norm(x, scale, eps, axes=axes, **options)
+
+
+def norm_init(config: DecoderConfig) -> nn.initializers.Initializer:
+    """The scale of a norm that leaves the root mean square at 1."""
+    return nn.initializers.zeros if config.family.norm_offset else nn.initializers.ones
 
 
 class Attention(nn.Module):
@@ -30,7 +42,7 @@ class Attention(nn.Module):
     weights_first: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
+    def __call__(self, x: Float[Array, "B T D"], rope: Angles | None, attend: Attend):
         """Return (output [B, T, D], the second value of ``attend``)."""
         c = self.config
         width, head = c.hidden_size, c.head_dim
@@ -51,7 +63,9 @@ class Attention(nn.Module):
                 qkv[name] += self.param(f"{name}_bias", zeros, (count, head))
         for name in ("q", "k"):
             qkv[name] = self.norm(name, qkv[name])
-        q, k = apply_rope(qkv["q"], rope), apply_rope(qkv["k"], rope)
+        q, k = rotated_pair(qkv["q"], qkv["k"], rope)
+        if c.query_factor != 1:
+            q = q * c.query_factor
         with jax.named_scope("attend"):
             out, carried = attend(q, k, qkv["v"])
         out = project(self, "o", out, (c.num_heads, head), (width,), in_heads)
@@ -61,23 +75,22 @@ class Attention(nn.Module):
 
     def norm(self, name: str, x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
         """The family's RMS norm of queries or keys."""
-        family, eps = self.config.family, self.config.rms_norm_eps
-        kind, wide = family.qk_norm, family.wide_norm
-        ones = nn.initializers.ones
+        kind = self.config.family.qk_norm
         if kind == "head":
-            scale = self.param(f"{name}_norm", ones, x.shape[-1:])
-            return rms_norm(x, scale, eps, wide=wide)
+            scale = self.param(f"{name}_norm", norm_init(self.config), x.shape[-1:])
+            return norm(self.config, x, scale)
         if kind == "all":
-            scale = self.param(f"{name}_norm_all", ones, x.shape[-2:])
-            return rms_norm(x, scale, eps, axes=(-2, -1), wide=wide)
+            shape = x.shape[-2:]
+            scale = self.param(f"{name}_norm_all", norm_init(self.config), shape)
+            return norm(self.config, x, scale, axes=(-2, -1))
         return x
 
 
 class Block(nn.Module):
     """Attention and MLP, each added to the residual stream, each with a norm.
 
-    The norm comes before each layer (pre-norm) or, in some families, after it
-    (post-norm): then the layer's input is the residual stream itself.
+    The norm comes before each layer (pre-norm), or after it (post-norm): then the
+    layer's input is the residual stream itself; or there is one before and one after.
 
     Attributes:
       joined: the parameters are from ``forward.unstack``: matrices that multiply the
@@ -90,21 +103,27 @@ class Block(nn.Module):
     weights_first: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], rope, attend: Attend):
+    def __call__(self, x: Float[Array, "B T D"], rope: Angles | None, attend: Attend):
         """Return (x [B, T, D], the second value of ``attend``)."""
         c = self.config
 
-        def norm(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-            scale = self.param(name, nn.initializers.ones, (c.hidden_size,))
-            return rms_norm(y, scale, c.rms_norm_eps, wide=c.family.wide_norm)
+        def normed(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            return norm(c, y, self.param(name, norm_init(c), (c.hidden_size,)))
+
+        place = c.family.norms
+
+        def before(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            return y if place == "after" else normed(name, y)
+
+        def behind(name: str, y: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            if place == "before":
+                return y
+            return normed(name if place == "after" else f"{name}_out", y)
 
         form = {"joined": self.joined, "weights_first": self.weights_first}
         attention = Attention(c, **form, name="attn")
-        mlp = MLP(c.hidden_size, c.intermediate_size, c.mlp_bias, **form, name="mlp")
-        if c.family.post_norm:
-            attended, carried = attention(x, rope, attend)
-            x = x + norm("norm_attn", attended)
-            return x + norm("norm_mlp", mlp(x)), carried
-        attended, carried = attention(norm("norm_attn", x), rope, attend)
-        x = x + attended
-        return x + mlp(norm("norm_mlp", x)), carried
+        sizes = (c.hidden_size, c.intermediate_size)
+        mlp = MLP(*sizes, c.mlp_bias, c.family.activation, **form, name="mlp")
+        attended, carried = attention(before("norm_attn", x), rope, attend)
+        x = x + behind("norm_attn", attended)
+        return x + behind("norm_mlp", mlp(before("norm_mlp", x))), carried

@@ -11,15 +11,13 @@ from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
 from models.cached_attention import chunk_attention
 from models.cached_backends import Chosen, token_attention_by
 from models.config import DecoderConfig
-from models.decoder import Block
-from models.layers import rms_norm
+from models.decoder import Block, norm, norm_init
+from models.embedding import WEIGHTS_FIRST, embed, unembed
 from models.remat import REMAT_POLICIES, Remat
-from models.rope import rope_table
+from models.rope import Angles, Rope, rope_table
 
 Params = dict[str, Any]
 
-# An empty entry of parameters whose matrices are [out, in].
-WEIGHTS_FIRST = "weights_first"
 # What ``unstack`` joins: where, the new name, and which matrices (along their axis 1).
 JOINED = (("attn", "qkv", ("q", "k", "v")), ("mlp", "gate_up", ("gate", "up")))
 # How many leading axes of each matrix its product sums over.
@@ -45,7 +43,7 @@ def init(
 
     params = {
         "embed": embed_std * jax.random.normal(embed_key, (vocab, width)),
-        "final_norm": jnp.ones((width,)),
+        "final_norm": norm_init(config)(embed_key, (width,)),
         "blocks": jax.vmap(init_block)(jax.random.split(blocks_key, config.num_layers)),
     }
     if not config.tie_embeddings:
@@ -131,27 +129,8 @@ def hidden(
             x = run(x, period_params)
         return x, None
 
-    x = params["embed"][tokens]
-    x, _ = jax.lax.scan(body, x, blocks)
-    return _final_norm(params, config, x)
-
-
-def unembed(
-    params: Params, config: DecoderConfig, hidden: Float[Array, "... D"]
-) -> Float[Array, "... V"]:
-    """Logits, float32."""
-    with jax.named_scope("unembed"):
-        if WEIGHTS_FIRST in params:
-            table = params["embed" if config.tie_embeddings else "head"]
-            kind = jnp.float32
-            axes = ((1,), (hidden.ndim - 1,))
-            logits = jnp.tensordot(table, hidden, axes, preferred_element_type=kind)
-            return jnp.moveaxis(logits, 0, -1)
-        if config.tie_embeddings:
-            equation, table = "...D,VD->...V", params["embed"]
-        else:
-            equation, table = "...D,DV->...V", params["head"]
-        return jnp.einsum(equation, hidden, table, preferred_element_type=jnp.float32)
+    x, _ = jax.lax.scan(body, embed(params, config, tokens), blocks)
+    return norm(config, x, params["final_norm"])
 
 
 def forward(
@@ -255,11 +234,11 @@ def prefill(
         return out, layer
 
     with jax.named_scope("prefill"):
-        x = params["embed"][tokens]
+        x = embed(params, config, tokens)
         x, cache = _cached_layers(params, config, x, positions, cache, attend)
         if last is not None:
             x = x[jnp.arange(rows), last]
-        return cache, _final_norm(params, config, x)
+        return cache, norm(config, x, params["final_norm"])
 
 
 def decode_step(
@@ -301,15 +280,9 @@ def decode_step(
         return ways[window](q[:, 0], layer)[:, None], layer
 
     with jax.named_scope("decode_step"):
-        x = params["embed"][tokens][:, None]
+        x = embed(params, config, tokens)[:, None]
         x, cache = _cached_layers(params, config, x, positions[:, None], cache, attend)
-        x = _final_norm(params, config, x[:, 0])
-        return cache, x
-
-
-def _final_norm(params, config, x):
-    wide = config.family.wide_norm
-    return rms_norm(x, params["final_norm"], config.rms_norm_eps, wide=wide)
+        return cache, norm(config, x[:, 0], params["final_norm"])
 
 
 def _cached_layers(params, config, x, positions, cache, attend):
@@ -334,8 +307,12 @@ def _cached_layers(params, config, x, positions, cache, attend):
     return x, tuple(new_cache)
 
 
-def _rope_tables(config: DecoderConfig, positions: Int[Array, "B T"]) -> dict:
-    """Cosines and sines for each kind of layer, computed once."""
+def _rope_tables(
+    config: DecoderConfig, positions: Int[Array, "B T"]
+) -> dict[Rope | None, Angles | None]:
+    """What rotates each kind of layer, computed once; nothing where none is needed."""
     # In layer order: a set's order differs between processes, and so would the HLO.
     ropes = dict.fromkeys(map(config.layer_rope, range(config.num_layers)))
-    return {rope: rope_table(positions, config.head_dim, rope) for rope in ropes}
+    return {
+        rope: rope and rope_table(positions, config.head_dim, rope) for rope in ropes
+    }

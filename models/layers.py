@@ -1,6 +1,7 @@
 """The parts of a transformer block: initial scales, RMS norm, the gated MLP."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -21,17 +22,21 @@ def rms_norm(
     *,
     axes: tuple[int, ...] = (-1,),
     wide: bool = False,
+    offset: bool = False,
 ) -> Float[Array, "... D"]:
     """Divide by the root mean square over ``axes``, in float32, and scale.
 
     Args:
       wide: scale in float32 too; otherwise in the dtype of ``x``, which rounds twice.
+      offset: scale by 1 + ``scale``.
 
     Reference: arXiv:1910.07467.
     """
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=axes, keepdims=True)
     normed = x32 * jax.lax.rsqrt(mean_square + eps)
+    if offset:
+        scale = 1.0 + scale.astype(jnp.float32)
     if wide:
         return (normed * scale.astype(jnp.float32)).astype(x.dtype)
     return normed.astype(x.dtype) * scale
@@ -64,12 +69,20 @@ def project(
     return jnp.moveaxis(y, (-2, -1), (0, 1))
 
 
+# By Hugging Face's names; the second computes the normal distribution by a tanh.
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+}
+
+
 class MLP(nn.Module):
-    """SwiGLU feed-forward layer (arXiv:2002.05202), with or without biases."""
+    """Gated feed-forward layer (arXiv:2002.05202), with or without biases."""
 
     width: int
     hidden: int
     bias: bool = False
+    activation: str = "silu"
     joined: bool = False
     weights_first: bool = False
 
@@ -91,5 +104,5 @@ class MLP(nn.Module):
         else:
             gate = layer("gate", x, self.width, self.hidden)
             up = layer("up", x, self.width, self.hidden)
-        inner = jax.nn.silu(biased("gate", gate)) * biased("up", up)
+        inner = ACTIVATIONS[self.activation](biased("gate", gate)) * biased("up", up)
         return biased("down", layer("down", inner, self.hidden, self.width))

@@ -1,21 +1,23 @@
 """Rotary positions: which frequencies a checkpoint was trained with, and rotating.
 
-Besides the plain frequencies (arXiv:2104.09864) there are two ways to stretch them to
-longer contexts: Llama 3's, and YaRN (arXiv:2309.00071). The frequencies are computed in
-float64 on the host and rounded once, so that they are constants of a program.
+Besides the plain frequencies (arXiv:2104.09864) there are three ways to stretch them to
+longer contexts: all alike (arXiv:2306.15595), Llama 3's, and YaRN (arXiv:2309.00071).
+The frequencies are computed in float64 on the host and rounded once, so that they are
+constants of a program.
 """
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from models.errors import UserError
+from models.families import LAYER_TYPES, Family
 
-Kind = Literal["default", "llama3", "yarn"]
+Kind = Literal["default", "linear", "llama3", "yarn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Rope:
       truncate: yarn: round these bounds outwards to whole dimensions.
       attention_factor: yarn: cosine and sine are multiplied by it; None computes it
         from ``factor``, ``mscale`` and ``mscale_all_dim``.
+      llama_4_scaling_beta: queries at position p are multiplied by
+        1 + beta * log(1 + floor(p / original_max_position_embeddings)); 0: they aren't.
     """
 
     rope_theta: float = 10_000.0
@@ -47,6 +51,7 @@ class Rope:
     attention_factor: float | None = None
     mscale: float | None = None
     mscale_all_dim: float | None = None
+    llama_4_scaling_beta: float = 0.0
 
     @classmethod
     def from_hf(cls, found: dict[str, Any], *, theta: float, length: int) -> "Rope":
@@ -75,8 +80,8 @@ class Rope:
         }
         for name, value in given.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            # An mscale of 0 means that there is none.
-            right = number and (value > 0 or name.startswith("mscale"))
+            # A 0 of these means that there is none.
+            right = number and (value > 0 or name.startswith(("mscale", "llama_4")))
             if name not in ("rope_type", "truncate") and not right:
                 raise UserError(
                     f"{name}={value!r}: must be a number above 0: use the model's own "
@@ -95,6 +100,10 @@ class Rope:
                     f"rope_type={kind!r}: {name} is missing: use the model's own "
                     "config.json"
                 )
+        if kind == "linear":
+            return cls(
+                rope_type=kind, **{k: given[k] for k in ("rope_theta", "factor")}
+            )
         given.setdefault("original_max_position_embeddings", length)
         return cls(**given)
 
@@ -102,12 +111,16 @@ class Rope:
         """The same as ``rope_parameters``."""
         names = ["rope_type", "rope_theta"]
         if self.rope_type != "default":
-            names += ["factor", "original_max_position_embeddings"]
+            names += ["factor"]
+        if self.rope_type in ("llama3", "yarn"):
+            names += ["original_max_position_embeddings"]
         if self.rope_type == "llama3":
             names += ["low_freq_factor", "high_freq_factor"]
         if self.rope_type == "yarn":
             names += ["beta_fast", "beta_slow", "truncate"]
             names += ["attention_factor", "mscale", "mscale_all_dim"]
+        if self.llama_4_scaling_beta:
+            names += ["llama_4_scaling_beta"]
         said = {name: getattr(self, name) for name in names}
         return {name: value for name, value in said.items() if value is not None}
 
@@ -115,6 +128,8 @@ class Rope:
         """Radians per position [H / 2], and the factor of cosine and sine."""
         exponent = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
         plain = self.rope_theta**-exponent
+        if self.rope_type == "linear":
+            return (plain / self.factor).astype(np.float32), 1.0
         if self.rope_type == "llama3":
             return self._llama3(plain).astype(np.float32), 1.0
         if self.rope_type == "yarn":
@@ -154,9 +169,7 @@ class Rope:
         return scale(1.0)
 
 
-def read_ropes(
-    config: dict[str, Any], *, layered: tuple[str, str] | None
-) -> tuple[Rope, Rope | None]:
+def read_ropes(config: dict[str, Any], family: Family) -> tuple[Rope, Rope | None]:
     """Frequencies of layers without a window, and of those with one if they differ.
 
     A ``config.json`` has ``rope_theta`` and ``rope_scaling`` (transformers 4), or
@@ -164,34 +177,30 @@ def read_ropes(
     they don't, transformers 5 takes one of them without a word, and may lose the base.
 
     In the old spelling, ``rope_theta`` is for all layers, as transformers 4 reads it,
-    which wrote that spelling; transformers 5 gives OLMo-3's layers with a window its
-    own default instead. ``rope_scaling`` is for the layers without a window.
+    which wrote that spelling, unless the family has a base of its own for the layers
+    with a window; transformers 5 gives OLMo-3's its own default instead.
+    ``rope_scaling`` is for the layers without a window.
 
     Args:
       config: the whole ``config.json``.
-      layered: names of the two kinds of layers, if ``rope_parameters`` has an object
-        for each; None if there is one for all.
+      family: whether ``rope_parameters`` has an object for each kind of layer, and what
+        stands for missing bases.
 
     Raises:
       UserError: for contradictions, and what ``Rope.from_hf`` refuses.
     """
-    length = config.get("max_position_embeddings", 32_768)
-    theta = float(config.get("rope_theta") or (500_000.0 if layered else 10_000.0))
-    found = config.get("rope_parameters") or {}
+    length = family.read(config, "max_position_embeddings") or 32_768
+    theta = float(family.read(config, "rope_theta") or 10_000.0)
+    found = family.read(config, "rope_parameters") or {}
     full, sliding = found, None
-    if layered:
-        full, sliding = _by_kind(found, layered)
+    if family.rope_by_kind:
+        full, sliding = _by_kind(found)
     elif nested := [name for name, value in found.items() if isinstance(value, dict)]:
         raise UserError(
             f"rope_parameters.{nested[0]}: this model type has the same frequencies in "
             "all layers: put its fields directly into rope_parameters"
         )
-    given = config.get("rope_theta")
-    if given and full.get("rope_theta", given) != given:
-        raise UserError(
-            f"rope_theta={given} and rope_parameters.rope_theta={full['rope_theta']}: "
-            "contradict each other: remove the wrong one from config.json"
-        )
+    _check_base(config, "rope_theta", full)
     rope = Rope.from_hf(full, theta=theta, length=length)
     if scaling := config.get("rope_scaling"):
         scaled = Rope.from_hf(scaling, theta=rope.rope_theta, length=length)
@@ -203,12 +212,25 @@ def read_ropes(
         rope = scaled
     if sliding is None:
         return rope, None
+    if family.local_base:
+        theta = float(config.get(family.local_base) or family.local_theta)
+        _check_base(config, family.local_base, sliding)
     return rope, Rope.from_hf(sliding, theta=theta, length=length)
 
 
-def _by_kind(found: dict[str, Any], layered: tuple[str, str]) -> tuple[dict, dict]:
+def _check_base(config: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+    """Raises ``UserError`` if a file has two bases for the same layers."""
+    given = config.get(name)
+    if given and found.get("rope_theta", given) != given:
+        raise UserError(
+            f"{name}={given} and rope_parameters.rope_theta={found['rope_theta']}: "
+            "contradict each other: remove the wrong one from config.json"
+        )
+
+
+def _by_kind(found: dict[str, Any]) -> tuple[dict, dict]:
     """The objects of the two kinds of layers; empty where there is none."""
-    full, sliding = (found.get(name) or {} for name in layered)
+    full, sliding = (found.get(name) or {} for name in LAYER_TYPES)
     if not (isinstance(full, dict) and isinstance(sliding, dict)):
         raise UserError(
             f"rope_parameters={found!r}: must have an object for each kind of layer: "
@@ -216,24 +238,51 @@ def _by_kind(found: dict[str, Any], layered: tuple[str, str]) -> tuple[dict, dic
         )
     if found and not (full or sliding):
         raise UserError(
-            f"rope_parameters: has neither {' nor '.join(layered)}, which differ in "
-            "this family: use the model's own config.json"
+            f"rope_parameters: has neither {' nor '.join(LAYER_TYPES)}, which differ "
+            "in this family: use the model's own config.json"
         )
     return full, sliding
 
 
-def rope_table(
-    positions: Int[Array, "B T"], head_dim: int, rope: Rope
-) -> tuple[Float[Array, "B T 1 H2"], Float[Array, "B T 1 H2"]]:
-    """Cosine and sine of the rotary angles, float32, H2 = head_dim / 2."""
+class Angles(NamedTuple):
+    """What rotates the tokens of a batch; H2 = head_dim / 2.
+
+    Attributes:
+      cos, sin: of the rotary angles, float32.
+      queries: what rotated queries are multiplied by; None: they aren't.
+    """
+
+    cos: Float[Array, "B T 1 H2"]
+    sin: Float[Array, "B T 1 H2"]
+    queries: Float[Array, "B T 1 1"] | None = None
+
+
+def rope_table(positions: Int[Array, "B T"], head_dim: int, rope: Rope) -> Angles:
+    """The rotary angles of positions."""
     frequencies, scale = rope.frequencies(head_dim)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles) * scale, jnp.sin(angles) * scale
+    queries = None
+    if beta := rope.llama_4_scaling_beta:
+        whole = positions // rope.original_max_position_embeddings
+        queries = 1 + beta * jnp.log1p(whole[..., None, None].astype(jnp.float32))
+    return Angles(jnp.cos(angles) * scale, jnp.sin(angles) * scale, queries)
 
 
-def apply_rope(x: Float[Array, "B T N H"], table) -> Float[Array, "B T N H"]:
+def apply_rope(x: Float[Array, "B T N H"], angles: Angles) -> Float[Array, "B T N H"]:
     """Rotate the pairs (i, i + H/2), as Hugging Face checkpoints expect."""
-    cos, sin = table
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = angles.cos, angles.sin
     rotated = (left * cos - right * sin, right * cos + left * sin)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def rotated_pair(
+    q: Float[Array, "B T N H"], k: Float[Array, "B T K H"], angles: Angles | None
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"]]:
+    """Queries and keys at their positions; as they are in a layer without any."""
+    if angles is None:
+        return q, k
+    q, k = apply_rope(q, angles), apply_rope(k, angles)
+    if angles.queries is not None:
+        q = q * angles.queries.astype(q.dtype)
+    return q, k

@@ -56,6 +56,8 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "down_bias": ("layers", "norm"),
     "norm_attn": ("layers", "norm"),
     "norm_mlp": ("layers", "norm"),
+    "norm_attn_out": ("layers", "norm"),
+    "norm_mlp_out": ("layers", "norm"),
 }
 
 

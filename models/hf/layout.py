@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.config import DecoderConfig
+from models.families import NORMS
 
 Path = tuple[str, ...]
 
@@ -122,9 +123,6 @@ def layout(config: DecoderConfig) -> dict[Path, Leaf]:
     d, f, v = config.hidden_size, config.intermediate_size, config.vocab_size
     n, k, h = config.num_heads, config.num_kv_heads, config.head_dim
     attn, mlp = "model.layers.{}.self_attn.", "model.layers.{}.mlp."
-    norms = ("input_layernorm", "post_attention_layernorm")
-    if config.family.post_norm:
-        norms = ("post_attention_layernorm", "post_feedforward_layernorm")
 
     def matrix(name: str, shape: tuple[int, ...], hf_shape: tuple[int, ...]) -> Leaf:
         return Leaf(name=name + ".weight", hf_shape=hf_shape, shape=shape)
@@ -137,12 +135,10 @@ def layout(config: DecoderConfig) -> dict[Path, Leaf]:
             stacked=False,
             transposed=False,
         ),
-        ("blocks", "norm_attn"): matrix(f"model.layers.{{}}.{norms[0]}", (d,), (d,)),
         ("blocks", "attn", "q"): matrix(attn + "q_proj", (d, n, h), (n * h, d)),
         ("blocks", "attn", "k"): matrix(attn + "k_proj", (d, k, h), (k * h, d)),
         ("blocks", "attn", "v"): matrix(attn + "v_proj", (d, k, h), (k * h, d)),
         ("blocks", "attn", "o"): matrix(attn + "o_proj", (n, h, d), (d, n * h)),
-        ("blocks", "norm_mlp"): matrix(f"model.layers.{{}}.{norms[1]}", (d,), (d,)),
         ("blocks", "mlp", "gate"): matrix(mlp + "gate_proj", (d, f), (f, d)),
         ("blocks", "mlp", "up"): matrix(mlp + "up_proj", (d, f), (f, d)),
         ("blocks", "mlp", "down"): matrix(mlp + "down_proj", (f, d), (d, f)),
@@ -150,6 +146,9 @@ def layout(config: DecoderConfig) -> dict[Path, Leaf]:
             name="model.norm.weight", hf_shape=(d,), shape=(d,), stacked=False
         ),
     }
+
+    for ours, name in NORMS[config.family.norms].items():
+        leaves["blocks", ours] = matrix(f"model.layers.{{}}.{name}", (d,), (d,))
 
     def bias(name: str, shape: tuple[int, ...]) -> Leaf:
         return Leaf(name=name + ".bias", hf_shape=(math.prod(shape),), shape=shape)

@@ -25,6 +25,7 @@ from models.hf.tokenizer import cuts_as_qwen2, save_tokenizer
 
 log = logging.getLogger(__name__)
 
+ROPE_FIELDS = ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq")
 SHARD_BYTES = 5_000_000_000
 QWEN2_CUTS = (
     "%s: its tokenizer cuts text in other places than Qwen2's, but transformers 5 "
@@ -104,7 +105,7 @@ def _config_fields(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     and take a default for what they don't find.
     """
     fields, made = config.to_hf(), replace(config, hf="").to_hf()
-    for name in ("rope_parameters", "rope_theta", "rope_scaling"):
+    for name in ROPE_FIELDS:
         if name in made and not fields.get(name):
             fields[name] = made[name]
     fields["dtype"] = fields["torch_dtype"] = dtype

@@ -102,6 +102,14 @@ class _Head(NamedTuple):
             logits = jnp.where(real, logits, IMPOSSIBLE)
         return logits
 
+    def slope(self, logits: Array, given: Array) -> Array:
+        """``given`` for the logits that ``logits`` were before they were bent."""
+        if not (cap := self.config.final_softcap):
+            return given
+        # An impossible token has none; the square of its logit would overflow.
+        bent = jnp.clip(logits * self.temperature / cap, -1, 1)
+        return given * (1 - jnp.square(bent))
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _chunks(
@@ -155,7 +163,7 @@ def _chunks_backward(head, saved, cotangents):
             log_p = logits - normalizers[i][..., None]
             entropy = -jnp.sum(p * log_p, axis=-1, keepdims=True)
             d_logits -= of_entropy[i][..., None] * p * (log_p + entropy)
-        d_logits = (d_logits / head.temperature).astype(hidden.dtype)
+        d_logits = head.slope(logits, d_logits / head.temperature).astype(hidden.dtype)
         d_h = jnp.einsum(backward, d_logits, weight.astype(hidden.dtype))
         # [D, V] for tied weights as well: twice as fast on a CPU as [V, D].
         d_w = jnp.einsum(

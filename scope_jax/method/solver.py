@@ -7,19 +7,24 @@ everything up and says how.
 """
 
 import math
-import re
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.ranges import Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
+from scope_jax.method.axpo import ResamplingConfig
 from scope_jax.method.formats import FormatScore, Message, Reward
 from scope_jax.method.judge import DEFAULT, JudgeConfig, met_line, rubric_score
 from scope_jax.method.rubric_weights import weighted_score
 from scope_jax.method.search_errors import search_errors
-from scope_jax.method.solver_output import AnswerParse, format_score, parse_answer
+from scope_jax.method.solver_output import (
+    AnswerParse,
+    format_score,
+    parse_answer,
+    plain,
+)
+from scope_jax.method.task_buffer import ReposingConfig
 from scope_jax.method.types import ToolFormat
 
 
@@ -67,6 +72,10 @@ class SolverConfig:
     """Training steps after which it is 0; 60 are the method's three iterations."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
+    resampling: ResamplingConfig = ResamplingConfig()
+    """Other searches where all who searched have failed."""
+    reposing: ReposingConfig = ReposingConfig()
+    """Tasks that it fails, asked again with candidate answers."""
 
     def __post_init__(self):
         check_fields(self)
@@ -101,15 +110,6 @@ def search_decay(config: SolverConfig, step: int) -> float:
         return 1.0
     done = min(step - 1, config.search_decay_steps)
     return (1 + math.cos(math.pi * done / config.search_decay_steps)) / 2
-
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def plain(text: str) -> str:
-    """Text without case, punctuation, articles and spaces of its own."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, targets: Sequence[str]) -> bool:

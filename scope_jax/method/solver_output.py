@@ -1,6 +1,7 @@
 """What the Solver wrote, parsed: its answer and its format score (spec 5, 10)."""
 
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,3 +97,12 @@ def format_score(
     tool = min(sum(calls[:-1]) / (len(turns) - 1), 1.0) if len(turns) > 1 else 0.0
     structure = float(parse_answer(messages).valid)
     return FormatScore(think, tool, structure, (think + tool + structure) / 3)
+
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def plain(text: str) -> str:
+    """Text without case, punctuation, articles and spaces of its own."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())

@@ -85,7 +85,7 @@ def until_full(
 
 def differing(rollouts: Sequence[Rollout]) -> list[int]:
     """Numbers of the prompts' groups whose rewards differ, in order."""
-    rewards = np.array([one.reward for one in rollouts])
+    rewards = np.array([one.compared for one in rollouts])
     groups = np.array([one.group for one in rollouts])
     return [
         int(group)

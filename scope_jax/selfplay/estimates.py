@@ -42,7 +42,7 @@ def advantages(
       search_weight: what the search score counts in the reward; that part is earned in
         the turns that search.
     """
-    rewards = [rollout.reward for rollout in rollouts]
+    rewards = [rollout.compared for rollout in rollouts]
     groups = [rollout.group for rollout in rollouts]
     keys = [f"{one.trace.get('task_type', '')}/{one.role}" for one in rollouts]
     if settings.advantage == "rloo":
@@ -126,7 +126,7 @@ def _turn_rewards(rollout: Rollout, search_weight: float) -> list[float]:
         earned = search_weight * rollout.metrics.get("reward/search", 0.0)
         out[searching] = earned / searching.size
     if count:
-        out[-1] += rollout.reward - out.sum()
+        out[-1] += rollout.compared - out.sum()
     return out.tolist()
 
 

@@ -68,11 +68,22 @@ class Judging:
             {name: raw for name, (_, raw) in asked.items()},
         )
 
-    async def answer(self, task: str, documents: str, seed: Seed) -> tuple[str, str]:
-        """The judge's own answer to a task, from documents, and all that it said."""
-        config = self._config
+    async def answer(
+        self,
+        task: str,
+        documents: str,
+        seed: Seed,
+        *,
+        rubrics: Sequence[Rubric] = (),
+    ) -> tuple[str, str]:
+        """The judge's own answer to a task, from documents, and all that it said.
+
+        Args:
+          rubrics: what it is told that its answer will be held against.
+        """
+        config, known = self._config, [rubric.text for rubric in rubrics]
         raw = await self._world.judge(
-            self._world.prompts.judge_answer(task, documents),
+            self._world.prompts.judge_answer(task, documents, known),
             temperature=config.rubric_temperature,
             max_tokens=config.answer_tokens,
             seed64=seed64(*seed, "answer"),

@@ -72,7 +72,12 @@ def memory() -> dict[str, float]:
 
 
 def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Means over a step's rollouts, and how the rewards spread."""
+    """Means over a step's rollouts, and how the rewards spread.
+
+    Those that were posed in another way are counted, with a mean score of their own,
+    and are no part of the rest.
+    """
+    every, rollouts = rollouts, [one for one in rollouts if not one.posed]
     rewards = np.array([rollout.reward for rollout in rollouts])
     groups = np.array([rollout.group for rollout in rollouts])
     spread = [np.ptp(rewards[groups == group]) > 0 for group in np.unique(groups)]
@@ -82,7 +87,7 @@ def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "reward/min": float(rewards.min()),
         "reward/max": float(rewards.max()),
         "reward/groups_that_differ": float(np.mean(spread)),
-        "rollout/tokens": float(sum(one.sampled_tokens for one in rollouts)),
+        "rollout/tokens": float(sum(one.sampled_tokens for one in every)),
         "rollout/turns": _mean(one.turns for one in rollouts),
         "rollout/left_out": float(sum(one.left_out for one in rollouts)),
     }
@@ -97,7 +102,19 @@ def step_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         values = np.array([one.metrics.get(key, np.nan) for one in rollouts])
         if np.isfinite(values).any():
             metrics[key] = float(np.nanmean(values))
+    metrics |= _posed_metrics(every)
     return metrics | error_counts(error for one in rollouts for error in one.errors)
+
+
+def _posed_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Number and mean score of the rollouts that were posed in each other way."""
+    metrics = {}
+    for posed in sorted({one.posed for one in rollouts} - {""}):
+        own = [one for one in rollouts if one.posed == posed]
+        scores = [one.metrics["reward/rubric_score"] for one in own]
+        metrics[f"posed/{posed}"] = float(len(own))
+        metrics[f"posed/{posed}_score"] = float(np.mean(scores))
+    return metrics
 
 
 def error_counts(errors: Iterable[str]) -> dict[str, float]:

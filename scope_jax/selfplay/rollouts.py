@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from models.chat import ChatRenderer
 from rl.engine.sampling import seed64
-from rl.records import Datum, Request, SamplingParams
+from rl.records import Completion, Datum, Request, SamplingParams
 from scope_jax.method import conversation, transcript
 from scope_jax.method.conversation import ConversationSpec, Finish, Generate, Search
 from scope_jax.method.formats import Message
@@ -24,6 +24,10 @@ from scope_jax.selfplay.world import Complete, World
 
 Seed = tuple[str | int, ...]
 """What a random draw depends on: the run's seed, then what is drawn for."""
+
+
+NOTHING = Completion(ids=(), logprobs=(), text="", finish_reason="stop")
+"""What a turn is begun with that is sampled from its first token on."""
 
 
 def uid_of(seed: Seed) -> str:
@@ -78,6 +82,10 @@ class Rollout:
       errors: classes of errors in what model and judge wrote, counted over the step.
       trace: how the reward came about, in words and numbers.
       grades: what the judge said of its answer, a grade per rubric.
+      posed: how, if not as a step's own prompt: "replay", "ncq", "bcq" or "resampled"
+        (``method.task_buffer``, ``method.axpo``). Such a rollout is trained on and has
+        no part in a step's statistics.
+      credit: the reward that its group is compared by, where that is not its own.
     """
 
     seed: Seed
@@ -101,6 +109,13 @@ class Rollout:
     errors: tuple[str, ...] = ()
     trace: dict[str, Any] = field(default_factory=dict)
     grades: tuple[Grade, ...] = ()
+    posed: Literal["", "replay", "ncq", "bcq", "resampled"] = ""
+    credit: float | None = None
+
+    @property
+    def compared(self) -> float:
+        """The reward that its group is compared by."""
+        return self.reward if self.credit is None else self.credit
 
     @property
     def step(self) -> int:
@@ -153,6 +168,7 @@ class Rollout:
             "trace": self.trace,
             "metrics": {k: v for k, v in self.metrics.items() if math.isfinite(v)},
             "tokens": self.sampled_tokens,
+            **({"posed": self.posed} if self.posed else {}),
         }
 
 
@@ -165,6 +181,7 @@ async def converse(
     sampling: SamplingParams,
     limits: Limits,
     seed: Seed,
+    begun: Completion = NOTHING,
 ) -> Rollout:
     """Plays one conversation from its opening ``messages`` to its end.
 
@@ -176,6 +193,8 @@ async def converse(
       sampling: temperature and the like; ``max_new_tokens`` is per turn.
       limits: of the context and of what is trained on.
       seed: of the conversation; each turn adds its number.
+      begun: tokens that its first turn is begun with, in place of the first ones that
+        would be sampled.
     """
     action: conversation.Action
     state, action = conversation.start(spec, messages)
@@ -201,15 +220,17 @@ async def converse(
         else:
             if _slides(spec, tokens, limits):
                 dropped += tokens.keep_last(limits.response - 1)
-            request = _request(tokens.prompt(), action, renderer, sampling, limits)
+            start, prompt = NOTHING if state.turns else begun, tokens.prompt()
+            request = _request(prompt, start, action, renderer, sampling, limits)
             if request is None:
                 action = Finish("length")
                 break
             turn_seed = seed64(*seed, state.turns)
             completion = await complete(replace(request, seed64=turn_seed))
             sampled += len(completion.ids)
+            completion = _joined(start, completion)
             # Where the template opens the thinking, the rules must see it opened.
-            opening = renderer.opening_of(request.ids)
+            opening = renderer.opening_of(prompt)
             said = replace(completion, text=opening + completion.text)
             state, action = conversation.step(state, said)
             if len(state.messages) > seen:
@@ -270,17 +291,33 @@ def _slides(spec: ConversationSpec, tokens: Transcript, limits: Limits) -> bool:
     )
 
 
+def _joined(begun: Completion, rest: Completion) -> Completion:
+    """A turn from what it was begun with and what was sampled behind it."""
+    if not begun.ids:
+        return rest
+    return replace(
+        rest,
+        ids=begun.ids + rest.ids,
+        logprobs=begun.logprobs + rest.logprobs,
+        text=begun.text + rest.text,
+    )
+
+
 def _request(
     prompt: tuple[int, ...],
+    begun: Completion,
     action: Generate,
     renderer: ChatRenderer,
     sampling: SamplingParams,
     limits: Limits,
 ) -> Request | None:
     """The request of a turn, or None: no room is left in the context."""
-    wanted = sampling.max_new_tokens
+    wanted = sampling.max_new_tokens - len(begun.ids)
+    prompt += begun.ids
     room = limits.context - len(prompt) - 1
-    if room < 1 or (limits.whole_turns and len(prompt) + wanted > limits.context):
+    if min(room, wanted) < 1 or (
+        limits.whole_turns and len(prompt) + wanted > limits.context
+    ):
         return None
     return Request(
         ids=prompt,

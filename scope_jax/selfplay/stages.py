@@ -1,5 +1,6 @@
 """Stages 1 and 3: which prompts a training step has, and how a rollout is rewarded."""
 
+import functools
 import itertools
 import logging
 import time
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 from models.errors import UserError
 from rl.learner import data_order
+from rl.records import Completion
 from scope_jax.config import StageConfig
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
@@ -16,8 +18,10 @@ from scope_jax.run.folder import needed_from
 from scope_jax.selfplay.documents import ChallengerPrompt, challenger_prompts
 from scope_jax.selfplay.memory import RecentTasks
 from scope_jax.selfplay.parts import Parts
+from scope_jax.selfplay.reposing import SolverPrompt, TaskBuffer
+from scope_jax.selfplay.resampling import with_resamples
 from scope_jax.selfplay.rewards import reward_challenger, reward_solver, reweighted
-from scope_jax.selfplay.rollouts import Limits, Rollout, Seed, converse
+from scope_jax.selfplay.rollouts import NOTHING, Limits, Rollout, Seed, converse
 from scope_jax.selfplay.task_file import read_tasks
 from scope_jax.selfplay.training import TrainingStage, carry_over, train
 from scope_jax.selfplay.world import World
@@ -80,26 +84,39 @@ def train_solver(parts: Parts, iteration: int) -> None:
     with needed_from(f"iter_{iteration}/tasks"):
         tasks = _usable(world, read_tasks(parts.folder.tasks(iteration)))
 
-    def prompts(step: int) -> list[Task]:
-        return [tasks[index] for index in _chosen(len(tasks), step, settings)]
+    buffer = TaskBuffer(world, tasks)
 
-    def more(step: int, start: int, wanted: int) -> list[Task]:
+    def prompts(step: int) -> list[SolverPrompt]:
+        own = [tasks[index] for index in _chosen(len(tasks), step, settings)]
+        return buffer.prompts(own, step)
+
+    def more(step: int, start: int, wanted: int) -> list[SolverPrompt]:
         indices = _later(len(tasks), step, settings)
-        return [tasks[i] for i in itertools.islice(indices, start, start + wanted)]
+        own = itertools.islice(indices, start, start + wanted)
+        return [SolverPrompt(tasks[index], tasks[index].text) for index in own]
 
-    async def rollout(task: Task, seed: Seed) -> Rollout:
+    async def rollout(
+        prompt: SolverPrompt, seed: Seed, begun: Completion = NOTHING
+    ) -> Rollout:
         spec = world.solver_spec("solver")
-        opening = world.prompts.solver(task.text, config.solver.max_searches)
-        return await _timed(
-            _play(world, settings, spec, opening, seed),
-            lambda played: reward_solver(world, played, task),
+        opening = world.prompts.solver(prompt.text, config.solver.max_searches)
+        rewarded = await _timed(
+            _play(world, settings, spec, opening, seed, begun),
+            lambda played: reward_solver(world, played, prompt.task),
         )
+        return replace(rewarded, posed=prompt.posed)
 
-    async def post_rollout(task: Task, group: list[Rollout]) -> list[Rollout]:
-        return reweighted(world, group, task)
+    async def post_rollout(prompt: SolverPrompt, group: list[Rollout]) -> list[Rollout]:
+        def together(rollouts: list[Rollout]) -> list[Rollout]:
+            return reweighted(world, rollouts, prompt.task)
+
+        group = await buffer.with_right_answer(prompt, together(group))
+        play = functools.partial(rollout, prompt)
+        return await with_resamples(world, group, play, together)
 
     if tasks:
-        stage = TrainingStage("solver", prompts, rollout, post_rollout, more=more)
+        memory = None if config.solver.reposing.kind == "off" else buffer
+        stage = TrainingStage("solver", prompts, rollout, post_rollout, memory, more)
         train(parts, iteration, stage)
     else:
         log.warning(
@@ -121,6 +138,7 @@ async def _play(
     spec: ConversationSpec,
     messages: Sequence[Message],
     seed: Seed,
+    begun: Completion = NOTHING,
 ) -> Rollout:
     """One rollout of the policy in training."""
     return await converse(
@@ -133,6 +151,7 @@ async def _play(
             context=settings.max_context_tokens, response=settings.max_response_tokens
         ),
         seed=seed,
+        begun=begun,
     )
 
 

@@ -27,17 +27,18 @@ def with_truth(
 
     Args:
       known: the facts; None, where they are not known, changes and measures nothing.
-      rollouts: rewarded, of one role.
+      rollouts: rewarded, of one role; the metrics are of those that were posed plainly.
     """
     if known is None or not rollouts:
         return list(rollouts), {}
     truths: list[AnswerTruth | TaskTruth | None]
     if rollouts[0].role == "solver":
         answers = [_answer(known, rollout.trace) for rollout in rollouts]
+        asked = [(a, r) for a, r in zip(answers, rollouts, strict=True) if not r.posed]
         metrics = answer_metrics(
-            answers,
-            rewards=[rollout.reward for rollout in rollouts],
-            groups=[rollout.group for rollout in rollouts],
+            [answer for answer, _ in asked],
+            rewards=[rollout.reward for _, rollout in asked],
+            groups=[rollout.group for _, rollout in asked],
         )
         truths = [*answers]
     else:

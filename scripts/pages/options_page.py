@@ -186,6 +186,22 @@ OPTIONS = (
         function="scope_jax.method.solver:search_decay",
         what="searching is rewarded at first only",
     ),
+    Option(
+        name="AXPO",
+        settings={"solver.resampling.count": 4},
+        function="scope_jax.method.axpo:credit",
+        what="where all rollouts that searched failed, the least sure first search "
+        "is made K times anew",
+        cost="K rollouts more for such a group",
+    ),
+    Option(
+        name="ZPPO",
+        settings={"solver.reposing.kind": "ncq"},
+        function="scope_jax.method.task_buffer:after_group",
+        what="failed tasks are kept and asked again, plainly and with candidates",
+        cost="half of the step's prompts more; with bcq an answer of the judge and its "
+        "grades per failed task",
+    ),
     *(
         Option(
             name=kind,

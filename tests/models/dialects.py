@@ -195,3 +195,81 @@ def llama3(messages: list[Message], tools: list[dict] | None) -> str:
         role = "ipython" if message["role"] == "tool" else message["role"]
         out.append(said(role, "\n".join(text)))
     return "".join(out)
+
+
+def _said_and_called(text: str, message: Message) -> str:
+    calls = [
+        f"<tool_call>{dumps(call)}</tool_call>"
+        for call in message.get("tool_calls", ())
+    ]
+    return "\n".join([text] * bool(text) + calls)
+
+
+def gemma3(messages: list[Message], tools: list[dict] | None) -> str:
+    head = ""
+    if messages[0]["role"] == "system":
+        head, messages = messages[0]["content"] + "\n\n", messages[1:]
+    if tools:
+        rule = 'A call is {"name": ..., "arguments": {...}} in <tool_call></tool_call>.'
+        head += _schemas("", tools, rule) + "\n\n"
+    out = ["<bos>"]
+    for i, message in enumerate(messages):
+        role = "model" if message["role"] == "assistant" else "user"
+        text = _said_and_called(message["content"].strip(), message)
+        out.append(f"<start_of_turn>{role}\n{'' if i else head}{text}<end_of_turn>\n")
+    return "".join(out)
+
+
+SMOLLM3_HEAD = (
+    "## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 26 July 2024\n"
+    "Reasoning Mode: {}\n\n## Custom Instructions\n\n{}\n\n"
+)
+SMOLLM3_TOOLS = (
+    "### Tools\n\nFunctions, one JSON schema a line:\n<tools>\n{}\n</tools>\n"
+    'A call is {{"name": ..., "arguments": {{...}}}} in <tool_call></tool_call>.\n\n'
+)
+
+
+def smollm3(messages: list[Message], tools: list[dict] | None) -> str:
+    given = ""
+    if messages[0]["role"] == "system":
+        given, messages = messages[0]["content"], messages[1:]
+    mode = "/no_think" if "/no_think" in given else "/think"
+    said = given.replace("/no_think", "").replace("/think", "").rstrip()
+    if "/system_override" in given:
+        head = said.replace("/system_override", "").rstrip()
+    else:
+        name = "You are a helpful AI assistant named SmolLM, trained by Hugging Face."
+        head = SMOLLM3_HEAD.format(mode, said or name)
+        head += SMOLLM3_TOOLS.format("\n".join(map(dumps, tools))) if tools else ""
+    out = [turn("system", head)]
+    for message in messages:
+        text = message["content"]
+        if message["role"] == "assistant":
+            text = _said_and_called(text.lstrip("\n"), message)
+            empty = "<think>\n\n</think>\n" if mode == "/no_think" else ""
+            out.append(turn("assistant", empty + text))
+        else:
+            out.append(turn("user", text))
+    return "".join(out)
+
+
+def mistral(messages: list[Message], tools: list[dict] | None) -> str:
+    out = ["<s>"]
+    if messages[0]["role"] == "system":
+        out.append(f"[SYSTEM_PROMPT]{messages[0]['content']}[/SYSTEM_PROMPT]")
+        messages = messages[1:]
+    if tools:
+        out.append(f"[AVAILABLE_TOOLS]{dumps(tools)}[/AVAILABLE_TOOLS]")
+    for message in messages:
+        text = message["content"]
+        if message["role"] == "assistant":
+            calls = [
+                f"[TOOL_CALLS]{call['name']}[ARGS]{dumps(call['arguments'])}"
+                for call in message.get("tool_calls", ())
+            ]
+            out.append("".join([text, *calls, "</s>"]))
+        else:
+            tag = "TOOL_RESULTS" if message["role"] == "tool" else "INST"
+            out.append(f"[{tag}]{text}[/{tag}]")
+    return "".join(out)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import transformers
 
-from models.config import FAMILIES, DecoderConfig
+from models.config import DecoderConfig
+from models.families import FAMILIES
 from models.hf.layout import layout, unflatten
 
 torch = pytest.importorskip("torch")
@@ -26,14 +27,15 @@ SHAPE = dict(
 
 def make_model(family: str, *, seed: int = 0, **fields: Any):
     """A transformers model in which no tensor is what initialisation makes it."""
-    name = FAMILIES[family].architecture
-    hf_config = getattr(transformers, f"{name}Config")(**SHAPE | fields)
+    hf_config = transformers.CONFIG_MAPPING[family](**SHAPE | fields)
     hf_config._attn_implementation = "eager"
+    name = FAMILIES[family].architecture
     model = getattr(transformers, f"{name}ForCausalLM")(hf_config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            center = 1.0 if "norm" in name else 0.0
+            scales = "norm" in name and not FAMILIES[family].norm_offset
+            center = 1.0 if scales else 0.0
             noise = torch.randn(tensor.shape, generator=generator)
             tensor.copy_(center + 0.15 * noise)
     return model

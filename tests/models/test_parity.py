@@ -9,107 +9,18 @@ import pytest
 import transformers
 
 from models import forward
-from models.config import FAMILIES, DecoderConfig
+from models.config import DecoderConfig
 from models.errors import UserError
+from models.families import FAMILIES
 from models.hf.layout import flatten, unflatten
 from models.layers import rms_norm
 from models.rope import Rope
+from tests.models.cases import CASES, both
 from tests.models.oracle import logits_of, make_model, pair, tensors_to_params, torch
 
 run = jax.jit(forward.forward, static_argnums=1)
 TOKENS = np.random.default_rng(0).integers(0, 97, (2, 40))
 TOLERANCE = 1e-4  # of the logits' standard deviation
-
-PLAIN = {"rope_type": "default", "rope_theta": 300.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 200.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 150.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-OLMO_YARN = YARN | {"attention_factor": 1.2, "beta_fast": 8.0, "beta_slow": 2.0}
-
-
-def both(full: dict, sliding: dict = PLAIN) -> dict:
-    return {"full_attention": full, "sliding_attention": sliding}
-
-
-# Every flag at both of its values at least once, and the odd sizes.
-CASES = {
-    "qwen3": ("qwen3", dict(head_dim=16, tie_word_embeddings=True)),
-    "qwen3-untied": ("qwen3", dict(head_dim=12, tie_word_embeddings=False)),
-    "qwen3-biased": ("qwen3", dict(head_dim=16, attention_bias=True)),
-    "qwen3-wide-heads": ("qwen3", dict(head_dim=40, num_key_value_heads=1)),
-    "qwen3-mha": ("qwen3", dict(head_dim=8, num_key_value_heads=4)),
-    "qwen3-yarn": ("qwen3", dict(head_dim=16, rope_parameters=YARN)),
-    "qwen3-eps": ("qwen3", dict(head_dim=16, rms_norm_eps=1e-2)),
-    "qwen3-window": (
-        "qwen3",
-        dict(
-            head_dim=16, use_sliding_window=True, sliding_window=7, max_window_layers=1
-        ),
-    ),
-    "qwen2": ("qwen2", dict(tie_word_embeddings=True)),
-    "qwen2-untied": ("qwen2", dict(tie_word_embeddings=False)),
-    "qwen2-theta": ("qwen2", dict(rope_parameters=PLAIN | {"rope_theta": 1e6})),
-    "qwen2-yarn": (
-        "qwen2",
-        dict(rope_parameters=YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}),
-    ),
-    "qwen2-heads": (
-        "qwen2",
-        dict(num_attention_heads=6, num_key_value_heads=3, hidden_size=36),
-    ),
-    "qwen2-window": (
-        "qwen2",
-        dict(use_sliding_window=True, sliding_window=5, max_window_layers=0),
-    ),
-    "qwen2-eps": ("qwen2", dict(rms_norm_eps=1e-3)),
-    "llama": ("llama", dict(tie_word_embeddings=True)),
-    "llama-untied": ("llama", dict(tie_word_embeddings=False, head_dim=20)),
-    "llama-biased": ("llama", dict(attention_bias=True, mlp_bias=True)),
-    "llama-mlp-bias": ("llama", dict(mlp_bias=True, num_key_value_heads=4)),
-    "llama3": ("llama", dict(rope_parameters=LLAMA3)),
-    "llama3-narrow": (
-        "llama",
-        dict(rope_parameters=LLAMA3 | {"high_freq_factor": 2.0, "factor": 32.0}),
-    ),
-    "llama-yarn-exact": (
-        "llama",
-        dict(rope_parameters=YARN | {"truncate": False, "beta_fast": 16.0}),
-    ),
-    "olmo3": (
-        "olmo3",
-        dict(num_hidden_layers=8, sliding_window=6, rope_parameters=both(OLMO_YARN)),
-    ),
-    "olmo3-tied": (
-        "olmo3",
-        dict(num_hidden_layers=4, sliding_window=4, tie_word_embeddings=True),
-    ),
-    "olmo3-biased": (
-        "olmo3",
-        dict(num_hidden_layers=4, sliding_window=9, attention_bias=True),
-    ),
-    "olmo3-layer-types": (
-        "olmo3",
-        dict(
-            num_hidden_layers=3,
-            sliding_window=3,
-            num_key_value_heads=4,
-            layer_types=["full_attention", "sliding_attention", "sliding_attention"],
-            rope_parameters=both(PLAIN | {"rope_theta": 1e4}, YARN),
-            rms_norm_eps=1e-5,
-        ),
-    ),
-}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -164,6 +75,20 @@ def rope(case: str, **change) -> dict:
         ("olmo3", {"window_layers": (True, False, True, True) * 2}),
         ("qwen3-window", {"window": 6}),
         ("qwen3-window", {"window_layers": (True, False)}),
+        ("gemma3", {"query_scalar": 20.0}),
+        ("gemma3", {"final_softcap": 0.0}),
+        ("gemma3", {"window_rope": None}),
+        ("gemma3", {"window": 6}),
+        ("gemma3", {"window_layers": (True,) * 7}),
+        ("gemma3", rope("gemma3", rope_type="default")),
+        ("gemma3", rope("gemma3", factor=4.0)),
+        ("smollm3", {"rope_layers": ()}),
+        ("smollm3", {"rope_layers": (True, True, False, True)}),
+        ("smollm3-window", {"window": 4}),
+        ("mistral", {"window": 6}),
+        ("ministral", {"window_layers": (True,) * 4}),
+        ("ministral3", rope("ministral3", llama_4_scaling_beta=0.0)),
+        ("ministral3", rope("ministral3", llama_4_scaling_beta=0.3)),
     ],
 )
 def test_each_number_of_the_configuration_moves_the_logits(case, change):
@@ -171,7 +96,16 @@ def test_each_number_of_the_configuration_moves_the_logits(case, change):
 
 
 @pytest.mark.parametrize(
-    "case", ["qwen3-biased", "qwen2-untied", "llama-biased", "olmo3-biased"]
+    "case",
+    [
+        "qwen3-biased",
+        "qwen2-untied",
+        "llama-biased",
+        "olmo3-biased",
+        "gemma3-biased",
+        "smollm3-biased",
+        "ministral",
+    ],
 )
 def test_each_tensor_moves_the_logits(case):
     family, fields = CASES[case]
@@ -192,7 +126,21 @@ def test_each_tensor_moves_the_logits(case):
 
 
 @pytest.mark.parametrize(
-    "case", ["qwen3-biased", "qwen2", "qwen3-window", "llama-biased", "olmo3-biased"]
+    "case",
+    [
+        "qwen3-biased",
+        "qwen2",
+        "qwen3-window",
+        "llama-biased",
+        "olmo3-biased",
+        "gemma3",
+        "gemma3-biased",
+        "smollm3",
+        "smollm3-biased",
+        "mistral",
+        "ministral",
+        "ministral3",
+    ],
 )
 def test_gradients_are_those_of_torch(case):
     family, fields = CASES[case]
@@ -318,7 +266,7 @@ def test_both_spellings_that_agree_are_one(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norms_round_where_transformers_round_them(family):
     """In bfloat16: scaling before the rounding or after it are other numbers."""
-    model = make_model(family).model.to(torch.bfloat16)
+    model = make_model(family, rms_norm_eps=1e-6, head_dim=16).model.to(torch.bfloat16)
     wide = FAMILIES[family].wide_norm
     generator = np.random.default_rng(0)
     x = torch.tensor(generator.normal(size=(500, 48))).to(torch.bfloat16)
@@ -328,8 +276,11 @@ def test_norms_round_where_transformers_round_them(family):
         jnp.asarray(t.float().numpy(), jnp.bfloat16)
         for t in (x, model.norm.weight.detach())
     )
+
+    def normed(wide):
+        return rms_norm(x, scale, 1e-6, wide=wide, offset=FAMILIES[family].norm_offset)
+
     same = {
-        w: np.mean(np.asarray(rms_norm(x, scale, 1e-6, wide=w), np.float32) == expected)
-        for w in (True, False)
+        w: np.mean(np.asarray(normed(w), np.float32) == expected) for w in (True, False)
     }
     assert same[wide] > 0.999 > 0.9 > same[not wide]

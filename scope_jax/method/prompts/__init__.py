@@ -21,7 +21,11 @@ from typing import Any
 from models.errors import UserError, first_line
 from models.mixed_text import mixed, outside
 from scope_jax.method.formats import Message
-from scope_jax.method.prompts.templates import Template, read_template, read_text
+from scope_jax.method.prompts.templates import (
+    Template,
+    read_template,
+    read_text,
+)
 from scope_jax.method.types import TOOL_FORMATS, ToolFormat
 
 TASK_TYPES = (
@@ -44,6 +48,10 @@ _SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rubric": (("task_prompt", "documents"), ("task_type",)),
     "rubric_evidence": ((), ()),
     "judge_answer": (("task_prompt", "documents"), ()),
+    "judge_answer_rubrics": (("rubrics",), ()),
+    "candidate": (("candidate",), ()),
+    "wrong_candidates": (("question", "candidates"), ()),
+    "both_candidates": (("question", "candidates"), ()),
     "grader": (("response", "rubric"), ("prompt",)),
     "grader_thinking": (("response", "rubric"), ("prompt",)),
     "gate_entity": (("task_prompt",), ()),
@@ -65,6 +73,7 @@ _JUDGE_FILES = (
     "gate_source_relevance",
 )
 _NEWER = ("preamble_", "rubric_evidence", "judge_answer")
+_NEWER += ("candidate", "wrong_candidates", "both_candidates")
 _EXAMPLES = ("challenger_{format}", "solver_{format}", *_JUDGE_FILES)
 # Parameter of the search tool -> its schema.
 _PARAMETERS: dict[str, dict[str, Any]] = {
@@ -131,9 +140,34 @@ class PromptSet:
             last = {**last, "content": mixed(last["content"], "\n\n", more)}
         return (*before, last)
 
-    def judge_answer(self, task: str, documents: str) -> tuple[Message, ...]:
-        """Asks the judge to answer a task itself, from documents."""
-        return self._messages("judge_answer", task_prompt=task, documents=documents)
+    def judge_answer(
+        self, task: str, documents: str, rubrics: Sequence[str] = ()
+    ) -> tuple[Message, ...]:
+        """Asks the judge to answer a task itself, from documents.
+
+        With ``rubrics`` it is told what its answer will be held against.
+        """
+        *before, last = self._messages(
+            "judge_answer", task_prompt=task, documents=documents
+        )
+        if rubrics:
+            lines = "\n".join(f"{i}. {rubric}" for i, rubric in enumerate(rubrics, 1))
+            more = self.templates["judge_answer_rubrics"].fill(rubrics=lines)
+            last = {**last, "content": mixed(last["content"], "\n\n", more)}
+        return (*before, last)
+
+    def wrong_candidates(self, question: str, candidates: Sequence[str]) -> str:
+        """A question for the Solver with answers that were wrong."""
+        return self._candidates("wrong_candidates", question, candidates)
+
+    def both_candidates(self, question: str, candidates: Sequence[str]) -> str:
+        """A question for the Solver with two answers, of which one was right."""
+        return self._candidates("both_candidates", question, candidates)
+
+    def _candidates(self, stem: str, question: str, candidates: Sequence[str]) -> str:
+        one = self.templates["candidate"]
+        shown = "\n".join(one.fill(candidate=text) for text in candidates)
+        return self.templates[stem].fill(question=question, candidates=shown)
 
     def grade(
         self, task: str, answer: str, rubric: str, *, thinking: bool = False

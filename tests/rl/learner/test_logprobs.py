@@ -1,5 +1,7 @@
 """Chunked log-probs: equal to the whole-vocabulary formula, and without its buffer."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,34 @@ def test_tokens_beyond_the_tokenizer_get_no_gradient(tiny_config, tiny_params, c
     head = jax.grad(loss)(tiny_params)["head"]
     assert not np.asarray(head[:, 50:]).any()
     assert np.asarray(head[:, :50]).any()
+
+
+def test_the_gradient_goes_through_the_limit_of_logits(tiny_config, tiny_params, case):
+    """Against the derivative of the formula, where the limit bends most logits."""
+    config = dataclasses.replace(tiny_config, final_softcap=0.5)
+    hidden, targets = case
+    hidden, targets = hidden * 3, targets % 50
+    every = jnp.ones(targets.shape, bool)
+
+    def formula(params, hidden):
+        logits = 0.5 * jnp.tanh(hidden @ params["head"] / 0.5)[..., :50] / 0.7
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)
+
+    def ours(params, hidden):
+        options = {"chunk": 3, "temperature": 0.7, "valid_vocab": 50}
+        return token_logprobs(params, config, hidden, targets, every, **options)[0]
+
+    both = [f(tiny_params, hidden) for f in (ours, lambda *x: formula(*x)[..., 0])]
+    np.testing.assert_allclose(*both, atol=1e-5)
+    weight = jnp.arange(targets.size).reshape(targets.shape) / targets.size
+    gradients = [
+        jax.grad(lambda p, h: (f(p, h) * weight).sum(), argnums=(0, 1))(  # noqa: B023
+            tiny_params, hidden
+        )
+        for f in (ours, lambda *x: formula(*x)[..., 0])
+    ]
+    for got, expected in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_no_buffer_holds_the_vocabulary_for_more_than_a_chunk(tiny_config, tiny_params):
