@@ -14,6 +14,7 @@ from models.errors import UserError
 from models.precision import Dtype
 from models.ranges import (
     NOT_NEGATIVE,
+    POSITIVE,
     Count,
     CountOrZero,
     Range,
@@ -33,7 +34,7 @@ from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.compat import Compat
 from scope_jax.method.judge import JudgeConfig
 from scope_jax.method.solver import SolverConfig
-from scope_jax.method.types import ToolFormat
+from scope_jax.method.types import ToolFormat, check_own_code
 from scope_jax.system.placement import PlacementConfig
 
 
@@ -344,7 +345,16 @@ class Config:
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
     """Switches that turn on the reference's behaviour where ours differs."""
+    tools: str = ""
+    """A tool of your own in place of the search, as FILE.py:NAME (docs/your-reward.md):
+    queries to texts. Empty: the search over the passages."""
+    tools_timeout: Annotated[float, POSITIVE] = 60.0
+    """Seconds that a call of your own tool may take."""
+    tools_hash: str = ""
+    """Hash that the file of your own tool must have. Empty: the one it has when the run
+    starts, which its config.json then has."""
 
     def __post_init__(self):
         seeds.check("seed", self.seed)
         check_fields(self)
+        check_own_code("tools", self.tools)

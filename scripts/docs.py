@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are made from the code.
 
-method, options, the rooms, and the table of text forms in your-text.md:
+method, options, the rooms, and tables in your-text.md and your-reward.md:
 
 python scripts/docs.py
 python scripts/docs.py --count      prints lines of code instead, room by room
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
-from pages import method_page, options_page, rooms, source, text_forms
+from pages import method_page, options_page, rooms, source, tables
 from scope_jax.run import cli
 from scope_jax.system.files import read_text
 
@@ -35,8 +35,14 @@ def build() -> dict[str, str]:
         "options.md": options_page.page(configs.load(FAMILIES[0])),
         "rooms.md": rooms.page(files),
         "rooms.svg": rooms.draw(files),
-        "your-text.md": text_forms.page(read_text(ROOT / "docs" / "your-text.md")),
+        "your-reward.md": tables.prompt_slots(_written("your-reward.md")),
+        "your-text.md": tables.text_forms(_written("your-text.md")),
     }
+
+
+def _written(name: str) -> str:
+    """A page of which only a table is made from the code."""
+    return read_text(ROOT / "docs" / name)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -50,7 +50,7 @@ def test_every_file_and_every_benchmark_exists(page):
     text = page.read_text(encoding="utf-8")
     tops = "|".join((*INSTALLED, "scripts", "docs", "tests"))
     paths = re.findall(
-        rf"(?<![\w./-])(?:{tops})/[\w./-]+\.(?:py|md|toml|json|svg)", text
+        rf"(?<![\w./-])(?:{tops})/[\w./-]+\.(?:py|md|toml|jsonl?|svg)", text
     )
     assert [p for p in paths if "NAME" not in p and not (ROOT / p).is_file()] == []
     assert set(re.findall(r"python scripts/bench\.py (\w+)", text)) <= set(

@@ -18,6 +18,7 @@ from scope_jax.report.comparison import Comparison, comparison_table
 from scope_jax.report.scores import interval, score_table
 from scope_jax.run.folder import LostArtefactError, RunFolder, needed_from
 from scope_jax.run.tracking import Tracker, console
+from scope_jax.selfplay.own_parts import pinned
 from scope_jax.selfplay.parts import Parts, open_parts
 from scope_jax.selfplay.training import Progress
 from scope_jax.small_world.world import Split
@@ -68,6 +69,7 @@ def evaluate(
             f"retrieval.passages={config.retrieval.passages}: the held-out tasks are "
             "of the small world: name your own prompts with --file"
         )
+    config = pinned(config)
     run_folder = RunFolder(folder, config)
     try:
         with (

@@ -21,6 +21,7 @@ from scope_jax.inference.client import Client
 from scope_jax.method import prompts
 from scope_jax.method.transcript import check_calls
 from scope_jax.selfplay.base_model import BaseModel
+from scope_jax.selfplay.own_parts import pinned
 from scope_jax.selfplay.policy_engine import PolicyEngine
 from scope_jax.selfplay.world import Complete, SearchText, World
 from scope_jax.suite.rows import digest
@@ -58,10 +59,20 @@ def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
         "forced_rounds": solver.forced_rounds,
         "tool_tokens": config.challenger.tool_tokens,
         "length": [solver.length.soft, solver.length.hard, solver.length.floor],
-        "search": config.inference.retrieval_url or retrieval.passages,
+        "search": _search(config),
         "top_k": retrieval.top_k,
         "compat": digest(vars(config.compat)),
     }
+
+
+def _search(config: Config) -> str:
+    """What is searched, in words."""
+    if config.tools:
+        return f"{config.tools} {pinned(config).tools_hash}"
+    told = config.retrieval
+    how = "" if told.ranking == "vectors" else f" by {told.ranking}"
+    cut = f" cut to {told.cut_tokens} {told.cut_by}" if told.cut_tokens else ""
+    return config.inference.retrieval_url or f"{told.passages}{how}{cut}"
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ everything up and says how.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
-from models.ranges import Count, CountOrZero, Finite, Share, check_fields
+from models.ranges import POSITIVE, Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.axpo import ResamplingConfig
 from scope_jax.method.formats import FormatScore, Message, Reward
@@ -25,7 +25,7 @@ from scope_jax.method.solver_output import (
     plain,
 )
 from scope_jax.method.task_buffer import ReposingConfig
-from scope_jax.method.types import ToolFormat
+from scope_jax.method.types import ToolFormat, check_own_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,16 @@ class SolverConfig:
     """Training steps after which it is 0; 60 are the method's three iterations."""
     length: LengthConfig = LengthConfig()
     """What long answers lose."""
+    reward: str = ""
+    """A part of the reward of your own, as FILE.py:NAME (docs/your-reward.md). Empty:
+    none."""
+    reward_weight: Finite = 1.0
+    """Weight of your own part."""
+    reward_timeout: Annotated[float, POSITIVE] = 60.0
+    """Seconds that a call of your own part may take, without what the judge takes."""
+    reward_hash: str = ""
+    """Hash that the file of your own part must have. Empty: the one it has when the run
+    starts, which its config.json then has."""
     resampling: ResamplingConfig = ResamplingConfig()
     """Other searches where all who searched have failed."""
     reposing: ReposingConfig = ReposingConfig()
@@ -79,6 +89,7 @@ class SolverConfig:
 
     def __post_init__(self):
         check_fields(self)
+        check_own_code("reward", self.reward)
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:
@@ -258,6 +269,17 @@ def reward(
         "grades": list(grades),
     }
     return Reward(value, parts, trace, assessment.errors, tuple(why))
+
+
+def with_own(config: SolverConfig, reward: Reward, own: float) -> Reward:
+    """The reward with the part that the user's code gives, times its weight."""
+    value = reward.value + config.reward_weight * own
+    line = (
+        f"reward {value:.4g} = {reward.value:.4g} + {config.reward_weight:.4g} x "
+        f"{config.reward} {own:.4g}"
+    )
+    parts = reward.parts | {"own": own}
+    return replace(reward, value=value, parts=parts, why=(*reward.why, line))
 
 
 def _weights_lines(weights: Sequence[float] | None, counted: float) -> list[str]:

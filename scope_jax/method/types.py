@@ -1,10 +1,21 @@
 """Data of the method: documents, tasks, rubrics, grades."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from models.errors import UserError
+
 ToolFormat = Literal["search_r1", "tool_call", "function_calls_xml"]
+OWN_CODE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
+"""How a setting names code of the user's: FILE.py:NAME."""
 TOOL_FORMATS: tuple[ToolFormat, ...] = ("search_r1", "tool_call", "function_calls_xml")
+
+
+def check_own_code(name: str, value: str) -> None:
+    """Raises a ``UserError`` where a setting is neither empty nor FILE.py:NAME."""
+    if value and not OWN_CODE.fullmatch(value):
+        raise UserError(f"{name}={value}: names no code: write it as FILE.py:NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Command lines of the scripts: a configuration by name, then typed overrides.
 
-``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``.
+``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``, and
+``--tasks FILE`` for ``--tasks.file FILE --challenger_train.steps 0``.
 Names are checked before tyro sees them, and its messages about values are condensed, so
 that every mistake is one line: the value, why it is wrong, and what to do.
 """
@@ -24,6 +25,7 @@ from models.control_tokens import encodable
 from models.errors import StorageError, UserError
 from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config
+from scope_jax.method import prompts
 from scope_jax.run.printable import printable
 from scope_jax.run.sizes import check_sizes
 from scope_jax.system.settings import closest, leaves
@@ -86,9 +88,13 @@ def parse(
     """
     parser = ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default="tiny" if _asks_for_help(argv) else None)
+    parser.add_argument("--tasks", default=None)
     given, rest = parser.parse_known_args(argv)
     if not given.config:
         raise UserError(f"--config: missing: name one, as in {prog} --config tiny")
+    if given.tasks is not None:
+        # Nobody reads what a Challenger that is trained beside them would write.
+        rest += ["--tasks.file", given.tasks, "--challenger_train.steps", "0"]
     name = given.config
     parts = {"options": options(), "config": configs.load(name)}
     about = (
@@ -97,6 +103,7 @@ def parse(
     )
     parsed = _parse(rest, parts, f"{prog} --config NAME", about)
     check_sizes(parsed.config)
+    prompts.load(parsed.config.prompts, parsed.config.tool_format)  # or its mistake
     return parsed.config, parsed.options
 
 
@@ -145,6 +152,10 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except Stopped as stopped:
         print(printable(str(stopped)), file=sys.stderr)
         code = stopped.code
+        if stopped.at_once:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1

@@ -4,10 +4,10 @@ Parquet as ``task_file`` writes it, or JSON lines such as
 
     {"task": "Report: ..", "type": "writing", "rubrics": ["Names ..", ".."]}
 
-with ``target`` where the answer is known: then answers are compared with it. Rows of a
-benchmark are tasks too: in the form of ``suite.rows``, or as NAME=FILE in the public
-form of the benchmark NAME. Of their weights only the sign counts (the reward of the
-method has none): what weighs less than nothing is no rubric.
+with ``target`` where the answer is known: then answers are compared with it, and need
+no rubrics. Rows of a benchmark are tasks too: in the form of ``suite.rows``, or as
+NAME=FILE in the public form of the benchmark NAME. Of their weights only the sign
+counts (the reward of the method has none): what weighs less than nothing is no rubric.
 """
 
 import logging
@@ -96,7 +96,7 @@ def _task(number: int, row: dict[str, Any]) -> Task:
         text=row["task"],
         document=Document(id="", title="", text=""),
         searches=0,
-        rubrics=tuple(Rubric(text) for text in row["rubrics"]),
+        rubrics=tuple(Rubric(text) for text in row.get("rubrics", ())),
         gate_scores={},
         difficulty=math.nan,
         target=row.get("target"),
@@ -106,7 +106,8 @@ def _task(number: int, row: dict[str, Any]) -> Task:
 def _good(row: Any) -> bool:
     if not isinstance(row, dict):
         return False
-    rubrics, target = row.get("rubrics"), row.get("target")
+    target = row.get("target")
+    rubrics = row.get("rubrics", None if target is None else [])
     texts = [row.get("task"), row.get("type")]
     texts += rubrics if isinstance(rubrics, list) else [None]
     known = target is None or (isinstance(target, str) and bool(target))

@@ -14,6 +14,7 @@ from scope_jax.method import prompts
 from scope_jax.method.transcript import check_calls
 from scope_jax.run.folder import RunFolder, needed_from
 from scope_jax.run.tracking import Tracker
+from scope_jax.selfplay import own_parts
 from scope_jax.selfplay.attempts import context_tokens
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.documents import check_heldout
@@ -88,6 +89,7 @@ def open_parts(
     truth = generate() if config.retrieval.passages == "demo" else None
     config = resolve(replace(config, model=replace(config.model, date=folder.date)))
     prompt_set = prompts.load(config.prompts, config.tool_format)
+    own_reward = own_parts.reward_of(config)
     tokenizer = hf.load_tokenizer(config.model.path)
     renderer = _renderer(config, tokenizer)
     keep_programs()
@@ -115,6 +117,7 @@ def open_parts(
                 search=serving.search,
                 rubric_writer=serving.judge_of("rubric_writer"),
                 grader=serving.judge_of("grader"),
+                own_reward=own_reward,
                 truth=truth,
                 solver_context=context_tokens(
                     config.challenger, base.decoder.max_position

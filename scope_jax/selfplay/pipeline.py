@@ -15,6 +15,7 @@ from scope_jax.run.folder import Follower, LostArtefactError, RunFolder
 from scope_jax.run.sizes import check_sizes
 from scope_jax.run.tracking import Tracker, console
 from scope_jax.selfplay.given_tasks import read_given
+from scope_jax.selfplay.own_parts import pinned
 from scope_jax.selfplay.parts import Parts, open_parts
 from scope_jax.selfplay.stages import train_challenger, train_solver
 from scope_jax.selfplay.tasks import create_tasks
@@ -69,6 +70,7 @@ def run(
       UserError: one line for the user.
     """
     check_sizes(config)
+    config = pinned(config)
     if config.tasks.file:
         read_given(config.tasks.file)
     folder = _open_folder(path, config, hosts, fresh=fresh)

@@ -22,6 +22,7 @@ from scope_jax.selfplay.attempts import Attempt, play_attempts
 from scope_jax.selfplay.checking import check_task
 from scope_jax.selfplay.documents import ChallengerPrompt
 from scope_jax.selfplay.judging import Judging, grade_json, grade_metrics
+from scope_jax.selfplay.own_parts import score
 from scope_jax.selfplay.rollouts import Rollout
 from scope_jax.selfplay.world import World
 
@@ -165,7 +166,9 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
         grades = await Judging(world, "solver").grade(
             task.text, assessment.graded, task.rubrics, rollout.seed
         )
-    return _solver_rewarded(world, replace(rollout, grades=grades), task, assessment)
+    own = await _own(world, rollout, task, assessment)
+    graded = replace(rollout, grades=grades, own=own)
+    return _solver_rewarded(world, graded, task, assessment)
 
 
 def reweighted(world: World, group: Sequence[Rollout], task: Task) -> list[Rollout]:
@@ -217,6 +220,8 @@ def _solver_rewarded(
         weights=weights,
         decay=solver.search_decay(config.solver, rollout.step) if decays else 1.0,
     )
+    if rollout.own is not None:
+        reward = solver.with_own(config.solver, reward, rollout.own)
     cut = assessment.graded not in (None, assessment.answer.answer)
     return _rewarded(
         rollout,
@@ -230,6 +235,16 @@ def _solver_rewarded(
         },
         metrics=grade_metrics(grades),
     )
+
+
+async def _own(
+    world: World, rollout: Rollout, task: Task, assessment: solver.Assessment
+) -> float | None:
+    """The user's own part of the reward, if there is one; asked for every rollout."""
+    if world.own_reward is None:
+        return None
+    answer = assessment.answer.answer if assessment.answer.valid else ""
+    return await score(world.own_reward, world.judge, rollout, task, answer)
 
 
 _BEHAVIOUR = ("searches", "valid_actions", "answer_tokens", "answer_truncated")

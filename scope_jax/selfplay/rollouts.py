@@ -82,6 +82,7 @@ class Rollout:
       errors: classes of errors in what model and judge wrote, counted over the step.
       trace: how the reward came about, in words and numbers.
       grades: what the judge said of its answer, a grade per rubric.
+      own: what the user's own part of the reward gave, if there is one.
       posed: how, if not as a step's own prompt: "replay", "ncq", "bcq" or "resampled"
         (``method.task_buffer``, ``method.axpo``). Such a rollout is trained on and has
         no part in a step's statistics.
@@ -109,6 +110,7 @@ class Rollout:
     errors: tuple[str, ...] = ()
     trace: dict[str, Any] = field(default_factory=dict)
     grades: tuple[Grade, ...] = ()
+    own: float | None = None
     posed: Literal["", "replay", "ncq", "bcq", "resampled"] = ""
     credit: float | None = None
 

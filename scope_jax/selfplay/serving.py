@@ -22,6 +22,7 @@ from scope_jax.inference.client import Client, RequestRefused, ServerUnavailable
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
 from scope_jax.selfplay.broken_models import ErrorGuard
+from scope_jax.selfplay.own_parts import tool_of, use
 from scope_jax.selfplay.world import AskJudge
 from scope_jax.system import stopping
 from scope_jax.system.files import read_json, write_text
@@ -30,6 +31,7 @@ from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger("scope_jax")
 
+NOTHING = "Search error: no results"
 # In the folder of the inference process: content hash of each model that judges.
 PINNED = "judges.json"
 
@@ -63,6 +65,7 @@ class Serving:
     ):
         self._config, self._renderer, self._hosts = config, renderer, hosts
         self._meter = Meter()
+        self._tool = tool_of(config)
         self._client: Client | None = None
         inference, placement = config.inference, config.placement.inference
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
@@ -79,7 +82,7 @@ class Serving:
             inference,
             folder,
             retrieval=config.retrieval
-            if search and not inference.retrieval_url
+            if search and not inference.retrieval_url and not self._tool
             else None,
             models={name: ModelSource(path=path) for name, path in paths.items()},
             environment=placement.environment(),
@@ -254,17 +257,19 @@ class Serving:
     async def search(self, queries: Sequence[str]) -> list[str]:
         """For each query its passages as one text, or why it was refused (spec 2.4).
 
-        A server that is away is no search result: that is waited for, see ``run``.
+        A server that is away is no search result: that is waited for, see ``run``. A
+        tool of the user's gives the texts in place of the passages.
         """
+        if self._tool is not None:
+            found = await use(self._tool, queries)
+            return [text or NOTHING for text in found]
         try:
             found = await self._client.search(queries, self._config.retrieval.top_k)
         except RequestRefused as error:
             log.warning("search failed: %s", error)
             return [f"Search error: {type(error).__name__}"] * len(queries)
         return [
-            format_passages([passage for passage, _ in hits])
-            if hits
-            else "Search error: no results"
+            format_passages([passage for passage, _ in hits]) if hits else NOTHING
             for hits in found
         ]
 

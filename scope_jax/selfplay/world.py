@@ -16,6 +16,7 @@ from scope_jax.method import transcript
 from scope_jax.method.conversation import ConversationSpec
 from scope_jax.method.formats import Message
 from scope_jax.method.prompts import PromptSet
+from scope_jax.selfplay.own_code import OwnCode
 from scope_jax.small_world.world import World as Encyclopedia
 
 Complete = Callable[[Request], Awaitable[Completion]]
@@ -45,6 +46,8 @@ class World:
       rubric_writer, grader: who writes rubrics and who grades answers, if that is not
         the judge (``inference.rubric_model``, ``inference.grader_model``).
       search: the retriever, on the inference process.
+      own_reward: a part of the Solver's reward that the user's code gives, if there is
+        one.
       truth: every fact of the corpus, where it is the small world; for metrics and
         people (``truth_metrics``), never for a reward.
       solver_context: most tokens of a difficulty rollout, prompt included.
@@ -61,6 +64,7 @@ class World:
     solver_context: int
     rubric_writer: AskJudge | None = None
     grader: AskJudge | None = None
+    own_reward: OwnCode | None = None
     truth: Encyclopedia | None = None
 
     @cached_property

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,12 +35,18 @@ class Stopped(BaseException):
 
     Args:
       message: one line.
-      code: the script's exit code: 128 and the signal's number, or 1.
+      code: the script's exit code: 128 and the signal's number, 1, or 2 where a file of
+        the user's is at fault.
+      at_once: end the process without waiting for its threads, of which one may never
+        end.
     """
 
-    def __init__(self, message: str, code: int):
+    def __init__(self, message: str, code: int, *, at_once: bool = False):
         super().__init__(message, code)
-        self.message, self.code = message, code
+        self.message, self.code, self.at_once = message, code, at_once
+
+    def __reduce__(self):
+        return partial(type(self), at_once=self.at_once), (self.message, self.code)
 
     def __str__(self) -> str:
         return self.message

@@ -38,7 +38,7 @@ TASK_TYPES = (
 GATES = ("entity", "source_relevance")
 
 # file stem -> (slots that must occur, slots that may occur)
-_SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "challenger_{format}": (
         ("source_document", "task_type", "num_search_turns"),
         ("task_description",),
@@ -259,7 +259,7 @@ def load(name_or_folder: str, tool_format: ToolFormat) -> PromptSet:
             *slots,
             verdict=stem in _JUDGE_FILES,
         )
-        for stem, slots in _SLOTS.items()
+        for stem, slots in SLOTS.items()
     }
     examples = {}
     for stem in _EXAMPLES:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from scope_jax.method import solver
 from scope_jax.method.compat import Compat
+from scope_jax.method.formats import Reward
 from scope_jax.method.solver import LengthConfig
 from scope_jax.method.types import TOOL_FORMATS
 from tests.scope_jax.method.examples import example
@@ -105,3 +107,11 @@ def test_calls_count_wherever_they_stand_but_only_some_count_for_format():
     texts = [thought("<answer>a</answer>" + call("tool_call"))]
     reward, _ = solver_reward("tool_call", [*texts, "<answer>b</answer>"])
     assert reward.parts["searches"] == 1
+
+
+def test_a_part_of_ones_own_is_added_with_its_weight_and_said():
+    config = solver.SolverConfig(reward="mine.py:score", reward_weight=0.5)
+    before = Reward(1.25, {"search": 1.0}, why=("a",))
+    after = solver.with_own(config, before, -0.5)
+    assert after.value == 1.0 and after.parts == {"search": 1.0, "own": -0.5}
+    assert after.why == ("a", "reward 1 = 1.25 + 0.5 x mine.py:score -0.5")

@@ -40,6 +40,17 @@ def test_overrides_are_typed_and_leave_the_rest_alone():
     assert dataclasses.replace(config.tasks, low=tiny.tasks.low) == tiny.tasks
 
 
+def test_tasks_that_are_given_train_the_solver_alone():
+    config, _ = parse("--config tiny --tasks rows.jsonl --seed 3")
+    assert (config.tasks.file, config.challenger_train.steps) == ("rows.jsonl", 0)
+    assert (
+        config
+        == parse(
+            "--config tiny --seed 3 --tasks.file rows.jsonl --challenger_train.steps 0"
+        )[0]
+    )
+
+
 def test_dashes_and_underscores_are_the_same():
     dashed, _ = parse("--config tiny --solver-train.group-size 5")
     under, _ = parse("--config tiny --solver_train.group_size 5")
@@ -87,7 +98,8 @@ def test_tuples_and_optional_values():
         ("--config tiny --tasks.lwo 1", "--tasks.lwo: no such field: did you mean"),
         ("--config tiny --clip_high 1", "clip_high?"),
         ("--config tiny --zzz", "--zzz: no such field: see --help"),
-        ("--config tiny --tasks 3", "--tasks: is a section: set one of its fields"),
+        ("--config tiny --solver 3", "--solver: is a section: set one of its fields"),
+        ("--config tiny --tasks", "--tasks: expected one argument"),
         ("--config tiny --tasks.low abc", "--tasks.low abc: could not convert"),
         ("--config tiny --seed 1.5", "--seed 1.5: "),
         ("--config tiny --tool-format xml", "'search_r1', 'tool_call'"),
