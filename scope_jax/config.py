@@ -25,7 +25,7 @@ from models.ranges import (
 from retrieval.config import RetrievalConfig
 from rl import seeds
 from rl.engine.config import EngineConfig
-from rl.learner.config import UpdateConfig
+from rl.learner.config import OverlongConfig, UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
 from rl.records import SamplingParams
@@ -125,19 +125,6 @@ class TasksConfig:
                 f"low={self.low}: exceeds high={self.high}, so no task could be kept: "
                 "lower the first or raise the second"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverlongConfig:
-    """What a rollout loses for the tokens that it samples, over all its turns."""
-
-    limit: Count = 8192
-    """Beyond this many tokens it loses 1."""
-    buffer: CountOrZero = 0
-    """Tokens before the limit over which the loss grows from 0 to 1; 0 for none."""
-
-    def __post_init__(self):
-        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)

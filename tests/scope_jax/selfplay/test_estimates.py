@@ -11,9 +11,10 @@ import pytest
 
 from models.errors import UserError
 from rl.learner import checkpoint
+from rl.learner.config import OverlongConfig
 from rl.learner.losses import LossConfig
 from rl.records import Datum
-from scope_jax.config import OverlongConfig, StageConfig
+from scope_jax.config import StageConfig
 from scope_jax.method.transcript import TrainedTurn
 from scope_jax.selfplay import drawing, stages
 from scope_jax.selfplay.estimates import advantages, with_advantages, with_overlong
