@@ -25,6 +25,7 @@ from scope_jax.method.solver_output import (
     plain,
 )
 from scope_jax.method.task_buffer import ReposingConfig
+from scope_jax.method.teacher import TeacherConfig
 from scope_jax.method.types import ToolFormat, check_own_code
 
 
@@ -84,6 +85,8 @@ class SolverConfig:
     starts, which its config.json then has."""
     resampling: ResamplingConfig = ResamplingConfig()
     """Other searches where all who searched have failed."""
+    teacher: TeacherConfig = TeacherConfig()
+    """A teacher of its answers: itself, told more."""
     reposing: ReposingConfig = ReposingConfig()
     """Tasks that it fails, asked again with candidate answers."""
 
