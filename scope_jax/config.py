@@ -173,13 +173,9 @@ class StageConfig:
         check_fields(self)
         if problem := problem_of(self.sampling):
             raise UserError(f"sampling.{problem}")
-        together = self.advantage == "rloo" or self.dynamic_sampling
-        if together and self.group_size < 2:
-            name = "dynamic_sampling" if self.dynamic_sampling else "advantage=rloo"
-            raise UserError(
-                f"group_size={self.group_size}: {name} compares the rollouts of a "
-                "prompt: give 2 or more"
-            )
+        if self.group_size < 2 and (self.advantage == "rloo" or self.dynamic_sampling):
+            why = "advantage=rloo and dynamic_sampling compare rollouts of a prompt"
+            raise UserError(f"group_size={self.group_size}: {why}: give 2 or more")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
