@@ -29,6 +29,34 @@ Symbols: group of G rollouts of one prompt, r reward, A advantage, t a token in 
 loss, pi the policy, old the policy before the step's updates, ref the base model, sg(x)
 x without a gradient, rho = pi / old of a token."""
 
+ENDING = """## What a run says of them
+
+`rollout/draws`, `rollout/groups_flat` and `rollout/groups_trained`: draws of a step
+with `dynamic_sampling`, groups whose rewards are equal, groups trained on; all other
+metrics of rollouts are about every group that was played. `reward/overlong`: mean of the
+overlong term. `loss/clip_fraction`: tokens whose ratio is clipped, with a sequence's
+ratio all of its tokens. `loss/teacher_kl`: mean log-ratio of the policy to its teacher.
+`loss/likelihood`: that term before its weight.
+
+## Beside TRL and verl
+
+GSPO, Dr. GRPO, DAPO, SAPO, CISPO and RLOO agree to 1e-6, losses and gradients, with
+the functions of TRL 1.16.0 and verl 0.9.1 on stored batches
+(`tests/rl/learner/test_peers.py`).
+Where names mean different things:
+
+- CISPO: verl clips the ratio to [1 - low, 1 + high], as here; TRL above only, and at
+  `epsilon_high` itself: its 5.0 is `clip_high` 4 here, with `clip_low` 1.
+- Dual clip: 3 here and in verl, off in TRL (`delta`); nowhere with GSPO.
+- GSPO: verl averages as configured, by default over tokens; here and in the paper over
+  sequences unless `aggregation` is given.
+- SAPO: both average over sequences whatever is configured; here it is `aggregation`.
+- Dr. GRPO: verl divides by the width of the batch unless told otherwise, TRL by the
+  longest completion allowed; here by `constant_length`. TRL's `dr_grpo` still divides
+  by the standard deviation unless `scale_rewards` is off.
+- Standard deviation: divisor G - 1 everywhere; 1e-6 is added here and in verl, 1e-4 in
+  TRL."""
+
 SECTIONS = ("Formula:", "References:")
 
 
@@ -264,7 +292,7 @@ def page(config: Config, options: Sequence[Option] = OPTIONS) -> str:
         cells = [option.name, "<br>".join(given), option.what, f"`{formula}`"]
         cells = [cell.replace("|", "\\|") for cell in (*cells, paper, option.cost)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", ENDING]) + "\n"
 
 
 def check(config: Config, option: Option) -> None:
