@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import configs
 from models.errors import UserError
 from rl.learner import checkpoint
 from rl.learner.config import OverlongConfig
@@ -16,6 +17,7 @@ from rl.learner.losses import LossConfig
 from rl.records import Datum
 from scope_jax.config import StageConfig
 from scope_jax.method.transcript import TrainedTurn
+from scope_jax.run.sizes import check_sizes
 from scope_jax.selfplay import drawing, stages
 from scope_jax.selfplay.estimates import advantages, with_advantages, with_overlong
 from scope_jax.selfplay.training import TrainingStage, train
@@ -134,6 +136,16 @@ def test_a_group_of_one_is_refused_where_others_are_needed(given):
     with pytest.raises(UserError, match=r"group_size=1: .* give 2 or more"):
         StageConfig(group_size=1, **given)
     StageConfig(group_size=1, advantage="role")
+
+
+def test_one_continuation_is_refused_where_others_are_needed():
+    tiny = configs.load("tiny")
+    resampling = replace(tiny.solver.resampling, count=1)
+    config = replace(tiny, solver=replace(tiny.solver, resampling=resampling))
+    check_sizes(config)
+    alone = replace(config, solver_train=replace(tiny.solver_train, advantage="rloo"))
+    with pytest.raises(UserError, match=r"resampling\.count=1: .* give 2 or more"):
+        check_sizes(alone)
 
 
 # ---------------------------------------------------------------- drawing again
