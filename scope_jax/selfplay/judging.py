@@ -41,7 +41,8 @@ class Judging:
             else config.rubric_tokens,
             seed64=seed64(*seed, "rubrics"),
         )
-        return judge.parse_rubrics(raw, compat=self._compat), raw
+        parse = judge.parse_rubrics(raw, compat=self._compat)
+        return judge.without_duplicates(parse) if config.drop_duplicates else parse, raw
 
     async def gates(
         self, task: str, task_type: str, document: str, seed: Seed

@@ -13,6 +13,7 @@ from models.mixed_text import mixed
 from rl.records import Datum
 from scope_jax.method import teacher
 from scope_jax.method.formats import Message
+from scope_jax.method.transcript import TrainedTurn
 from scope_jax.method.types import Task
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.rollouts import Rollout
@@ -115,9 +116,26 @@ async def _dual_path(
     for i, weight in zip(bad, close, strict=True):
         data[i] = replace(data[i], teacher_logprobs=found[i], teacher_weight=weight)
     return [
-        replace(one, datums=() if datum is None else (datum,), credit=0.0)
+        replace(
+            one,
+            datums=() if datum is None else (datum,),
+            credit=0.0,
+            trained=_last_alone(one, taught=datum is not None),
+        )
         for one, datum in zip(rollouts, data, strict=True)
     ]
+
+
+def _last_alone(
+    rollout: Rollout, *, taught: bool
+) -> tuple[tuple[int, TrainedTurn], ...]:
+    """What is trained on of each turn: of the last all, if it has an answer."""
+    return tuple(
+        (index, turn)
+        if taught and number == len(rollout.trained)
+        else (index, TrainedTurn(turn.tokens, 0, 0, 0))
+        for number, (index, turn) in enumerate(rollout.trained, 1)
+    )
 
 
 def answer_place(world: World, rollout: Rollout) -> Place | None:

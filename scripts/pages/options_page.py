@@ -194,6 +194,12 @@ OPTIONS = (
         cost="k times the grading",
     ),
     Option(
+        name="different rubrics",
+        settings={"judge.drop_duplicates": True},
+        function="scope_jax.method.rubric_quality:without_duplicates",
+        what="a rubric that the judge repeats counts once",
+    ),
+    Option(
         name="evidence",
         settings={"judge.evidence": 0.5},
         function="scope_jax.method.task_checks:evidence_share",

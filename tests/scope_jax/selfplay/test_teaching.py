@@ -191,6 +191,9 @@ def test_right_answers_are_made_likelier_and_wrong_ones_follow_the_teacher():
     assert len(lesson.scored) == 2
     for asked in lesson.scored:
         assert "Bern" in lesson.players.renderer.decode(asked)
+    assert [[t.trained > 0 for _, t in one.trained] for one in found[:4]] == [
+        [False, True]
+    ] * 4
     # Only the answer is trained on.
     for rollout, datum in zip(rollouts, data[:4], strict=False):
         place = answer_place(lesson.world, rollout)
