@@ -25,7 +25,7 @@ from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay import drawing
-from scope_jax.selfplay.estimates import advantages, with_advantages, with_overlong
+from scope_jax.selfplay.estimates import advantages, with_advantages
 from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
@@ -195,13 +195,12 @@ async def play_groups(
       groups: (number of the group, prompt).
     """
     seed = (parts.world.config.seed, iteration, stage.role, step)
-    settings = parts.trainer.stage_config(stage.role)
-    size, share = settings.group_size, parts.hosts.local_share(list(groups))
+    size = parts.trainer.stage_config(stage.role).group_size
+    share = parts.hosts.local_share(list(groups))
     finished = itertools.count(1)
 
     async def one(group: int, prompt: Any, sample: int) -> Rollout:
         rollout = await stage.rollout(prompt, (*seed, group, sample))
-        rollout = with_overlong(rollout, settings)
         progress(next(finished), size * len(share))
         return replace(rollout, group=group, role=stage.role)
 

@@ -7,7 +7,7 @@ import pytest
 import configs
 from models.errors import UserError
 from pages import options_page
-from pages.options_page import OPTIONS
+from pages.option_rows import OPTIONS
 
 CONFIG = configs.load("tiny")
 ONE = OPTIONS[0]
