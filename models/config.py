@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.errors import UserError
-from models.families import FAMILIES, LAYER_TYPES, Family
+from models.families import FAMILIES, LAYER_TYPES, TEXT_PARTS, Family
 from models.ranges import WHOLE
 from models.rope import Rope, read_ropes
 
@@ -134,10 +134,14 @@ class DecoderConfig:
     def from_hf(cls, config: dict[str, Any]) -> "DecoderConfig":
         """Read a Hugging Face ``config.json``, of transformers 5 or older.
 
+        Of a model that also sees images, only the text model is read; an export is that
+        of a text model.
+
         Raises:
           UserError: for a model type, rotary scaling, activation or bias that is not
             supported, or fields that don't fit together.
         """
+        config = _text_part(config)
         family = _family_of(model_type := config.get("model_type"))
         if family.with_layer_types and config.get("layer_types"):
             family = _family_of(model_type := family.with_layer_types)
@@ -149,6 +153,8 @@ class DecoderConfig:
             window, window_layers = _windows(config, family)
             rope, window_rope = read_ropes(config, family)
             rotating = tuple(family.rotating(config))
+            kv_heads = family.defaults.get("num_key_value_heads")
+            kv_heads = config.get("num_key_value_heads", kv_heads) or heads
             scalar = float(family.read(config, "query_pre_attn_scalar") or 0)
             softcap = float(family.read(config, "final_logit_softcapping") or 0)
             return cls(
@@ -158,7 +164,7 @@ class DecoderConfig:
                 hidden_size=config["hidden_size"],
                 intermediate_size=config["intermediate_size"],
                 num_heads=heads,
-                num_kv_heads=config.get("num_key_value_heads") or heads,
+                num_kv_heads=kv_heads,
                 head_dim=head_dim,
                 rope=rope,
                 window_rope=window_rope,
@@ -224,6 +230,30 @@ def _family_of(model_type: Any) -> Family:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(f"model_type={model_type!r}: not supported: use one of {known}")
     return FAMILIES[model_type]
+
+
+def _text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the text model, if a model also sees images."""
+    outer = config.get("model_type")
+    if not isinstance(outer, str) or outer not in TEXT_PARTS:
+        return config
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        raise UserError(
+            f"text_config={text!r}: must be an object in a model of type {outer}: use "
+            "the model's own config.json"
+        )
+    model_type = text.get("model_type")
+    model_type = model_type if model_type in FAMILIES else TEXT_PARTS[outer]
+    # Such files leave out what is transformers' default.
+    defaults = FAMILIES[model_type].defaults
+    shared = {name: config[name] for name in SHARED if name in config}
+    needed = {name: defaults[name] for name in NEEDED if name in defaults}
+    return shared | needed | text | {"model_type": model_type}
+
+
+SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings")
+"""Fields that may stand beside ``text_config``."""
 
 
 # Fields that are counts, with the most that any model comes near; those that a file

@@ -170,6 +170,7 @@ def test_remat_policies_keep_less_and_less_and_leave_the_gradient_alone(
         ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
         ("allenai/Olmo-3-7B-Instruct", 7_298_011_136),
         ("google/gemma-3-1b-it", 999_885_952),
+        ("google/gemma-3-4b-it", 3_880_263_168),
         ("HuggingFaceTB/SmolLM3-3B", 3_075_098_624),
         ("mistralai/Ministral-8B-Instruct-2410", 8_019_808_256),
     ],
