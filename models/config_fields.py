@@ -89,6 +89,7 @@ def check_kinds(config: dict[str, Any]) -> None:
     kinds: dict[str, tuple[str, Any]] = {
         **dict.fromkeys(POSITIVE, ("above 0", int | float)),
         "sliding_window": ("a whole number", int),
+        "max_window_layers": ("a whole number", int),
         "layer_types": ("a list of names", list),
         "no_rope_layers": ("a list of 0 and 1", list),
         "rope_scaling": ("an object", dict),
