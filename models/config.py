@@ -110,12 +110,13 @@ class DecoderConfig:
 
     @property
     def period(self) -> int:
-        """After how many layers the pattern of kinds repeats; it divides L."""
+        """After how many layers the pattern of kinds repeats.
+
+        It need not divide the number of layers: the last period may be cut short.
+        """
         kinds = [self.layer_kind(layer) for layer in range(self.num_layers)]
         for period in range(1, self.num_layers):
-            if self.num_layers % period == 0 and all(
-                kind == kinds[i % period] for i, kind in enumerate(kinds)
-            ):
+            if all(kind == kinds[i % period] for i, kind in enumerate(kinds)):
                 return period
         return self.num_layers
 

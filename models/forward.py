@@ -120,7 +120,11 @@ def hidden(
 
     # One period of layers per step, in which each layer has a window of its own.
     layers = [layer(index) for index in range(period)]
-    blocks = params["blocks"]
+    left = config.num_layers % period
+    blocks = last = params["blocks"]
+    if left:
+        blocks = jax.tree.map(lambda p: p[:-left], blocks)
+        last = jax.tree.map(lambda p: p[-left:], last)
     if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
         blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
 
@@ -130,6 +134,8 @@ def hidden(
         return x, None
 
     x, _ = jax.lax.scan(body, embed(params, config, tokens), blocks)
+    for run in layers[:left]:
+        x = run(x, last)
     return norm(config, x, params["final_norm"])
 
 

@@ -63,9 +63,8 @@ among those.
 
 - Of a model that also sees images (`gemma3`, `mistral3`) the text model is read, and an
   export is that of a text model.
-- Layers of one kind share a program. Where the pattern doesn't divide the number of
-  layers (Gemma 3 with 1B: one of six sees all, of 26) an update's program has every
-  layer one after the other, and compiles longer.
+- Layers of one kind share a program, also where their pattern doesn't divide the number
+  of layers (Gemma 3 with 1B: one of six sees all, of 26).
 - Mistral's template writes a conversation as mistral-common 1.13.1 does for version 13
   of its tokenizers; older ones put a system message elsewhere: use the tokenizer's own.
 - SmolLM3's head says the day: `model.date`, as for Llama 3.

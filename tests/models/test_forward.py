@@ -196,6 +196,15 @@ def test_no_gradient_flows_from_a_logit_to_later_tokens():
     assert reached[:12].tolist() == [True] * 6 + [False] * 6
 
 
+def test_a_pattern_that_does_not_divide_the_layers_still_shares_its_programs():
+    config = DecoderConfig.from_hf(PUBLISHED["google/gemma-3-1b-it"])
+    assert (config.period, config.num_layers) == (6, 26)
+    tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+    text = run.lower(forward.shapes(config), config, tokens).as_text(debug_info=True)
+    # The six of the pattern, and the last two: a tanh in each MLP.
+    assert text.count("stablehlo.tanh") == 8
+
+
 def test_config_survives_the_round_trip_and_refuses_what_it_cannot_compute():
     _, config, _ = oracle("qwen3", tie=True)
     assert DecoderConfig.from_hf(config.to_hf()) == config
