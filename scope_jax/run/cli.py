@@ -26,6 +26,7 @@ from models.errors import StorageError, UserError
 from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config
 from scope_jax.method import prompts
+from scope_jax.run import help
 from scope_jax.run.printable import printable
 from scope_jax.run.sizes import check_sizes
 from scope_jax.system.settings import closest, leaves
@@ -101,6 +102,11 @@ def parse(
         f"--config {name}: {configs.describe(name)}\n\n"
         "Every field of the configuration can be set, by its dotted name."
     )
+    if _asks_for_help(argv):
+        if not any(token in HELP_ALL for token in argv):
+            print(f"{about}\n\n{help.text(parts['options'], parts['config'])}")
+            raise SystemExit(0)
+        rest = ["--help"]
     parsed = _parse(rest, parts, f"{prog} --config NAME", about)
     check_sizes(parsed.config)
     prompts.load(parsed.config.prompts, parsed.config.tool_format)  # or its mistake
@@ -192,8 +198,11 @@ def _check_text(argv: Sequence[str]) -> None:
             raise UserError(f"{shown}: not UTF-8 text: write it in another way")
 
 
+HELP_ALL = ("--help-all", "--help_all")
+
+
 def _asks_for_help(argv: Sequence[str]) -> bool:
-    return "-h" in argv or "--help" in argv
+    return any(token in ("-h", "--help", *HELP_ALL) for token in argv)
 
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -242,7 +251,7 @@ def _unknown(flag: str, name: str, known: list[str]) -> str:
     if not near:
         last = name.rsplit(".", 1)[-1]
         near = next((n for n in known if n.rsplit(".", 1)[-1] == last), "")
-    remedy = f"did you mean --{near}?" if near else "see --help for all of them"
+    remedy = f"did you mean --{near}?" if near else "see --help-all for all of them"
     return f"--{flag}: no such field: {remedy}"
 
 
@@ -309,7 +318,7 @@ def _condense(box: str, argv: list[str]) -> str:
     value = f" {given[0]}" if given and not given[0].startswith("--") else ""
     reason = re.sub(r"^Error parsing --[\w.\-]+: | for argument '--[\w.\-]+'", "", said)
     reason = reason.rstrip(".") or "cannot be read"
-    return f"{flag}{value}: {reason}: see the field in --help"
+    return f"{flag}{value}: {reason}: see the field in --help-all"
 
 
 def _refused(section: str, reason: str, argv: list[str]) -> str:
