@@ -11,7 +11,7 @@ import pytest
 import configs
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.run import cli, help
+from scope_jax.run import cli, help, mistakes
 from scope_jax.system.settings import leaves
 
 
@@ -177,19 +177,21 @@ def test_what_a_section_says_without_naming_a_field_is_said_whole():
         ([], "tasks: too low"),
         (["stray", "--seed", "3"], "tasks: too low"),
     ):
-        assert cli._refused("tasks", "too low", argv) == expected
-    assert cli._refused("", "too low", []) == "too low"
-    assert cli._refused("tasks", "low", ["--tasks.low", "1"]) == "--tasks.low 1: low"
+        assert mistakes.refused("tasks", "too low", argv) == expected
+    assert mistakes.refused("", "too low", []) == "too low"
+    assert (
+        mistakes.refused("tasks", "low", ["--tasks.low", "1"]) == "--tasks.low 1: low"
+    )
 
 
 @pytest.mark.parametrize("given", ["--a-b.c 3", "--a_b.c=3"])
 def test_a_value_that_was_given_is_said_as_it_was_given(given):
     said = "a_b.c=3.0: exceeds d=2: lower it"
-    as_given = cli._as_given(said, ["--seed", "1", *given.split()])
+    as_given = mistakes.as_given(said, ["--seed", "1", *given.split()])
     assert as_given == "--a_b.c 3: exceeds d=2: lower it"
     for other in (["--d", "2"], ["stray"], []):  # as the configuration has it
-        assert cli._as_given(said, other) == said
-    assert cli._as_given("a file: missing", given.split()) == "a file: missing"
+        assert mistakes.as_given(said, other) == said
+    assert mistakes.as_given("a file: missing", given.split()) == "a file: missing"
 
 
 def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
