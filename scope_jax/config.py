@@ -30,6 +30,7 @@ from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
 from rl.records import SamplingParams
 from scope_jax.inference import InferenceConfig
+from scope_jax.method import teacher
 from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.compat import Compat
 from scope_jax.method.judge import JudgeConfig
@@ -323,4 +324,7 @@ class Config:
     def __post_init__(self):
         seeds.check("seed", self.seed)
         check_fields(self)
+        teacher.check_weights(
+            self.solver.teacher, self.solver_train.loss, self.challenger_train.loss
+        )
         check_own_code("tools", self.tools)

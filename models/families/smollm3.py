@@ -28,6 +28,8 @@ def spelled(config: Any) -> dict[str, Any]:
     return {
         "no_rope_layers": [int(does) for does in rotates],
         "use_sliding_window": config.window > 0,
+        # Or transformers takes its default, which a smaller vocabulary doesn't have.
+        "pad_token_id": None,
     }
 
 

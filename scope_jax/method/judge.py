@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from models.errors import UserError
 from models.ranges import NOT_NEGATIVE, Count, CountOrZero, Share, check_fields
-from scope_jax.method import formats
+from scope_jax.method import formats, rubric_quality
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
 from scope_jax.method.judge_bias import JudgeBias
@@ -75,6 +75,8 @@ class JudgeConfig:
     """Smallest sum of the gates' scores that passes; at most their number."""
     weights: RubricWeights = RubricWeights()
     """How much each rubric counts in the Solver's reward."""
+    drop_duplicates: bool = False
+    """Leave out rubrics that say the same as one before; the task must keep 3."""
     evidence: Share = 0.0
     """Share of a task's rubrics whose evidence, which the writer of rubrics is then
     asked to quote, must stand word for word in the document or the search results; 0
@@ -167,6 +169,16 @@ def parse_rubrics(text: str, *, compat: Compat = OFF) -> RubricsParse:
         errors.append("too many rubrics")
     evidence = tuple(quoted for _, quoted in found)
     return RubricsParse(not errors, rubrics, tuple(errors), evidence)
+
+
+def without_duplicates(parse: RubricsParse) -> RubricsParse:
+    """The rubrics, each once; too few of them are unusable, as always."""
+    if not parse.valid:
+        return parse
+    kept = rubric_quality.without_duplicates(parse.rubrics)
+    evidence = dict(zip(parse.rubrics[::-1], parse.evidence[::-1], strict=True))
+    errors = () if len(kept) >= MIN_RUBRICS else ("too few different rubrics",)
+    return RubricsParse(not errors, kept, errors, tuple(evidence[one] for one in kept))
 
 
 def _rubrics(block: str) -> Iterator[tuple[Rubric, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+from models.errors import UserError
 from models.ranges import POSITIVE, Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.axpo import ResamplingConfig
@@ -25,6 +26,7 @@ from scope_jax.method.solver_output import (
     plain,
 )
 from scope_jax.method.task_buffer import ReposingConfig
+from scope_jax.method.teacher import TeacherConfig
 from scope_jax.method.types import ToolFormat, check_own_code
 
 
@@ -84,12 +86,19 @@ class SolverConfig:
     starts, which its config.json then has."""
     resampling: ResamplingConfig = ResamplingConfig()
     """Other searches where all who searched have failed."""
+    teacher: TeacherConfig = TeacherConfig()
+    """A teacher of its answers: itself, told more."""
     reposing: ReposingConfig = ReposingConfig()
     """Tasks that it fails, asked again with candidate answers."""
 
     def __post_init__(self):
         check_fields(self)
         check_own_code("reward", self.reward)
+        if self.teacher.kind == "dual_path" and self.resampling.count:
+            raise UserError(
+                f"resampling.count={self.resampling.count}: teacher.kind=dual_path "
+                "reads no rewards, so there is nothing to credit: set one of them off"
+            )
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:

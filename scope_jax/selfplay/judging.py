@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from rl.engine.sampling import seed64
-from scope_jax.method import challenger, judge, judge_bias
+from scope_jax.method import challenger, formats, judge, judge_bias
 from scope_jax.method.judge import RubricsParse, Stage
-from scope_jax.method.types import Grade, Rubric
+from scope_jax.method.types import Grade, Rubric, Task
 from scope_jax.selfplay.rollouts import Seed
 from scope_jax.selfplay.world import World
 
@@ -41,7 +41,8 @@ class Judging:
             else config.rubric_tokens,
             seed64=seed64(*seed, "rubrics"),
         )
-        return judge.parse_rubrics(raw, compat=self._compat), raw
+        parse = judge.parse_rubrics(raw, compat=self._compat)
+        return judge.without_duplicates(parse) if config.drop_duplicates else parse, raw
 
     async def gates(
         self, task: str, task_type: str, document: str, seed: Seed
@@ -89,6 +90,18 @@ class Judging:
             seed64=seed64(*seed, "answer"),
         )
         return judge.parse_answer(raw), raw
+
+    async def critique(self, task: Task, answer: str, verdicts: str, seed: Seed) -> str:
+        """A correction of an answer by one who knows how it was graded, or nothing."""
+        raw = await self._world.judge(
+            self._world.prompts.critique(
+                task.text, task.document.text, answer, verdicts
+            ),
+            temperature=self._config.rubric_temperature,
+            max_tokens=self._world.config.solver.teacher.critique_tokens,
+            seed64=seed64(*seed, "critique"),
+        )
+        return (formats.after_thinking(raw) or "").strip()
 
     async def grade(
         self, task: str, answer: str, rubrics: Sequence[Rubric], seed: Seed

@@ -119,6 +119,7 @@ def open_parts(
                 grader=serving.judge_of("grader"),
                 own_reward=own_reward,
                 truth=truth,
+                logprobs=trainer.engine.logprobs,
                 solver_context=context_tokens(
                     config.challenger, base.decoder.max_position
                 ),

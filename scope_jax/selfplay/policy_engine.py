@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from rl.engine.config import EngineConfig
 from rl.engine.counters import Meter, Totals, totals
@@ -26,6 +27,7 @@ class PolicyEngine:
     def __init__(self, base: BaseModel, params: Params, config: EngineConfig):
         self._base, self._meter = base, Meter()
         self._guard = ErrorGuard("policy")
+        self._longest = config.max_length
         engine = Engine(
             base.hosts.local_copy(params, base.mesh),
             base.decoder,
@@ -45,6 +47,21 @@ class PolicyEngine:
         """
         future = self._thread.complete(request)
         return self._guard.checked(await asyncio.wrap_future(future))
+
+    async def logprobs(self, ids: Sequence[int], temperature: float) -> list[float]:
+        """Log-probs of ``ids`` but the first under the policy that is played."""
+        scores = self._thread.call(
+            lambda engine: engine.score(ids, temperature, alternatives=0)
+        )
+        return (await asyncio.wrap_future(scores)).logprobs
+
+    def prepare_scoring(self) -> None:
+        """Compiles what ``logprobs`` needs, or a step would wait for it."""
+        scorer = self._thread.call(lambda engine: engine.scorer).result()
+        length = self._longest
+        while length:
+            scorer.prepare(length)
+            length //= 2
 
     def use(self, params: Params | None) -> None:
         """Gives the engine new weights (in the compute dtype).

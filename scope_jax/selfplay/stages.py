@@ -22,6 +22,7 @@ from scope_jax.selfplay.resampling import with_resamples
 from scope_jax.selfplay.rewards import reward_challenger, reward_solver, reweighted
 from scope_jax.selfplay.rollouts import NOTHING, Limits, Rollout, Seed, converse
 from scope_jax.selfplay.task_file import read_tasks
+from scope_jax.selfplay.teaching import taught
 from scope_jax.selfplay.training import TrainingStage, carry_over, train
 from scope_jax.selfplay.world import World
 
@@ -99,9 +100,12 @@ def train_solver(parts: Parts, iteration: int) -> None:
 
         group = await buffer.with_right_answer(prompt, together(group))
         play = functools.partial(rollout, prompt)
-        return await with_resamples(world, group, play, together)
+        group = await with_resamples(world, group, play, together)
+        return await taught(world, prompt.task, group)
 
     if tasks:
+        if config.solver.teacher.kind != "none":
+            parts.trainer.engine.prepare_scoring()
         memory = None if config.solver.reposing.kind == "off" else buffer
         stage = TrainingStage("solver", prompts, rollout, post_rollout, memory)
         train(parts, iteration, stage)

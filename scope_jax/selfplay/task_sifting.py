@@ -5,6 +5,7 @@ is decided in prompt order, so it never depends on which answer arrives first.
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 from scope_jax.method import judge
 from scope_jax.method.judge import RubricsParse
 from scope_jax.method.outcomes import Outcome, outcome_line
+from scope_jax.method.rubric_quality import quality
 from scope_jax.method.types import Task
 from scope_jax.selfplay.attempts import mean_score, play_attempts
 from scope_jax.selfplay.checking import check_task
@@ -160,7 +162,9 @@ async def _measured(
     )
     score, used = mean_score(attempts, len(parse.rubrics), config.judge)
     shown = [attempt.json() for attempt in attempts]
-    record |= {"attempts": shown, "difficulty": score}
+    found = quality(parse.rubrics, [attempt.scores for attempt in attempts])
+    known = {name: value for name, value in found.items() if math.isfinite(value)}
+    record |= {"attempts": shown, "difficulty": score, "rubric_quality": known}
     if score < config.tasks.low:
         return Verdict(outcome="too_hard", record=record, difficulty=score)
     if score > config.tasks.high:

@@ -190,6 +190,10 @@ def batch_metrics(written: Written, verdicts: Sequence[Verdict]) -> dict[str, fl
     metrics["rollout/tokens"] = float(written.tokens)
     errors = [error for verdict in verdicts for error in verdict.errors]
     metrics |= error_counts((*written.errors, *errors))
+    for name in ("duplicates", "spread", "agreement"):
+        known = [v.record.get("rubric_quality", {}).get(name) for v in verdicts]
+        if values := [value for value in known if value is not None]:
+            metrics[f"rubrics/{name}"] = sum(values) / len(values)
     scores = [v.difficulty for v in verdicts if v.difficulty is not None]
     if scores:
         metrics["reward/rubric_score"] = sum(scores) / len(scores)

@@ -22,6 +22,9 @@ from scope_jax.small_world.world import World as Encyclopedia
 Complete = Callable[[Request], Awaitable[Completion]]
 """Samples one completion."""
 
+Score = Callable[[Sequence[int], float], Awaitable[list[float]]]
+"""Of given tokens but the first: their log-probs at a temperature."""
+
 SearchText = Callable[[Sequence[str]], Awaitable[list[str]]]
 """Queries to, for each, the passages as one text, or what went wrong."""
 
@@ -51,6 +54,7 @@ class World:
       truth: every fact of the corpus, where it is the small world; for metrics and
         people (``truth_metrics``), never for a reward.
       solver_context: most tokens of a difficulty rollout, prompt included.
+      logprobs: log-probs of given tokens under the policy in training, for a teacher.
     """
 
     config: Config
@@ -66,6 +70,7 @@ class World:
     grader: AskJudge | None = None
     own_reward: OwnCode | None = None
     truth: Encyclopedia | None = None
+    logprobs: Score | None = None
 
     @cached_property
     def writes_thinking(self) -> bool:

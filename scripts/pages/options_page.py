@@ -113,6 +113,12 @@ OPTIONS = (
         cost="k times the grading",
     ),
     Option(
+        name="different rubrics",
+        settings={"judge.drop_duplicates": True},
+        function="scope_jax.method.rubric_quality:without_duplicates",
+        what="a rubric that the judge repeats counts once",
+    ),
+    Option(
         name="evidence",
         settings={"judge.evidence": 0.5},
         function="scope_jax.method.task_checks:evidence_share",
@@ -148,6 +154,29 @@ OPTIONS = (
         what="failed tasks are kept and asked again, plainly and with candidates",
         cost="half of the step's prompts more; with bcq an answer of the judge and its "
         "grades per failed task",
+    ),
+    Option(
+        name="step-aligned critique",
+        settings={
+            "solver.teacher.kind": "critique",
+            "solver_train.loss.distillation": 0.1,
+        },
+        function="rl.learner.policies:teacher_advantages",
+        what="an answer's tokens are also trained towards what the policy would say if "
+        "it knew the judge's critique of it",
+        cost="the judge's critique of each answer, and a pass over each conversation",
+    ),
+    Option(
+        name="SCOPE's dual path",
+        settings={
+            "solver.teacher.kind": "dual_path",
+            "solver_train.loss.distillation": 1.0,
+            "solver_train.loss.likelihood": 1.0,
+        },
+        function="scope_jax.method.teacher:perplexity_weights",
+        what="no reward: right answers are made likelier, wrong ones follow a teacher "
+        "that has read the document",
+        cost="a pass over each conversation with a wrong answer",
     ),
     *(
         Option(

@@ -49,6 +49,9 @@ SLOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rubric_evidence": ((), ()),
     "judge_answer": (("task_prompt", "documents"), ()),
     "judge_answer_rubrics": (("rubrics",), ()),
+    "critique": (("task_prompt", "documents", "response", "verdicts"), ()),
+    "critique_context": (("critique",), ()),
+    "document_context": (("documents",), ()),
     "candidate": (("candidate",), ()),
     "wrong_candidates": (("question", "candidates"), ()),
     "both_candidates": (("question", "candidates"), ()),
@@ -74,6 +77,7 @@ _JUDGE_FILES = (
 )
 _NEWER = ("preamble_", "rubric_evidence", "judge_answer")
 _NEWER += ("candidate", "wrong_candidates", "both_candidates")
+_NEWER += ("critique", "document_context")
 _EXAMPLES = ("challenger_{format}", "solver_{format}", *_JUDGE_FILES)
 # Parameter of the search tool -> its schema.
 _PARAMETERS: dict[str, dict[str, Any]] = {
@@ -155,6 +159,26 @@ class PromptSet:
             more = self.templates["judge_answer_rubrics"].fill(rubrics=lines)
             last = {**last, "content": mixed(last["content"], "\n\n", more)}
         return (*before, last)
+
+    def critique(
+        self, task: str, documents: str, answer: str, verdicts: str
+    ) -> tuple[Message, ...]:
+        """Asks the judge to correct an answer, given how it was graded."""
+        return self._messages(
+            "critique",
+            task_prompt=task,
+            documents=documents,
+            response=answer,
+            verdicts=verdicts,
+        )
+
+    def critique_context(self, critique: str) -> str:
+        """What a teacher's prompt says more: a critique of the answer."""
+        return self.templates["critique_context"].fill(critique=critique)
+
+    def document_context(self, documents: str) -> str:
+        """What a teacher's prompt says more: the document."""
+        return self.templates["document_context"].fill(documents=documents)
 
     def wrong_candidates(self, question: str, candidates: Sequence[str]) -> str:
         """A question for the Solver with answers that were wrong."""

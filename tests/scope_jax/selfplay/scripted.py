@@ -18,7 +18,7 @@ from tests.scope_jax.inference.inference_world import byte_tokenizer
 
 SCORE = {1: "<think>so</think><score>1</score>", 0: "<score>0</score>", None: "hm"}
 STEMS = ("rubric", "grader", "grader_thinking", "gate_entity", "gate_source_relevance")
-STEMS += ("judge_answer",)
+STEMS += ("judge_answer", "critique")
 
 
 def settings(tool_format: str = "search_r1", *, compat=OFF, **changes) -> Config:
