@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import Backend, choose_backend, row_attention
+from models.branches import Branches
 from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
 from models.cached_attention import chunk_attention
 from models.cached_backends import Chosen, token_attention_by
@@ -63,6 +64,7 @@ def hidden(
     *,
     positions: Int[Array, "B T"] | None = None,
     segment_ids: Int[Array, "B T"] | None = None,
+    branches: Branches | None = None,
     lengths: Int[Array, " B"] | None = None,
     remat: Remat = "none",
     attention: Backend = "auto",
@@ -72,6 +74,7 @@ def hidden(
     Args:
       positions: rotary positions, by default 0..T-1 in every row.
       segment_ids: 0 is padding; by default one segment per row.
+      branches: segments that go on from another one, with the same ``positions``.
       lengths: instead of segments: the tokens of each row, followed by padding.
       remat: what is kept for the backward pass: "none": everything; "block": only the
         residual stream between blocks; "attention": also what ``blocked`` attention
@@ -86,9 +89,10 @@ def hidden(
     needs = {
         "window": config.window > 0,
         "segments": segment_ids is not None,
+        "branches": branches is not None,
         "lengths": lengths is not None,
     }
-    rows = {"segment_ids": segment_ids, "lengths": lengths}
+    rows = {"segment_ids": segment_ids, "branches": branches, "lengths": lengths}
     backend = choose_backend(
         attention,
         needs=[need for need, given in needs.items() if given],
