@@ -118,7 +118,7 @@ def _gigabytes(card: str) -> float:
     if not 0 < gigabytes < 1e4:
         raise UserError(f"--card {card}: is neither a size in GB nor cpu: give one")
     if importlib.util.find_spec("scope_jax.run.fit") is None:
-        raise UserError(f"--card {card}: sizes are chosen for a CPU alone yet: give cpu")
+        raise UserError(f"--card {card}: sizes are chosen for a CPU alone: give cpu")
     return gigabytes
 
 
