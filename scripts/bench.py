@@ -25,6 +25,7 @@ from benchmarks import (
     rankings,
     sampler,
     search,
+    turns,
     update,
 )
 from scope_jax.run import cli
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "judge": judge,
     "rankings": rankings,
     "search": search,
+    "turns": turns,
     "update": update,
 }
 

@@ -31,6 +31,10 @@ class UpdateConfig:
     attention: Backend = "auto"
     """How attention is computed, see `models.attention`; auto is blocked. cudnn cannot
     pack: each training example takes a row of its own."""
+    share_history: bool = False
+    """Of formats that train each turn by itself (Qwen3): compute what the turns of a
+    conversation have in common once. The same gradients from fewer tokens; rows must
+    be long enough for a conversation with all its turns."""
     compute_dtype: Dtype = "auto"
     """Arithmetic of the update's forward pass; auto is `model.dtype`. Master weights,
     moments and gradient sums are always float32."""

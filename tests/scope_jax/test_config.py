@@ -206,6 +206,7 @@ NONE_OF_IT = {
         "tracking.prometheus_port",
     ),
     *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
+    "solver.resampling.count",
     *("solver.forced_rounds", "judge.required_gates", "judge.distractors"),
     *("retrieval.build_limit", "retrieval.gpus"),
     *("retrieval.cut_tokens", "retrieval.cut_overlap"),
