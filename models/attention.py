@@ -2,10 +2,10 @@
 
 What each backend supports besides causal attention with grouped heads (``CAN``):
 
-                window  segments  lengths   runs on
-    reference   yes     yes       yes       any device; holds T x T scores; for tests
-    blocked     yes     yes       yes       any device; the default
-    cudnn       yes     no        yes       NVIDIA GPUs, 16-bit types, H <= 128
+                window  segments  branches  lengths  runs on
+    reference   yes     yes       yes       yes      any device; T x T; for tests
+    blocked     yes     yes       yes       yes      any device; the default
+    cudnn       yes     no        no        yes      NVIDIA GPUs, 16 bits, H <= 128
 
 All of them compute softmax in float32. Over a cache: ``models.cached_attention``.
 """
@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.blocked_attention import MASKED, blocked_attention
+from models.branches import Branches, branch_mask
 from models.errors import UserError
 
 Backend = Literal["auto", "reference", "blocked", "cudnn"]
-Need = Literal["window", "segments", "lengths"]
+Need = Literal["window", "segments", "branches", "lengths"]
 
 CAN: dict[str, frozenset[str]] = {
     "reference": frozenset(get_args(Need)),
@@ -76,6 +77,7 @@ def row_attention(
     *,
     backend: Literal["reference", "blocked", "cudnn"] = "blocked",
     segment_ids: Int[Array, "B T"] | None = None,
+    branches: Branches | None = None,
     lengths: Int[Array, " B"] | None = None,
     window: int = 0,
 ) -> Float[Array, "B T N H"]:
@@ -84,6 +86,7 @@ def row_attention(
     Args:
       backend: from ``choose_backend``.
       segment_ids: tokens see only their own segment; padding, 0, sees padding.
+      branches: with segments: what tokens see of other segments of their row.
       lengths: tokens in each row instead; what follows them is padding, whose result
         is meaningless.
       window: most tokens, itself included, that a token sees; 0 means all.
@@ -108,9 +111,17 @@ def row_attention(
         segment_ids = jnp.ones((batch, length), jnp.int32)
     segment_ids = jnp.asarray(segment_ids)
     if backend == "reference":
+        if branches:
+            return full_attention(q, k, v, branch_mask(segment_ids, branches, window))
         return full_attention(q, k, v, segment_mask(segment_ids, window))
     return blocked_attention(
-        q, k, v, segment_ids, window=window, block=block_size(length)
+        q,
+        k,
+        v,
+        segment_ids,
+        branches=branches,
+        window=window,
+        block=block_size(length),
     )
 
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from models.branches import Branches, visible
+
 # Large enough to vanish in a softmax, finite so that no inf - inf can arise.
 MASKED = -1e30
 # Name by which remat policies find what the backward pass needs from the forward pass.
@@ -26,6 +28,7 @@ def blocked_attention(
     v: Float[Array, "B T K H"],
     segment_ids: Int[Array, "B T"],
     *,
+    branches: Branches | None = None,
     window: int = 0,
     block: int = 128,
 ) -> Float[Array, "B T N H"]:
@@ -34,6 +37,7 @@ def blocked_attention(
     Args:
       segment_ids: in any order; most blocks are skipped where they only increase.
         Padding is segment 0: its result is finite and meaningless.
+      branches: what tokens see of other segments, which have lower ids.
       window: most positions, its own included, that a query sees; 0 means all.
       block: how many queries, and keys, have their scores in memory at once.
     """
@@ -43,9 +47,12 @@ def blocked_attention(
     count = -(-length // block)
     pad = count * block - length
     q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
-    # No query sees what comes after all of them.
-    segment_ids = jnp.pad(segment_ids, ((0, 0), (0, pad)), mode="edge")
-    segments = segment_ids.reshape(batch, count, block).swapaxes(0, 1)
+
+    def cut(x):  # no query sees what comes after all of them
+        x = jnp.pad(x, ((0, 0), (0, pad)), mode="edge")
+        return x.reshape(batch, count, block).swapaxes(0, 1)
+
+    rows = (cut(segment_ids), branches and Branches(*map(cut, branches)))
     # The query heads of a group lie next to each other: each key head is read once.
     q = q.reshape(batch, count, block, kv_heads, heads // kv_heads, width)
     q = q.transpose(1, 0, 3, 4, 2, 5).reshape(count, batch, kv_heads, -1, width)
@@ -53,55 +60,67 @@ def blocked_attention(
         x.reshape(batch, count, block, kv_heads, width).transpose(1, 0, 3, 2, 4)
         for x in (k, v)
     )
-    out = _attend(window, q, k, v, segments, _first_blocks(segments, window))
+    out = _attend(window, q, k, v, rows, _first_blocks(*rows, window))
     out = out.reshape(count, batch, kv_heads, heads // kv_heads, block, width)
     out = out.transpose(1, 0, 4, 2, 3, 5).reshape(batch, count * block, heads, width)
     return out[:, :length]
 
 
-def _first_blocks(segments: Int[Array, "C B S"], window: int):
+def _first_blocks(
+    segments: Int[Array, "C B S"], branches: Branches | None, window: int
+):
     """For each block of queries, the first block of keys that any query may see."""
     count, _, block = segments.shape
     highest = segments.max(-1)
     # A row's tail of padding must not make its last segment reach back to the start.
     lowest = jnp.where(segments > 0, segments, highest[..., None]).min(-1)
-    mine, theirs = lowest[:, None], highest[None]
+    seen = lowest
+    if branches:
+        parents = jnp.where(branches.parents > 0, branches.parents, highest[..., None])
+        seen = jnp.minimum(lowest, parents.min(-1))
+    mine, theirs = seen[:, None], highest[None]
     index = jnp.arange(count)
     # A block of keys is needed where the two ranges of segments overlap.
     overlap = (theirs >= mine) & (lowest[None] <= highest[:, None])
     needed = overlap.any(-1) & (index[None] <= index[:, None])
     first = jnp.argmax(needed, axis=1)
-    if window:
+    if window and not branches:  # whose trunk is near in the text, not in the row
         first = jnp.maximum(first, (index * block - window + 1) // block)
     return first
 
 
-def _weights(q, k, window, block_ids, segments, normalizer):
+def _weights(q, k, window, block_ids, rows, normalizer):
     """exp(scores - normalizer) of one pair of blocks, 0 where nothing is seen."""
-    scores, seen = _scores(q, k, window, block_ids, segments)
+    scores, seen = _scores(q, k, window, block_ids, rows)
     return jnp.where(seen, jnp.exp(scores - normalizer[..., None]), 0.0)
 
 
-def _scores(q, k, window, block_ids, segments):
+def _scores(q, k, window, block_ids, rows):
     """Scores [B, K, G * S, S] of one pair of blocks, MASKED where nothing is seen."""
     (i, j), block = block_ids, k.shape[2]
+    segments, branches = rows
     groups = q.shape[2] // block
     scores = jnp.einsum("BKQH,BKSH->BKQS", q, k, preferred_element_type=jnp.float32)
     distance = (i * block + jnp.arange(block))[:, None] - (
         j * block + jnp.arange(block)
     )
-    seen = (distance >= 0) & (distance < window) if window else distance >= 0
-    seen = seen & (segments[i][:, :, None] == segments[j][:, None, :])
+    if branches:
+        own, theirs = (Branches(*(x[at] for x in branches)) for at in (i, j))
+        seen = visible((segments[i], segments[j]), own, theirs, window)
+        seen &= distance >= 0
+    else:
+        seen = (distance >= 0) & (distance < window) if window else distance >= 0
+        seen = seen & (segments[i][:, :, None] == segments[j][:, None, :])
     seen = jnp.tile(seen, (1, groups, 1))[:, None]
     return jnp.where(seen, scores, MASKED), seen
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(window, q, k, v, segments, first):
-    return _forward(window, q, k, v, segments, first)[0]
+def _attend(window, q, k, v, rows, first):
+    return _forward(window, q, k, v, rows, first)[0]
 
 
-def _forward(window, q, k, v, segments, first):
+def _forward(window, q, k, v, rows, first):
     scale = q.shape[-1] ** -0.5
 
     def one(i):
@@ -109,7 +128,7 @@ def _forward(window, q, k, v, segments, first):
 
         def body(j, carry):
             highest, total, out = carry
-            scores, seen = _scores(scaled, k[j], window, (i, j), segments)
+            scores, seen = _scores(scaled, k[j], window, (i, j), rows)
             new_highest = jnp.maximum(highest, scores.max(-1))
             decay = jnp.exp(highest - new_highest)
             weights = jnp.where(seen, jnp.exp(scores - new_highest[..., None]), 0.0)
@@ -128,11 +147,11 @@ def _forward(window, q, k, v, segments, first):
 
     both = jax.lax.map(one, jnp.arange(len(q)))
     out, normalizer = (checkpoint_name(x, SAVED) for x in both)
-    return out, (q, k, v, segments, first, out, normalizer)
+    return out, (q, k, v, rows, first, out, normalizer)
 
 
 def _backward(window, saved, d_out):
-    q, k, v, segments, first, out, normalizer = saved
+    q, k, v, rows, first, out, normalizer = saved
     scale = q.shape[-1] ** -0.5
     inner = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
 
@@ -141,7 +160,7 @@ def _backward(window, saved, d_out):
 
         def body(j, carry):
             d_q, d_k, d_v = carry
-            weights = _weights(scaled, k[j], window, (i, j), segments, normalizer[i])
+            weights = _weights(scaled, k[j], window, (i, j), rows, normalizer[i])
             d_weights = _product("BKQH,BKSH->BKQS", given, v[j])
             d_scores = (weights * (d_weights - inner[i][..., None])).astype(q.dtype)
             weights = weights.astype(q.dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import Backend, choose_backend, row_attention
+from models.branches import Branches
 from models.cache import Cache, read_pages, shape_of, write_chunks, write_tokens
 from models.cached_attention import chunk_attention
 from models.cached_backends import Chosen, token_attention_by
@@ -63,6 +64,7 @@ def hidden(
     *,
     positions: Int[Array, "B T"] | None = None,
     segment_ids: Int[Array, "B T"] | None = None,
+    branches: Branches | None = None,
     lengths: Int[Array, " B"] | None = None,
     remat: Remat = "none",
     attention: Backend = "auto",
@@ -74,6 +76,7 @@ def hidden(
         an engine computes with need not be in memory twice.
       positions: rotary positions, by default 0..T-1 in every row.
       segment_ids: 0 is padding; by default one segment per row.
+      branches: segments that go on from another one, with the same ``positions``.
       lengths: instead of segments: the tokens of each row, followed by padding.
       remat: what is kept for the backward pass: "none": everything; "block": only the
         residual stream between blocks; "attention": also what ``blocked`` attention
@@ -88,9 +91,10 @@ def hidden(
     needs = {
         "window": config.window > 0,
         "segments": segment_ids is not None,
+        "branches": branches is not None,
         "lengths": lengths is not None,
     }
-    rows = {"segment_ids": segment_ids, "lengths": lengths}
+    rows = {"segment_ids": segment_ids, "branches": branches, "lengths": lengths}
     backend = choose_backend(
         attention,
         needs=[need for need, given in needs.items() if given],
@@ -132,8 +136,7 @@ def hidden(
         return norm(config, x, params["final_norm"])
     # One period of layers per step, in which each layer has a window of its own.
     layers = [layer(index) for index in range(period)]
-    if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
-        blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
+    blocks, last = _in_periods(blocks, config)
 
     def body(x, period_params):
         for run in layers:
@@ -141,7 +144,20 @@ def hidden(
         return x, None
 
     x, _ = jax.lax.scan(body, x, blocks)
+    for run in layers[: config.num_layers % period]:
+        x = run(x, last)
     return norm(config, x, params["final_norm"])
+
+
+def _in_periods(blocks: Params, config: DecoderConfig) -> tuple[Params, Params]:
+    """Whole periods of layers, with an axis for them, and the layers behind these."""
+    period, last = config.period, blocks
+    if left := config.num_layers % period:
+        last = jax.tree.map(lambda p: p[-left:], blocks)
+        blocks = jax.tree.map(lambda p: p[:-left], blocks)
+    if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
+        blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
+    return blocks, last
 
 
 def forward(

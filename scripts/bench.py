@@ -26,6 +26,7 @@ from benchmarks import (
     rankings,
     sampler,
     search,
+    turns,
     update,
 )
 from scope_jax.run import cli
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "judge": judge,
     "rankings": rankings,
     "search": search,
+    "turns": turns,
     "update": update,
 }
 

@@ -10,6 +10,7 @@ Each reader must find our logits, the ids of our tokenizer and those of the chat
 template. Tests check what the files hold; that programs read them so is checked here.
 """
 
+import datetime
 import importlib.metadata
 import json
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
+from models import families
 from models.errors import UserError
 from scope_jax.run import cli
 
@@ -52,12 +54,17 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen2": ({"tie_word_embeddings": True}, {}),
     "olmo3": ({"sliding_window": 32}, {}),
     "llama": ({"attention_bias": True, "mlp_bias": True}, LLAMA3),
-}
-TEMPLATES = {
-    "qwen3": "qwen3_strip_thinking",
-    "qwen2": "chatml",
-    "olmo3": "olmo3_consistent_eos",
-    "llama": "llama3",
+    "gemma3_text": (
+        {
+            "head_dim": 16,
+            "sliding_window": 32,
+            "sliding_window_pattern": 2,
+            "query_pre_attn_scalar": 24,
+        },
+        {"rope_type": "linear", "factor": 8.0},
+    ),
+    "smollm3": ({"no_rope_layers": [1, 0, 1, 1], "pad_token_id": None}, {}),
+    "mistral": ({"head_dim": 16, "sliding_window": 32}, YARN),
 }
 THETA = 1e6
 TEXT = (
@@ -145,7 +152,10 @@ def exports(place: Path) -> dict[str, Ids]:
     ids = np.random.default_rng(0).integers(0, 256, (2, 40))
     for family in FAMILIES:
         words = _tokenizer(family)
-        chat = ChatRenderer.from_tokenizer(words, template=TEMPLATES[family])
+        template = families.FAMILIES[family].template
+        # A template that prints the date is told the reader's day.
+        today = datetime.date.today().isoformat()
+        chat = ChatRenderer.from_tokenizer(words, template=template, date=today)
         for spelling in ("4", "5", "ours"):
             config = DecoderConfig.from_hf(_fields(family, spelling))
             if spelling == "ours":
@@ -205,8 +215,12 @@ def _fields(family: str, generation: str) -> dict[str, Any]:
         old = {"rope_theta": THETA, "torch_dtype": "float32"}
         return fields | old | ({"rope_scaling": scaling} if scaling else {})
     one = {"rope_type": "default", **scaling, "rope_theta": THETA}
-    if family == "olmo3":
-        one = {"full_attention": one, "sliding_attention": dict(one)}
+    if families.FAMILIES[family].rope_by_kind:
+        local = dict(one) if family == "olmo3" else {"rope_type": "default"}
+        one = {
+            "full_attention": one,
+            "sliding_attention": {"rope_theta": THETA} | local,
+        }
     return fields | {"rope_parameters": one, "dtype": "float32"}
 
 
@@ -229,6 +243,8 @@ def _tokenizer(family: str) -> Any:
         raw.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra>"]
+    special += ["<bos>", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>"]
+    special += ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
     trainer = BpeTrainer(
         vocab_size=SHAPE["vocab_size"],
         special_tokens=special,

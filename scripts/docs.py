@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are made from the code.
 
-method, options, the rooms, and tables in your-text.md and your-reward.md:
+method, options, families, the rooms, and tables in your-text.md and your-reward.md:
 
 python scripts/docs.py
 python scripts/docs.py --count      prints lines of code instead, room by room
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 import configs
-from pages import method_page, options_page, rooms, source, tables
+from pages import families_page, method_page, options_page, rooms, source, tables
 from scope_jax.run import cli
 from scope_jax.system.files import read_text
 
@@ -31,6 +31,7 @@ def build() -> dict[str, str]:
         configs.load(f"{FAMILIES[1]}_paper"),
     )
     return {
+        "families.md": families_page.page(ROOT),
         "method.md": method,
         "options.md": options_page.page(configs.load(FAMILIES[0])),
         "rooms.md": rooms.page(files),

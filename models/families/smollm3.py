@@ -28,6 +28,8 @@ def spelled(config: Any) -> dict[str, Any]:
     return {
         "no_rope_layers": [int(does) for does in rotates],
         "use_sliding_window": config.window > 0,
+        # Or transformers takes its default, which a smaller vocabulary doesn't have.
+        "pad_token_id": None,
     }
 
 
@@ -38,6 +40,10 @@ SMOLLM3 = Family(
     layers=sliding,
     window_switch="use_sliding_window",
     rotating=rotating,
-    defaults={"tie_word_embeddings": True, "rope_theta": 2_000_000.0},
+    defaults={
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "rope_theta": 2_000_000.0,
+    },
     spelled=spelled,
 )

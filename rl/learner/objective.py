@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models import forward, lora
 from models.attention import Backend
+from models.branches import Branches
 from models.config import DecoderConfig
 from models.forward import Params
 from models.lora import LoraConfig
@@ -59,6 +60,9 @@ class Objective:
         # Whole along D, or the lookup's output would be sharded by D and not by rows.
         compute["embed"] = self._constrain(compute["embed"], "tensor", None)
         borders = {"segment_ids": micro["segment_ids"]}
+        if self.update.share_history:
+            places = (micro[name] for name in ("parents", "cuts", "positions"))
+            borders["branches"] = Branches(*places)
         if self.attention == "cudnn":  # then a row holds one datum
             borders = {"lengths": jnp.sum(micro["segment_ids"] > 0, axis=1)}
         hidden = forward.hidden(

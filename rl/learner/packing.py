@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from rl.learner import histories
 from rl.learner.losses import LossConfig, token_weights
 from rl.records import Datum
 
 TOKEN_MEAN = LossConfig()
 INTS = ("tokens", "targets", "positions", "segment_ids", "loss_mask", "sampled_mask")
+BRANCHES = ("parents", "cuts")
 FLOATS = ("sampler_logprobs", "advantages", "weights")
 
 
@@ -27,7 +29,9 @@ class PackedBatch:
       arrays: [M, R, T] each: ``tokens``, ``targets``, ``positions`` (from 0 in every
         segment), ``segment_ids`` (0 is padding), ``loss_mask``, ``sampled_mask``
         (int32), ``sampler_logprobs``, ``advantages``, ``weights`` (float32; the weight
-        of each token's loss, 0 outside it); and those of ``extra_arrays``.
+        of each token's loss, 0 outside it); those of ``extra_arrays``; and ``parents``
+        and ``cuts`` of ``models.branches`` where histories are shared, in which case a
+        branch's positions go on from its trunk's.
       num_micro: micro-batches in use; the others up to M are empty.
       dropped: (uid, turn, ids) of each datum that is longer than a row.
     """
@@ -63,6 +67,7 @@ def pack(
     full_batch: int = 0,
     logit_cost: float = 0.0,
     one_per_row: bool = False,
+    share_history: bool = False,
 ) -> PackedBatch:
     """Returns ``datums`` packed into few rows, the same whatever order they come in.
 
@@ -80,6 +85,7 @@ def pack(
       full_batch: datums of a full optimizer batch, see ``losses.token_weights``.
       logit_cost: what a token in the loss costs, in pairs of tokens that attend.
       one_per_row: a row for each datum, for attention without segments.
+      share_history: what turns of a conversation have in common is there once.
 
     Raises:
       ValueError: if a datum's fields don't fit together.
@@ -89,10 +95,12 @@ def pack(
     ordered = sorted(datums, key=datum_order)
     kept = [d for d in ordered if len(d.ids) - 1 <= length]
     dropped = [d for d in ordered if len(d.ids) - 1 > length]
-    bins = [[index] for index in range(len(kept))]
+    bundles = histories.bundles(kept, length, share=share_history)
+    bins = [[index] for index in range(len(bundles))]
     if not one_per_row:
-        bins = _bins([len(d.ids) - 1 for d in kept], length)
-    costs = [len(d.ids) ** 2 / 2 + logit_cost * sum(d.loss_mask) for d in kept]
+        sizes = [sum(part.size(kept) for part in bundle) for bundle in bundles]
+        bins = _bins(sizes, length)
+    costs = [_cost(bundle, kept, logit_cost) for bundle in bundles]
     bins.sort(key=lambda members: -sum(costs[i] for i in members))
     num_micro = -(-len(bins) // rows)
     micro = max(-(-num_micro // capacity), 1) * capacity
@@ -100,27 +108,53 @@ def pack(
     weights = token_weights(loss_tokens, loss, full_batch=full_batch)
     extra = extra_arrays(kept, loss)
     likelihood = _likelihood_weights(kept, loss_tokens, loss)
-    arrays = {name: np.zeros((micro * rows, length), np.int32) for name in INTS}
+    ints = (*INTS, *(BRANCHES if share_history else ()))
+    arrays = {name: np.zeros((micro * rows, length), np.int32) for name in ints}
     for name in (*FLOATS, *extra):
         arrays[name] = np.zeros((micro * rows, length), np.float32)
     for row, members in enumerate(bins):
         start = 0
-        for segment, index in enumerate(members, start=1):
-            stop = start + len(kept[index].ids) - 1
+        placed = _placed([bundles[member] for member in members])
+        for segment, (part, trunk) in enumerate(placed, start=1):
+            index, stop = part.index, start + part.size(kept)
             fields = _fields(kept[index]) | {"segment_ids": segment}
+            fields |= {"parents": trunk, "cuts": part.first}
             fields["weights"] = fields["loss_mask"] * weights[index]
             if extra:
                 fields["likelihood_weights"] = fields["loss_mask"] * likelihood[index]
                 fields |= _extra_fields(kept[index], fields["loss_mask"])
-                fields = {name: fields[name] for name in arrays}
-            for name, values in fields.items():
-                arrays[name][row, start:stop] = values
+            for name, into in arrays.items():
+                values = fields[name]
+                into[row, start:stop] = (
+                    values[part.first :] if np.ndim(values) else values
+                )
             start = stop
     return PackedBatch(
         arrays={k: v.reshape(micro, rows, length) for k, v in arrays.items()},
         num_micro=num_micro,
         dropped=tuple((d.uid, d.turn, len(d.ids)) for d in dropped),
     )
+
+
+def _placed(bundles: Sequence[histories.Bundle]) -> list[tuple[histories.Part, int]]:
+    """A row's parts in order, each with its trunk's segment; 0: it has none."""
+    found: list[tuple[histories.Part, int]] = []
+    for bundle in bundles:
+        trunk = len(found) + 1
+        found += [(part, trunk if part.first else 0) for part in bundle]
+    return found
+
+
+def _cost(
+    bundle: histories.Bundle, datums: Sequence[Datum], logit_cost: float
+) -> float:
+    """What a bundle costs, in pairs of tokens that attend."""
+    cost = 0.0
+    for part in bundle:
+        datum = datums[part.index]
+        pairs = (len(datum.ids) ** 2 - part.first**2) / 2
+        cost += pairs + logit_cost * sum(datum.loss_mask)
+    return cost
 
 
 def extra_arrays(datums: Sequence[Datum], loss: LossConfig) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from models import precision, sharding
-from models.attention import choose_backend
+from models.attention import Need, choose_backend
 from models.config import DecoderConfig
 from models.errors import UserError
 from models.forward import Params
@@ -89,7 +89,7 @@ class Updater:
         self.compute_dtype = precision.resolved(update.compute_dtype, platform)
         self.attention = choose_backend(
             update.attention,
-            needs=["lengths"] if update.attention == "cudnn" else ["segments"],
+            needs=_needs(update),
             head_dim=config.head_dim,
             dtype=self.compute_dtype,
             platform=platform,
@@ -142,6 +142,7 @@ class Updater:
             full_batch=self.update_config.mini_batch_rows,
             logit_cost=c.hidden_size * c.vocab_size / pairs,
             one_per_row=self.attention == "cudnn",
+            share_history=self.update_config.share_history,
         )
 
     def update(
@@ -333,3 +334,10 @@ class Updater:
 
         out = jnp.zeros(batch["tokens"].shape, jnp.float32)
         return jax.lax.fori_loop(0, num_micro, body, out)
+
+
+def _needs(update: UpdateConfig) -> list[Need]:
+    """What the update's rows ask of attention."""
+    if update.attention == "cudnn" and not update.share_history:
+        return ["lengths"]
+    return ["segments", *(["branches"] if update.share_history else [])]

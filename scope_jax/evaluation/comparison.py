@@ -55,6 +55,17 @@ class Comparison:
                 raise UserError(
                     f"{name}: as a name: use letters, digits and .+-_, a letter first"
                 )
+        for name in self.rows:
+            if any(f"{name}{end}" in self.rows for end in ("_n", "_stderr")):
+                raise UserError(
+                    f"source {name}: another one has its name with _n or _stderr, "
+                    "which tables use: give one of the two another name"
+                )
+        if len(set(self.names)) < len(self.names):  # the pair's, and one of a model
+            raise UserError(
+                f"--model {self.names[-1]}: the replay probe's pair has this name: "
+                "give the model another one: NAME=.."
+            )
         if self.baseline and self.baseline not in self.names:
             known = ", ".join(self.names)
             raise UserError(f"--baseline {self.baseline}: is none of {known}")

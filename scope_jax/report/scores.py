@@ -33,7 +33,7 @@ def score_rows(scores: Scores) -> list[tuple[str, str, list[str]]]:
     its own name only (``  2 hops``).
     """
     names = list(dict.fromkeys(n for metrics in scores.values() for n in metrics))
-    names = [name for name in names if not name.endswith(("_stderr", "_n"))]
+    names = [name for name in names if not _is_about_another(name, names)]
     rows = []
     for name in names:
         sizes = [metrics.get(f"{name}_n") for metrics in scores.values()]
@@ -45,6 +45,14 @@ def score_rows(scores: Scores) -> list[tuple[str, str, list[str]]]:
         values = [interval(metrics, name) for metrics in scores.values()]
         rows.append((shown, ", ".join(sizes), values))
     return rows
+
+
+def _is_about_another(name: str, names: Sequence[str]) -> bool:
+    """Whether a metric is the error or the number of another one."""
+    return any(
+        name.endswith(end) and name.removesuffix(end) in names
+        for end in ("_stderr", "_n")
+    )
 
 
 def score_table(scores: Scores, title: str) -> Table:

@@ -9,6 +9,7 @@ import pytest
 
 from models.attention import full_attention, segment_mask
 from models.blocked_attention import blocked_attention
+from models.branches import Branches, branch_mask
 
 SEGMENTS = {
     "one": np.ones((2, 37), np.int32),
@@ -92,3 +93,57 @@ def test_no_buffer_is_as_large_as_all_scores():
 
     jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
     assert max(sizes(jaxpr.jaxpr)) < 512 * 512 / 8
+
+
+def branched_rows():
+    """A trunk of 14 with branches at 9 and 4, and a segment of its own; another row."""
+    segments = np.array([[1] * 14 + [2] * 7 + [3] * 8 + [4] * 5 + [0] * 3, [1] * 37])
+    parents, cuts, positions = (np.zeros((2, 37), np.int32) for _ in range(3))
+    parents[0, 14:29], cuts[0, 14:21], cuts[0, 21:29] = 1, 9, 4
+    positions[0, :34] = [*range(14), *range(9, 16), *range(4, 12), *range(5)]
+    positions[1] = range(37)
+    arrays = [jnp.asarray(x, jnp.int32) for x in (parents, cuts, positions)]
+    return jnp.asarray(segments, jnp.int32), Branches(*arrays)
+
+
+@pytest.mark.parametrize("window", [0, 1, 6])
+def test_a_branch_computes_what_its_whole_text_does(window):
+    """Each text by itself, dense: the oracle of what a branch sees of its trunk."""
+    q, k, v, _ = case()
+    segments, branches = branched_rows()
+    texts = {14: [*range(14)], 21: [*range(9), *range(14, 21)]}
+    texts |= {29: [*range(4), *range(21, 29)], 34: [*range(29, 34)]}
+    mask = branch_mask(segments, branches, window)
+    got = full_attention(q, k, v, mask)
+    for end, places in texts.items():
+        places = np.array(places)
+        own = [x[:1, places] for x in (q, k, v)]
+        ones = jnp.ones((1, len(places)), jnp.int32)
+        want = full_attention(*own, segment_mask(ones, window))[0]
+        new = places >= end - (len(places) if end in (14, 34) else {21: 7, 29: 8}[end])
+        np.testing.assert_allclose(got[0, places[new]], want[new], atol=2e-6)
+
+
+@pytest.mark.parametrize("block", [4, 16, 64])
+@pytest.mark.parametrize("window", [0, 1, 6])
+def test_branches_equal_the_dense_formula(window, block):
+    q, k, v, weight = case()
+    segments, branches = branched_rows()
+    weight = jnp.where((segments > 0)[..., None, None], weight, 0.0)
+
+    def dense(q, k, v):
+        return full_attention(q, k, v, branch_mask(segments, branches, window))
+
+    def blocked(q, k, v):
+        static = {"window": window, "block": block}
+        return blocked_attention(q, k, v, segments, branches=branches, **static)
+
+    (want, expected), (got, grads) = (
+        jax.jit(jax.value_and_grad(lambda *x, f=f: jnp.sum(f(*x) * weight), (0, 1, 2)))(
+            q, k, v
+        )
+        for f in (dense, blocked)
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    for mine, theirs in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)

@@ -28,7 +28,12 @@ H100 = SimpleNamespace(platform="gpu", compute_capability="9.0")
 TARGETS = {"pallas": "__gpu$xla.gpu.triton", "fa3": "flash_mha_fwd"}
 NAMES = [name for name in configs.names() if name != "ci"]
 """`ci` has the model and the engine of `tiny`."""
-HEADS_OF_128 = ("qwen3_8b", "qwen25_7b", "olmo3_7b")
+FAMILIES = (
+    "google/gemma-3-1b-it",
+    "HuggingFaceTB/SmolLM3-3B",
+    "mistralai/Ministral-8B-Instruct-2410",
+)
+HEADS_OF_128 = ("qwen3_8b", "qwen25_7b", "olmo3_7b", *FAMILIES[1:])
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +43,22 @@ def as_on_a_gpu(monkeypatch):
 
 
 def load(name):
-    """A configuration, and its model with one period of layers."""
-    config = resolve(configs.load(name))
+    """A configuration, and its model with a layer of each kind.
+
+    A published model of another family goes through `qwen25_7b`.
+    """
+    if name in FAMILIES:
+        config = configs.load("qwen25_7b")
+        config = replace(config, model=replace(config.model, path=name))
+    else:
+        config = resolve(configs.load(name))
     decoder, _ = shape_of(config.model.path)
-    layers = decoder.period
-    windows = decoder.window_layers[:layers]
-    return config, replace(decoder, num_layers=layers, window_layers=windows)
+    layers = min(decoder.period, 6)
+    kept = {
+        field: getattr(decoder, field)[:layers]
+        for field in ("window_layers", "rope_layers")
+    }
+    return config, replace(decoder, num_layers=layers, **kept)
 
 
 def exported(program, arguments, *targets):
@@ -85,7 +100,7 @@ def needs(backend):
 
 
 @pytest.mark.parametrize("backend", ["blocks", "pallas", "fa3"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *FAMILIES])
 def test_sampling_lowers_for_cuda(name, backend):
     if backend == "fa3" and name not in HEADS_OF_128:
         with pytest.raises(UserError, match="heads of"):
@@ -115,7 +130,7 @@ def test_on_four_devices_each_runs_the_kernel_on_its_own_slots(backend):
     assert "64x1x32x128" not in call
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *FAMILIES])
 def test_the_update_lowers_for_cuda(name):
     config, decoder = load(name)
     stage = config.solver_train

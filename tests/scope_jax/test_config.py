@@ -206,6 +206,7 @@ NONE_OF_IT = {
         "tracking.prometheus_port",
     ),
     *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
+    "solver.resampling.count",
     *("solver.forced_rounds", "judge.required_gates", "judge.distractors"),
     *("retrieval.build_limit", "retrieval.gpus"),
     *("retrieval.cut_tokens", "retrieval.cut_overlap"),
@@ -216,7 +217,7 @@ NONE_OF_IT = {
         f"{role}_train.{field}"
         for role in ("challenger", "solver")
         for field in ("steps", "sampling.top_k", "update.mini_batch_rows")
-        + ("optimizer.warmup_updates",)
+        + ("optimizer.warmup_updates", "overlong.buffer")
     ),
 }
 """Whole numbers for which 0 means none, or what their documentation says."""

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness, update, workloads
+from benchmarks import harness, turns, update, workloads
 from models import sharding
 from rl.learner.config import UpdateConfig
 from rl.learner.update import Updater
@@ -111,3 +111,15 @@ def test_trl_gets_the_same_tokens_padded_no_further_than_needed():
     assert (out["prompt_mask"].sum(0) > 0).all()
     assert (out["completion_mask"].sum(0) > 0).all()
     assert out["num_items_in_batch"] == sum(sum(row["loss_mask"]) for row in work)
+
+
+def test_turns_are_trained_by_themselves_and_all_of_them_once():
+    row = workloads.rollouts(100, groups=1)[0]
+    whole = update.datum_of(0, row)
+    found = turns.turns_of(whole)
+    assert [datum.turn for datum in found] == list(range(len(found)))
+    assert len(found) == np.sum(np.diff(row.loss_mask) == 1)
+    for datum in found:
+        assert datum.ids == whole.ids[: len(datum.ids)]
+        assert datum.loss_mask[-1] == 1
+    assert sum(sum(datum.loss_mask) for datum in found) == sum(whole.loss_mask)

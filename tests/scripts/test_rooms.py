@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 FILES = source.read(ROOT)
 
 
-@pytest.mark.parametrize("name", ["method.md", "options.md", "rooms.md", "rooms.svg"])
+@pytest.mark.parametrize(
+    "name", ["families.md", "method.md", "options.md", "rooms.md", "rooms.svg"]
+)
 def test_the_committed_page_is_up_to_date(name):
     script = runpy.run_path(str(ROOT / "scripts" / "docs.py"))
     committed = (ROOT / "docs" / name).read_text(encoding="utf-8")

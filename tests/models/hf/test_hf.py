@@ -33,6 +33,12 @@ MODELS = {
     "olmo3-tied": dict(tie_word_embeddings=True),
     "llama": dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True),
     "llama-tied": dict(tie_word_embeddings=True, rope_theta=1e5),
+    "gemma3_text": dict(tie_word_embeddings=False, head_dim=16, attention_bias=True),
+    "gemma3_text-tied": dict(head_dim=16, sliding_window_pattern=2),
+    "smollm3-tied": dict(no_rope_layers=[1, 0, 1]),
+    "mistral": dict(sliding_window=None),
+    "ministral-tied": dict(head_dim=16, tie_word_embeddings=True),
+    "ministral3": dict(head_dim=16),
 }
 
 
@@ -68,6 +74,7 @@ def test_out_comes_what_went_in(name, dtype, tmp_path):
     assert written.keys() - given.keys() <= {
         "rope_theta",
         "rope_scaling",
+        "rope_local_base_freq",
         "torch_dtype",
     }
     assert written["dtype"] == written["torch_dtype"] == dtype

@@ -1,4 +1,4 @@
-"""The engine's promise with layers that forget: OLMo-3's windows in the cache."""
+"""The engine's promise where layers differ: windows, none, no positions."""
 
 import jax
 import numpy as np
@@ -21,23 +21,36 @@ SIZES = EngineConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def config():
-    return DecoderConfig(
-        model_type="olmo3",
-        vocab_size=64,
-        num_layers=4,
-        hidden_size=32,
-        intermediate_size=48,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=8,
-        rope=Rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=32),
-        window_rope=Rope(),
-        window=11,
-        window_layers=(True, True, True, False),
-        tie_embeddings=False,
-    )
+SHAPE = dict(
+    vocab_size=64,
+    num_layers=4,
+    hidden_size=32,
+    intermediate_size=48,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+)
+SLIDES = dict(window=11, window_layers=(True, True, True, False))
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32)
+CONFIGS = {
+    "olmo3": dict(
+        rope=Rope(**YARN), window_rope=Rope(), tie_embeddings=False, **SLIDES
+    ),
+    "gemma3_text": dict(
+        rope=Rope(rope_type="linear", factor=4.0),
+        window_rope=Rope(rope_theta=100.0),
+        query_scalar=12.0,
+        final_softcap=5.0,
+        **SLIDES,
+    ),
+    "smollm3": dict(rope_layers=(True, True, True, False)),
+    "ministral3": dict(rope=Rope(llama_4_scaling_beta=0.3, **YARN), head_dim=16),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def config(request):
+    return DecoderConfig(model_type=request.param, **SHAPE | CONFIGS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +100,7 @@ def test_greedy_is_a_plain_loop_over_whole_rows_and_bit_equal_in_any_company(
             ids.append(token)
 
 
+@pytest.mark.parametrize("config", ["olmo3"], indirect=True)
 def test_what_was_no_number_in_a_page_is_never_seen_again(config, params):
     requests = [request(*sizes) for sizes in ((5, 30), (61, 30), (34, 9))]
     engine = Engine(params, config, Letters(), SIZES)

@@ -362,3 +362,13 @@ def test_replay_takes_over_searches_and_writes_anew(players, hosted, tmp_path):
     before = players.answered
     compare.run(players.config, told)
     assert players.answered == before
+
+
+def test_names_that_tables_would_mix_up_are_one_line(tmp_path):
+    row = read_rows(world.files(tmp_path, 1))["nq"]
+    for end in ("_n", "_stderr"):
+        with pytest.raises(UserError, match="source nq: another one has its name"):
+            world.told(tmp_path, "http://x", rows={"nq": row, f"nq{end}": row})
+    pair = (world.entry("a"), world.entry("b"))
+    with pytest.raises(UserError, match=r"--model a\+b: the replay probe's pair"):
+        world.told(tmp_path, "http://x", names=("a", "a+b"), replayed=pair)

@@ -35,6 +35,11 @@ def test_a_task_like_the_recent_ones_earns_nothing():
     assert like == 0.5
     assert challenger_shapes.diversity("name the five small towns", recent) == 1.0
     assert challenger_shapes.diversity("Anything", ()) == 1.0
+    # All five words are among those seven: 5/7.
+    assert (
+        challenger_shapes.diversity("name the five old towns", [recent[0] + " or two"])
+        == 1
+    )
     assert difficulty(2, 4, kind="paso_doble", diversity=0.3) == 0
     assert difficulty(2, 4, kind="paso_doble", diversity=0.31) == pytest.approx(0.662)
 

@@ -117,3 +117,8 @@ def test_the_report_has_evaluations_and_the_task(tmp_path, compared):
         assert found["compared"]["after"]["true_score"] == 1.0
     else:
         assert found["compared"] is None
+
+
+def test_a_metric_that_only_ends_like_a_number_is_shown():
+    found = score_rows({"one": {"level_n": 0.5, "x": 1.0, "x_n": 4.0}})
+    assert [name for name, _, _ in found] == ["level_n", "x"]

@@ -54,6 +54,28 @@ def test_large_configurations_fit_on_four_gpus_of_80_gb(name, billions, tokens):
     assert "as published" in text and "tokens of cache on each device" in text
 
 
+@pytest.mark.parametrize(
+    ("path", "billions", "token"),
+    [
+        ("google/gemma-3-1b-it", 1.0, 26 * 2 * 256 * 2),
+        ("HuggingFaceTB/SmolLM3-3B", 3.08, 36 * 2 * 4 * 128 * 2),
+        ("mistralai/Ministral-8B-Instruct-2410", 8.02, 36 * 2 * 8 * 128 * 2),
+    ],
+)
+def test_a_published_model_of_any_family_has_a_plan(path, billions, token):
+    config = configs.load("qwen25_7b")
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, path=path)
+    )
+    found = plan(config)
+    by_name = {p.name: p for p in found.programs}
+    update = by_name["trainer: solver update"]
+    assert update.kinds["weights"] / 1e9 == pytest.approx(billions, rel=0.005)
+    cache, engine = by_name["trainer: rollouts"].kinds["cache"], config.engine
+    assert cache == engine.pages(4) * engine.page_size * token
+    assert f"{path} as published" in found.text()
+
+
 @pytest.mark.parametrize("name", ["qwen3_8b", "qwen25_7b", "olmo3_7b"])
 def test_a_difficulty_rollout_of_the_method_fits_the_inference_process(name):
     config = configs.load(name)
