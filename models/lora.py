@@ -56,6 +56,11 @@ class LoraConfig:
             )
 
     @property
+    def used(self) -> "LoraConfig | None":
+        """The settings where adapters are trained; None: all weights are."""
+        return self if self.rank else None
+
+    @property
     def scale(self) -> float:
         """What the product of the two matrices is multiplied by."""
         return self.alpha / self.rank

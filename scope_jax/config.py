@@ -301,8 +301,7 @@ class Config:
     model: ModelConfig
     """Base model."""
     lora: LoraConfig = LoraConfig(rank=0)
-    """Low-rank adapters that are trained in place of the weights. By default there are
-    none: rank 0."""
+    """Low-rank adapters trained in place of the weights; by default none, rank 0."""
     documents: DocumentsConfig = DocumentsConfig()
     """Documents that the Challenger starts from."""
     challenger: ChallengerConfig = ChallengerConfig()
@@ -349,19 +348,3 @@ class Config:
             self.solver.teacher, self.solver_train.loss, self.challenger_train.loss
         )
         check_own_code("tools", self.tools)
-
-    @property
-    def adapters(self) -> LoraConfig | None:
-        """The adapters that are trained; None: all weights are."""
-        return self.lora if self.lora.rank else None
-
-    @property
-    def one_base(self) -> bool:
-        """Whether the trainer's engine serves all roles from one model in memory.
-
-        Policy and previous Solver are then adapters of the base model, and judge and
-        reference are the base model itself.
-        """
-        mesh, hosts = self.placement.trainer.mesh, self.placement.hosts.count
-        alone = mesh.data * mesh.fsdp * mesh.tensor == hosts == 1
-        return bool(self.adapters) and alone and not self.inference.url

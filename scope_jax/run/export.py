@@ -60,7 +60,7 @@ def export(
         out = Path(f"{paths.path.resolve().name}-iter_{iteration}-{role}")
     if out.exists():
         raise UserError(f"{out}: already exists: name another folder with --out")
-    if merged and not config.adapters:
+    if merged and not config.lora.used:
         raise UserError("--merged: the run trains whole weights: leave it out")
     exported = paths.export(iteration, role)
     decoder = hf.load_config(config.model.path)
@@ -77,17 +77,17 @@ def export(
                 "another --iteration or --role, or let the run continue"
             )
         params, found = checkpoint.restore_params(
-            checkpoints, _on_one_device(decoder, config.adapters), step=step
+            checkpoints, _on_one_device(decoder, config.lora.used), step=step
         )
         words = f"the checkpoint of step {found}"
     tokenizer = hf.load_tokenizer(config.model.path)
     chat = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
     written = {"tokenizer": tokenizer, "dtype": dtype, "template": chat.template}
-    if config.adapters and not merged:
+    if config.lora.used and not merged:
         base = absolute(config.model.path)
         hf.save_adapter(out, decoder, params, config.lora, base=base, **written)
         return out, words
-    if config.adapters:
+    if config.lora.used:
         whole = hf.load(config.model.path, dtype=_stored(config.model.path))[1]
         params = lora.merge(whole, lora.scaled(params, config.lora))
     hf.save(out, decoder, params, stop_ids=chat.stop_ids, **written)

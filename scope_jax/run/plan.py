@@ -14,7 +14,7 @@ from models.hf.published import shape_of
 from scope_jax.config import Config, compute_dtype
 from scope_jax.run import memory, search_plan
 from scope_jax.run.search_plan import SearchPlan
-from scope_jax.run.sizes import check_sizes
+from scope_jax.run.sizes import check_sizes, one_base
 from scope_jax.small_world.assets import resolve
 
 GIGA = 1e9
@@ -140,7 +140,7 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
     program = partial(Program, limit=config.placement.trainer.jax_bytes)
     # The Solver's update decides what the reference and the trainer's engine hold.
     width = COMPUTE_BYTES[compute_dtype(config, config.solver_train)]
-    sizes, settings = memory.parameters(decoder, mesh), config.adapters
+    sizes, settings = memory.parameters(decoder, mesh), config.lora.used
     # Each host has an engine of its own.
     local = devices // hosts
     _divides("engine.slots", config.engine.slots, local)
@@ -150,9 +150,9 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
         devices=local,
         compute_bytes=width,
         settings=settings,
-        adapters=2 if config.one_base else 1,
+        adapters=2 if one_base(config) else 1,
     )
-    if config.one_base:  # the engine has no base model of its own
+    if one_base(config):  # the engine has no base model of its own
         engine["sampler weights"] -= width * sizes.whole
     # Its weights are freed during an update, unless all that changes is an adapter.
     stays = {"sampler weights": engine["sampler weights"]} if settings else {}
@@ -186,7 +186,7 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
     }
     if settings:  # at the start the engine's form of the model is made from the file's
         weights["compute copies"] = width * (
-            sizes.whole if config.one_base else trained
+            sizes.whole if one_base(config) else trained
         )
     yield program(
         name="trainer: new weights for rollouts",
@@ -204,12 +204,12 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
 def _inference(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
     """The engines of the inference process, unless other engines serve everything."""
     served, placement = config.inference, config.placement.inference
-    if served.url or (config.one_base and not served.judges()):
+    if served.url or (one_base(config) and not served.judges()):
         return
     _divides("inference.engine.slots", served.engine.slots, placement.replicas)
     # The previous Solver, the judge unless another server has it, and who else judges.
     decoders = [decoder] if served.judge_url else [decoder, decoder]
-    decoders = [] if config.one_base else decoders
+    decoders = [] if one_base(config) else decoders
     width = COMPUTE_BYTES[config.model.dtype]
     decoders += [shape_of(path)[0] for path in served.judges().values()]
     each = [

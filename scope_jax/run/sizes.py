@@ -7,6 +7,17 @@ from models.ranges import problem_of
 from scope_jax.config import Config
 
 
+def one_base(config: Config) -> bool:
+    """Whether the trainer's engine serves all roles from one model in memory.
+
+    Policy and previous Solver are then adapters of the base model, and judge and
+    reference are the base model itself.
+    """
+    mesh, hosts = config.placement.trainer.mesh, config.placement.hosts.count
+    alone = mesh.data * mesh.fsdp * mesh.tensor == hosts == 1
+    return bool(config.lora.used) and alone and not config.inference.url
+
+
 def check_sizes(config: Config) -> None:
     """Checks that sampling is supported and that settings fit each other.
 
@@ -39,7 +50,7 @@ def check_sizes(config: Config) -> None:
         limits += [(context, "engine.max_length"), (context, f"{stage}.update.length")]
     if not config.inference.url:
         rollout = "challenger.rollout_context_tokens"
-        server = "engine" if config.one_base else "inference.engine"
+        server = "engine" if one_base(config) else "inference.engine"
         limits.append((rollout, f"{server}.max_length"))
     for name, limit in limits:
         value, most = attrgetter(name)(config), attrgetter(limit)(config)

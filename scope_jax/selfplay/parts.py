@@ -13,6 +13,7 @@ from scope_jax.config import Config, compute_dtype
 from scope_jax.method import prompts
 from scope_jax.method.transcript import check_calls
 from scope_jax.run.folder import RunFolder, needed_from
+from scope_jax.run.sizes import one_base
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay import own_parts
 from scope_jax.selfplay.attempts import context_tokens
@@ -105,7 +106,7 @@ def open_parts(
             trainer = Trainer(config, folder, base, weights)
             del weights
             stack.callback(trainer.engine.close)
-            if config.one_base:
+            if one_base(config):
                 serving.serve_from(trainer.engine)
             serving.connect()
             world = World(
@@ -146,7 +147,7 @@ def _base_model(
     shape = config.placement.trainer.mesh
     mesh = make_mesh(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor)
     dtype = "float32"
-    if config.adapters:  # of a model that is not trained no masters are kept
+    if config.lora.used:  # of a model that is not trained no masters are kept
         wanted = compute_dtype(config, config.solver_train)
         dtype = str(precision.resolved(wanted, mesh.devices.flat[0].platform))
     options = {"mesh": mesh, "hosts": hosts, "dtype": dtype}

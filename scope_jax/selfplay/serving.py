@@ -21,6 +21,7 @@ from scope_jax.config import Config
 from scope_jax.inference.client import Client, RequestRefused, ServerUnavailable
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.supervisor import Supervisor
+from scope_jax.run.sizes import one_base
 from scope_jax.selfplay.broken_models import ErrorGuard
 from scope_jax.selfplay.own_parts import tool_of, use
 from scope_jax.selfplay.policy_engine import PolicyEngine
@@ -72,7 +73,7 @@ class Serving:
         names = ["solver"] if inference.judge_url else ["judge", "solver"]
         self._own: tuple[str, ...] = ()
         self._engine: PolicyEngine | None = None
-        if models is None and config.one_base:
+        if models is None and one_base(config):
             self._own, names = tuple(names), []
         paths = dict.fromkeys(names, config.model.path) | inference.judges()
         paths = paths if models is None else dict(models)

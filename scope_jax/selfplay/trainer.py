@@ -19,6 +19,7 @@ from rl.learner.update import Updater
 from rl.records import Datum
 from scope_jax.config import Config, StageConfig, compute_dtype
 from scope_jax.run.folder import RunFolder, needed_from
+from scope_jax.run.sizes import one_base
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.policy_engine import PolicyEngine
 from scope_jax.system.compilation import return_memory, settle
@@ -48,14 +49,14 @@ class Trainer:
         self._kept = {"keep": 1, "keep_every": config.checkpoint.permanent_every}
         self._updaters: dict[str, Updater] = {}
         self.memory: dict[str, Any] = {}
-        self._lora, one_base = config.adapters, config.one_base
+        self._lora, serves = config.lora.used, one_base(config)
         self.reference = weights
         if not self._lora:
             states = self.updater("solver").states
             self.reference = states.reference_params(weights)
-        options = {"lora": self._lora, "serves": one_base}
+        options = {"lora": self._lora, "serves": serves}
         self.engine = PolicyEngine(base, self.reference, config.engine, **options)
-        if one_base:
+        if serves:
             self.reference = self.engine.base_params
         updater = self.updater("solver")
         log.info(
@@ -236,7 +237,7 @@ class Trainer:
 
 def optimizer_of(config: Config, stage: StageConfig) -> OptimizerConfig:
     """The stage's optimizer; adapters have a larger learning rate."""
-    if not config.adapters:
+    if not config.lora.used:
         return stage.optimizer
     rate = stage.optimizer.learning_rate * config.lora.learning_rate_factor
     return replace(stage.optimizer, learning_rate=rate)

@@ -12,6 +12,7 @@ from models.errors import UserError
 from models.hf.published import PUBLISHED
 from scope_jax.run.fit import SLOTS, fitted
 from scope_jax.run.plan import plan
+from scope_jax.run.sizes import one_base
 
 ROOT = Path(__file__).resolve().parents[3]
 ONE_CARD = ("qwen3_0_6b", "llama32_1b", "qwen3_1_7b", "qwen3_4b")
@@ -20,7 +21,7 @@ ONE_CARD = ("qwen3_0_6b", "llama32_1b", "qwen3_1_7b", "qwen3_4b")
 @pytest.mark.parametrize("name", ONE_CARD)
 def test_a_configuration_for_one_card_fits_24_gb_with_both_processes(name):
     config = configs.load(name)
-    assert config.model.path in PUBLISHED and config.one_base
+    assert config.model.path in PUBLISHED and one_base(config)
     found = plan(config)
     found.check()
     placement = config.placement
