@@ -200,7 +200,7 @@ def shape_of(path: str) -> tuple[DecoderConfig, str]:
         file = hub_file(path, "config.json")
     except UserError as error:
         raise UserError(
-            f"model.path={path}: its shape is not known ({error}): give a folder, or "
-            f"one of {', '.join(PUBLISHED)}"
+            f"model.path={path}: no folder with a config.json, and its shape is not "
+            f"known ({error}): give a folder, or one of {', '.join(PUBLISHED)}"
         ) from error
     return load_config(file.parent), f"{path} on the hub"

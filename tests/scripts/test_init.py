@@ -64,6 +64,15 @@ def test_the_files_are_formatted_and_take_every_model(tmp_path, text, model, enc
         assert done.returncode == 0
 
 
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-4B", "meta-llama/Llama-3.2-1B-Instruct"])
+def test_the_file_for_a_card_fits_it(tmp_path, text, model):
+    _, config = written(tmp_path, "--model", model, "--text", text, "--card", "24")
+    found = plan(config)
+    found.check()
+    assert config.placement.trainer.memory_gb == 24 and config.lora.rank == 32
+    assert all(p.name.startswith("trainer") for p in found.programs)
+
+
 def test_what_is_not_given_is_asked_for(tmp_path, text, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{MODEL}\n{text}\ncpu\n"))
     _, config = written(tmp_path)
