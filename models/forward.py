@@ -102,11 +102,37 @@ def hidden(
         dtype=params["embed"].dtype,
         platform=jax.default_backend(),
     )
+    blocks = params["blocks"]
+    unrolled = isinstance(blocks, tuple)
+    form = {"joined": unrolled, "weights_first": WEIGHTS_FIRST in params}
+    layers = _layers(Block(config, **form), positions, backend, rows, remat)
+    x = embed(params, config, tokens)
+    if unrolled:
+        for run, block_params in zip(layers, blocks, strict=True):
+            x = run(x, block_params)
+        return norm(config, x, params["final_norm"])
+    blocks, last = _in_periods(blocks, config)
+
+    def body(x, period_params):
+        for run in layers:
+            x = run(x, period_params)
+        return x, None
+
+    x, _ = jax.lax.scan(body, x, blocks)
+    for run in layers[: config.num_layers % config.period]:
+        x = run(x, last)
+    return norm(config, x, params["final_norm"])
+
+
+def _layers(block: Block, positions, backend: Backend, rows, remat: Remat) -> list:
+    """``hidden``'s layers as functions of the residual stream and their parameters.
+
+    All of them, where they are unrolled; else those of one period, each with a window
+    of its own, and with the parameters of the whole period.
+    """
+    config, unrolled = block.config, block.joined
     ropes = _rope_tables(config, positions)
-    unrolled = isinstance(params["blocks"], tuple)
     period = 1 if unrolled else config.period
-    first = WEIGHTS_FIRST in params
-    block = Block(config, joined=unrolled, weights_first=first)
 
     def layer(index: int):
         def attend(q, k, v):
@@ -128,25 +154,7 @@ def hidden(
             return recomputed(run)
         return jax.checkpoint(run, policy=REMAT_POLICIES[remat])
 
-    x = embed(params, config, tokens)
-    blocks = params["blocks"]
-    if unrolled:
-        for index, block_params in enumerate(blocks):
-            x = layer(index)(x, block_params)
-        return norm(config, x, params["final_norm"])
-    # One period of layers per step, in which each layer has a window of its own.
-    layers = [layer(index) for index in range(period)]
-    blocks, last = _in_periods(blocks, config)
-
-    def body(x, period_params):
-        for run in layers:
-            x = run(x, period_params)
-        return x, None
-
-    x, _ = jax.lax.scan(body, x, blocks)
-    for run in layers[: config.num_layers % period]:
-        x = run(x, last)
-    return norm(config, x, params["final_norm"])
+    return [layer(index) for index in range(config.num_layers if unrolled else period)]
 
 
 def _in_periods(blocks: Params, config: DecoderConfig) -> tuple[Params, Params]:

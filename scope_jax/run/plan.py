@@ -4,7 +4,7 @@ Computed from shapes alone (``run.memory``, ``run.search_plan``), on any machine
 search's encoder is not counted: it gets what the inference process leaves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -175,9 +175,24 @@ def _trainer(config: Config, decoder: DecoderConfig) -> Iterator[Program]:
             "placement.trainer.mesh.fsdp",
             flops=flops["update"],
         )
+    yield from _rollouts(config, decoder, engine, program)
+
+
+def _rollouts(
+    config: Config,
+    decoder: DecoderConfig,
+    engine: dict[str, int],
+    program: Callable[..., Program],
+) -> Iterator[Program]:
+    """New weights for rollouts, and the rollouts themselves."""
+    shape, settings = config.placement.trainer.mesh, config.lora.used
+    mesh = memory.mesh_of(shape.data, shape.fsdp, shape.tensor)
+    sizes = memory.parameters(decoder, mesh)
+    width = COMPUTE_BYTES[compute_dtype(config, config.solver_train)]
+    stages = (config.challenger_train, config.solver_train)
     trained = memory.adapter(decoder, settings, mesh) if settings else 0
     held = memory.resident(sizes, compute_bytes=width, trained=trained)
-    if all(stage.update.offload_optimizer for stage in stages.values()):
+    if all(stage.update.offload_optimizer for stage in stages):
         del held["optimizer"]
     weights = {
         "compute copies": width * sizes.sharded,

@@ -206,7 +206,7 @@ NONE_OF_IT = {
         "tracking.prometheus_port",
     ),
     *("seed", "solver.max_searches", "solver.max_searches_eval", "solver.length.soft"),
-    "solver.resampling.count",
+    *("solver.resampling.count", "lora.rank"),
     *("solver.forced_rounds", "judge.required_gates", "judge.distractors"),
     *("retrieval.build_limit", "retrieval.gpus"),
     *("retrieval.cut_tokens", "retrieval.cut_overlap"),
@@ -282,7 +282,7 @@ def test_training_at_another_temperature_than_sampling_is_refused():
 
 def test_unknown_configuration_names_the_closest():
     with pytest.raises(
-        UserError, match=r"tinny: .* did you mean tiny\? known: ci, olmo"
+        UserError, match=r"tinny: .* did you mean tiny\? known: ci, llama"
     ):
         configs.load("tinny")
 
