@@ -5,9 +5,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from models.config_fields import (
+    check_kinds,
+    check_supported,
+    family_of,
+    text_part,
+)
 from models.errors import UserError
 from models.families import FAMILIES, LAYER_TYPES, Family
-from models.ranges import WHOLE
 from models.rope import Rope, read_ropes
 
 
@@ -63,7 +68,7 @@ class DecoderConfig:
     hf: str = ""
 
     def __post_init__(self):
-        _family_of(self.model_type)
+        family_of(self.model_type)
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"num_kv_heads={self.num_kv_heads}: must divide "
@@ -105,12 +110,13 @@ class DecoderConfig:
 
     @property
     def period(self) -> int:
-        """After how many layers the pattern of kinds repeats; it divides L."""
+        """After how many layers the pattern of kinds repeats.
+
+        It need not divide the number of layers: the last period may be cut short.
+        """
         kinds = [self.layer_kind(layer) for layer in range(self.num_layers)]
         for period in range(1, self.num_layers):
-            if self.num_layers % period == 0 and all(
-                kind == kinds[i % period] for i, kind in enumerate(kinds)
-            ):
+            if all(kind == kinds[i % period] for i, kind in enumerate(kinds)):
                 return period
         return self.num_layers
 
@@ -134,21 +140,27 @@ class DecoderConfig:
     def from_hf(cls, config: dict[str, Any]) -> "DecoderConfig":
         """Read a Hugging Face ``config.json``, of transformers 5 or older.
 
+        Of a model that also sees images, only the text model is read; an export is that
+        of a text model.
+
         Raises:
           UserError: for a model type, rotary scaling, activation or bias that is not
             supported, or fields that don't fit together.
         """
-        family = _family_of(model_type := config.get("model_type"))
+        config = text_part(config)
+        family = family_of(model_type := config.get("model_type"))
         if family.with_layer_types and config.get("layer_types"):
-            family = _family_of(model_type := family.with_layer_types)
-        _check_kinds(config)
-        _check_supported(config, family)
+            family = family_of(model_type := family.with_layer_types)
+        check_kinds(config)
+        check_supported(config, family)
         try:
             layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
             head_dim = family.read(config, "head_dim") or config["hidden_size"] // heads
             window, window_layers = _windows(config, family)
             rope, window_rope = read_ropes(config, family)
             rotating = tuple(family.rotating(config))
+            kv_heads = family.defaults.get("num_key_value_heads")
+            kv_heads = config.get("num_key_value_heads", kv_heads) or heads
             scalar = float(family.read(config, "query_pre_attn_scalar") or 0)
             softcap = float(family.read(config, "final_logit_softcapping") or 0)
             return cls(
@@ -158,7 +170,7 @@ class DecoderConfig:
                 hidden_size=config["hidden_size"],
                 intermediate_size=config["intermediate_size"],
                 num_heads=heads,
-                num_kv_heads=config.get("num_key_value_heads") or heads,
+                num_kv_heads=kv_heads,
                 head_dim=head_dim,
                 rope=rope,
                 window_rope=window_rope,
@@ -217,90 +229,6 @@ class DecoderConfig:
             both = zip(LAYER_TYPES, ropes, strict=True)
             made["rope_parameters"] = {name: rope.to_hf() for name, rope in both}
         return made | self.family.spelled(self)
-
-
-def _family_of(model_type: Any) -> Family:
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise UserError(f"model_type={model_type!r}: not supported: use one of {known}")
-    return FAMILIES[model_type]
-
-
-# Fields that are counts, with the most that any model comes near; those that a file
-# must have, and those that it may have.
-NEEDED = {
-    "vocab_size": 2**24,
-    "hidden_size": 2**20,
-    "intermediate_size": 2**24,
-    "num_hidden_layers": 2**12,
-    "num_attention_heads": 2**16,
-}
-SIZES = NEEDED | {
-    "num_key_value_heads": 2**16,
-    "head_dim": 2**16,
-    "max_position_embeddings": WHOLE,
-}
-
-
-POSITIVE = (
-    "rope_theta",
-    "rope_local_base_freq",
-    "rms_norm_eps",
-    "query_pre_attn_scalar",
-    "final_logit_softcapping",
-    "sliding_window_pattern",
-    "no_rope_layer_interval",
-)
-"""Fields that are numbers above 0."""
-
-
-def check_counts(config: dict[str, Any]) -> None:
-    """Raises ``UserError`` for a count of ``config.json`` that no model has."""
-    for name, most in SIZES.items():
-        value = config.get(name)
-        if value is None and not (name in NEEDED and name in config):
-            continue
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 0 < value <= most:
-            words = "a whole number above 0" if not whole or value < 1 else ""
-            raise UserError(
-                f"{name}={value!r}: must be {words or f'at most {most}'}: use the "
-                "model's own config.json"
-            )
-
-
-def _check_kinds(config: dict[str, Any]) -> None:
-    """Raises ``UserError`` for a field of the wrong type."""
-    check_counts(config)
-    kinds: dict[str, tuple[str, Any]] = {
-        **dict.fromkeys(POSITIVE, ("above 0", int | float)),
-        "sliding_window": ("a whole number", int),
-        "layer_types": ("a list of names", list),
-        "no_rope_layers": ("a list of 0 and 1", list),
-        "rope_scaling": ("an object", dict),
-        "rope_parameters": ("an object", dict),
-    }
-    for name, (words, kind) in kinds.items():
-        value = config.get(name)
-        if value is None:
-            continue
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if right and "above" in words:
-            right = value > 0
-        if not right:
-            raise UserError(
-                f"{name}={value!r}: must be {words}: use the model's own config.json"
-            )
-
-
-def _check_supported(config: dict[str, Any], family: Family) -> None:
-    """Raises ``UserError`` for a variant of a family that isn't supported."""
-    name, wanted = family.activation_field, family.activation
-    if (found := config.get(name, wanted)) != wanted:
-        raise UserError(f"{name}={found!r}: not supported: use a model with {wanted}")
-    for name, values in family.refused.items():
-        if (found := config.get(name)) not in values:
-            raise UserError(f"{name}={found!r}: not supported: use a model without it")
 
 
 def _windows(config: dict[str, Any], family: Family) -> tuple[int, tuple[bool, ...]]:

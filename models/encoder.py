@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.config import check_counts
+from models.config_fields import check_counts
 from models.errors import UserError
 
 Params = dict[str, Any]

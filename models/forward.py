@@ -124,9 +124,7 @@ def hidden(
 
     # One period of layers per step, in which each layer has a window of its own.
     layers = [layer(index) for index in range(period)]
-    blocks = params["blocks"]
-    if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
-        blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
+    blocks, last = _in_periods(params["blocks"], config)
 
     def body(x, period_params):
         for run in layers:
@@ -134,7 +132,20 @@ def hidden(
         return x, None
 
     x, _ = jax.lax.scan(body, embed(params, config, tokens), blocks)
+    for run in layers[: config.num_layers % period]:
+        x = run(x, last)
     return norm(config, x, params["final_norm"])
+
+
+def _in_periods(blocks: Params, config: DecoderConfig) -> tuple[Params, Params]:
+    """Whole periods of layers, with an axis for them, and the layers behind these."""
+    period, last = config.period, blocks
+    if left := config.num_layers % period:
+        last = jax.tree.map(lambda p: p[-left:], blocks)
+        blocks = jax.tree.map(lambda p: p[:-left], blocks)
+    if period > 1:  # an axis of length 1 would cost XLA a copy of every weight
+        blocks = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
+    return blocks, last
 
 
 def forward(

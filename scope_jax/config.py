@@ -25,7 +25,7 @@ from models.ranges import (
 from retrieval.config import RetrievalConfig
 from rl import seeds
 from rl.engine.config import EngineConfig
-from rl.learner.config import UpdateConfig
+from rl.learner.config import OverlongConfig, UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
 from rl.records import SamplingParams
@@ -139,6 +139,20 @@ class StageConfig:
     """Prompts per step."""
     group_size: Count = 8
     """Rollouts per prompt; their mean reward is the baseline."""
+    advantage: Literal["group", "rloo", "role", "turn"] = "group"
+    """What a reward is compared with: its group's mean, the mean of the group's others
+    (rloo), or a running mean of its task type and role; or (turn) each turn's return
+    with those of all turns."""
+    advantage_std: bool = True
+    """Divide by the group's standard deviation (advantage "group" only)."""
+    dynamic_sampling: bool = False
+    """Leave out groups of equal rewards, and draw other prompts until the step has
+    `prompts_per_step` groups that differ: at most 10 draws, or until none is left."""
+    overlong: OverlongConfig = OverlongConfig()
+    """What a rollout loses for its length."""
+    right_from: Share = 0.5
+    """Score from which a rollout counts as right, where the loss asks for that (policy
+    "nft"): a Solver's rubric score, a Challenger's difficulty score."""
     sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
     """How the policy samples; `max_new_tokens` is per turn."""
     max_prompt_tokens: Count = 1024
@@ -159,6 +173,9 @@ class StageConfig:
         check_fields(self)
         if problem := problem_of(self.sampling):
             raise UserError(f"sampling.{problem}")
+        if self.group_size < 2 and (self.advantage == "rloo" or self.dynamic_sampling):
+            why = "advantage=rloo and dynamic_sampling compare rollouts of a prompt"
+            raise UserError(f"group_size={self.group_size}: {why}: give 2 or more")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "
@@ -325,6 +342,6 @@ class Config:
         seeds.check("seed", self.seed)
         check_fields(self)
         teacher.check_weights(
-            self.solver.teacher, self.solver_train.loss, self.challenger_train.loss
+            self.solver.teacher, self.solver_train, self.challenger_train
         )
         check_own_code("tools", self.tools)

@@ -3,7 +3,8 @@
     python scripts/train.py --config tiny
 
 The run folder is ``runs/NAME`` unless ``--run`` names another. The same command resumes
-where it stopped; any field of the configuration can be set (``--help`` lists them).
+where it stopped; any field of the configuration can be set (``--help`` lists the usual
+ones, ``--help-all`` all).
 Ctrl-C or SIGTERM saves a checkpoint and ends it (exit code 130 or 143); once more ends
 it at once.
 ``--plan`` prints how much memory each program needs, and whether it fits.

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "retrieval", "rl", "scope_jax", "configs")
 """What is installed."""
 
-FOLDERS = ("ablation", "benchmarks", "pretraining", "pages")
+FOLDERS = ("ablation", "benchmarks", "initial", "pretraining", "pages")
 """Folders of scripts/, imported by their own names."""
 
 

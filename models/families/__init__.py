@@ -19,4 +19,8 @@ FAMILIES: dict[str, Family] = {
 }
 """``model_type`` of a ``config.json`` -> its family."""
 
-__all__ = ["FAMILIES", "LAYER_TYPES", "NORMS", "Family"]
+TEXT_PARTS = {"gemma3": "gemma3_text", "mistral3": "ministral3"}
+"""``model_type`` of a model that also sees images -> that of its text model, unless its
+``text_config`` names another."""
+
+__all__ = ["FAMILIES", "LAYER_TYPES", "NORMS", "TEXT_PARTS", "Family"]

@@ -41,6 +41,9 @@ GEMMA3 = Family(
     local_base="rope_local_base_freq",
     local_theta=10_000.0,
     defaults={
+        "vocab_size": 262_208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
         "head_dim": 256,
         "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True,

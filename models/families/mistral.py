@@ -19,7 +19,7 @@ MINISTRAL = Family(
     template="mistral",
     biases="none",
     layers=all_slide,
-    defaults={"sliding_window": 4096},
+    defaults={"num_key_value_heads": 8, "sliding_window": 4096},
 )
 # With layer_types it is a Ministral: AutoConfig of transformers 5 reads it so too. Its
 # class for Mistral ignores them.
@@ -34,6 +34,7 @@ MINISTRAL3 = replace(
     architecture="Ministral3",
     reads_layer_types=False,
     defaults={
+        "num_key_value_heads": 8,
         "head_dim": 128,
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 262_144,

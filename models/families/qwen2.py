@@ -9,7 +9,8 @@ SWITCH = "use_sliding_window"
 
 def from_a_layer_on(fields: Fields) -> list[str]:
     """Layers from ``max_window_layers`` on slide."""
-    first = fields.get("max_window_layers", 28)
+    first = fields.get("max_window_layers")
+    first = 28 if first is None else first
     layers = range(fields["num_hidden_layers"])
     return [SLIDING if layer >= first else FULL for layer in layers]
 

@@ -40,6 +40,10 @@ SMOLLM3 = Family(
     layers=sliding,
     window_switch="use_sliding_window",
     rotating=rotating,
-    defaults={"tie_word_embeddings": True, "rope_theta": 2_000_000.0},
+    defaults={
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "rope_theta": 2_000_000.0,
+    },
     spelled=spelled,
 )

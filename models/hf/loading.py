@@ -25,6 +25,18 @@ from models.sharding import param_shardings
 
 # Tensors that some checkpoints have and that we compute instead: rotary frequencies.
 IGNORED = (".rotary_emb.inv_freq",)
+# How names of the text model begin in a model that also sees images, and what of that
+# model isn't read: as on the hub, and as transformers 5 names them in memory.
+TEXT_NAMES = {
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "model.language_model.": "model.",
+}
+IMAGE_NAMES = tuple(
+    f"{prefix}{part}."
+    for prefix in ("", "model.")
+    for part in ("vision_tower", "multi_modal_projector")
+)
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -81,6 +93,8 @@ def load(
 
 def _usual_names(config: DecoderConfig, tensors: dict[str, Entry]) -> dict[str, Entry]:
     """Returns the tensors under the names that they have in a causal LM."""
+    if any(name.startswith(tuple(TEXT_NAMES)) for name in tensors):
+        tensors = _text_tensors(tensors)
     # A model that was saved without its head leaves out this prefix.
     if not any(name.startswith("model.") for name in tensors):
         tensors = {
@@ -97,6 +111,17 @@ def _usual_names(config: DecoderConfig, tensors: dict[str, Entry]) -> dict[str, 
                 "tie_word_embeddings: set it to false to use both"
             )
     return tensors
+
+
+def _text_tensors(tensors: dict[str, Entry]) -> dict[str, Entry]:
+    """Only the tensors of the text model, under its own names."""
+    found = {}
+    for name, entry in tensors.items():
+        if name.startswith(IMAGE_NAMES):
+            continue
+        begin = next((begin for begin in TEXT_NAMES if name.startswith(begin)), "")
+        found[TEXT_NAMES.get(begin, "") + name.removeprefix(begin)] = entry
+    return found
 
 
 def _equal(a: Entry, b: Entry) -> bool:

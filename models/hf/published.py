@@ -99,6 +99,17 @@ PUBLISHED: dict[str, dict] = {
         "sliding_window_pattern": 6,
         "max_position_embeddings": 32768,
     },
+    "google/gemma-3-4b-it": {
+        "model_type": "gemma3",
+        "text_config": {
+            "model_type": "gemma3_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 34,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "sliding_window": 1024,
+        },
+    },
     "HuggingFaceTB/SmolLM3-3B": {
         "model_type": "smollm3",
         "vocab_size": 128256,

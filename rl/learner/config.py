@@ -1,4 +1,4 @@
-"""Settings of the update: its shapes and arithmetic."""
+"""Settings of the update (its shapes and arithmetic), and of long rollouts."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -46,6 +46,19 @@ class UpdateConfig:
     offload_optimizer: bool = False
     """Keep Adam's moments in the host's pinned memory during rollouts, and move them
     back for each update."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlongConfig:
+    """What a rollout loses for the tokens that it samples, over all its turns."""
+
+    limit: Count = 8192
+    """Beyond this many tokens it loses 1."""
+    buffer: CountOrZero = 0
+    """Tokens before the limit over which the loss grows from 0 to 1; 0 for none."""
 
     def __post_init__(self):
         check_fields(self)

@@ -35,21 +35,22 @@ def policy_term(
             config.distillation,
         )
     given = (logprobs, old_logprobs, advantages, mask, config)
-    nothing = jnp.zeros_like(logprobs)
+    if config.policy == "clip":
+        segments = {"segment_ids": micro["segment_ids"]}
+        each = losses.policy_loss(*given, **segments)
+        return each, *losses.clip_indicators(*given, **segments)
+    outside = nothing = jnp.zeros_like(logprobs)
     if config.policy == "nft":
         rates = micro["group_rates"]
         each = nft_loss(*given[:2], micro["outcomes"], rates, mask, config)
-        return each, nothing, nothing
-    if config.policy == "sapo":
-        return sapo_loss(*given), nothing, nothing
-    if config.policy == "cispo":
-        log_ratio = _log_ratio(logprobs, old_logprobs, mask)
-        ratio = jnp.exp(log_ratio)
-        outside = (ratio < 1 - config.clip_low) | (ratio > 1 + config.clip_high)
-        return cispo_loss(*given), outside.astype(jnp.float32), nothing
-    segments = {"segment_ids": micro["segment_ids"]}
-    each = losses.policy_loss(*given, **segments)
-    return each, *losses.clip_indicators(*given, **segments)
+    elif config.policy == "sapo":
+        each = sapo_loss(*given)
+    else:
+        each = cispo_loss(*given)
+        ratio = jnp.exp(_log_ratio(logprobs, old_logprobs, mask))
+        clipped = (ratio < 1 - config.clip_low) | (ratio > 1 + config.clip_high)
+        outside = clipped.astype(jnp.float32)
+    return each, outside, nothing
 
 
 def nft_loss(

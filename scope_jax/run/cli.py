@@ -26,6 +26,8 @@ from models.errors import StorageError, UserError
 from models.ranges import CountOrZero, check_fields
 from scope_jax.config import Config
 from scope_jax.method import prompts
+from scope_jax.run import help
+from scope_jax.run.mistakes import as_given, condense, refused
 from scope_jax.run.printable import printable
 from scope_jax.run.sizes import check_sizes
 from scope_jax.system.settings import closest, leaves
@@ -101,6 +103,11 @@ def parse(
         f"--config {name}: {configs.describe(name)}\n\n"
         "Every field of the configuration can be set, by its dotted name."
     )
+    if _asks_for_help(argv):
+        if not any(token in HELP_ALL for token in argv):
+            print(f"{about}\n\n{help.text(parts['options'], parts['config'])}")
+            raise SystemExit(0)
+        rest = ["--help"]
     parsed = _parse(rest, parts, f"{prog} --config NAME", about)
     check_sizes(parsed.config)
     prompts.load(parsed.config.prompts, parsed.config.tool_format)  # or its mistake
@@ -146,7 +153,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     try:
         code = main(sys.argv[1:])
     except UserError as error:
-        said = _as_given(" ".join(str(error).split()), sys.argv[1:])
+        said = as_given(" ".join(str(error).split()), sys.argv[1:])
         print(f"error: {printable(said)}", file=sys.stderr)
         code = 2
     except Stopped as stopped:
@@ -192,8 +199,11 @@ def _check_text(argv: Sequence[str]) -> None:
             raise UserError(f"{shown}: not UTF-8 text: write it in another way")
 
 
+HELP_ALL = ("--help-all", "--help_all")
+
+
 def _asks_for_help(argv: Sequence[str]) -> bool:
-    return "-h" in argv or "--help" in argv
+    return any(token in ("-h", "--help", *HELP_ALL) for token in argv)
 
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -242,7 +252,7 @@ def _unknown(flag: str, name: str, known: list[str]) -> str:
     if not near:
         last = name.rsplit(".", 1)[-1]
         near = next((n for n in known if n.rsplit(".", 1)[-1] == last), "")
-    remedy = f"did you mean --{near}?" if near else "see --help for all of them"
+    remedy = f"did you mean --{near}?" if near else "see --help-all for all of them"
     return f"--{flag}: no such field: {remedy}"
 
 
@@ -277,73 +287,8 @@ def _parse(argv: list[str], parts: dict[str, Any], prog: str, about: str) -> Any
                 config=(tyro.conf.FlagConversionOff,),
             )
     except ValueError as error:
-        raise UserError(_refused("", str(error), argv)) from error
+        raise UserError(refused("", str(error), argv)) from error
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UserError(_condense(said.getvalue(), argv)) from None
-
-
-def _condense(box: str, argv: list[str]) -> str:
-    """One line out of tyro's message: the first paragraph of its box."""
-    # Boxes are drawn with lines, or, where stderr is ASCII, with dashes and a title of
-    # its own paragraph.
-    paragraphs: list[list[str]] = [[]]
-    for line in box.splitlines():
-        text = line.strip(" │")
-        if text and not text.strip("─-╰╯"):
-            paragraphs.append([])
-        elif text and not text.startswith("╭"):
-            paragraphs[-1].append(text)
-    titled = "╭" not in box
-    said = next((" ".join(lines) for lines in paragraphs[titled:] if lines), "")
-    stray = said.removeprefix("Unrecognized options: ")
-    if stray != said:
-        return f"{stray}: does not belong to a field: write --field value"
-    refused = re.match(r"Error parsing (?:config|options)\.?([\w.\-]*): (.*)", said)
-    if refused:
-        return _refused(refused[1].replace("-", "_"), refused[2], argv)
-    named = re.search(r"--([a-z][\w.\-]*\w)", said)
-    flag = "--" + named.group(1).replace("-", "_") if named else ""
-    given = argv[argv.index(flag) + 1 :] if flag in argv else []
-    value = f" {given[0]}" if given and not given[0].startswith("--") else ""
-    reason = re.sub(r"^Error parsing --[\w.\-]+: | for argument '--[\w.\-]+'", "", said)
-    reason = reason.rstrip(".") or "cannot be read"
-    return f"{flag}{value}: {reason}: see the field in --help"
-
-
-def _refused(section: str, reason: str, argv: list[str]) -> str:
-    """What a section's settings say of themselves, with the options that it is about.
-
-    ``reason`` starts with the field and its value, as the section knows them.
-    """
-    prefix = f"{section}." if section else ""
-    inside = {k: v for k, v in _options(argv).items() if k.startswith(prefix)}
-    about, _, why = reason.partition(": ")
-    field = re.match(r"[\w.]*", about)[0]
-    for name, option in inside.items():
-        if why and f".{name}".endswith(f".{field}"):
-            return f"{option}: {why}"
-    options = ", ".join(inside.values()) or section
-    return f"{options}: {reason}" if options else reason
-
-
-def _as_given(said: str, argv: Sequence[str]) -> str:
-    """An error that starts with ``field=value``, with the option that set the field."""
-    field, equals, _ = said.partition("=")
-    option, (_, _, why) = _options(argv).get(field), said.partition(": ")
-    return f"{option}: {why}" if equals and option and why else said
-
-
-def _options(argv: Sequence[str]) -> dict[str, str]:
-    """Field -> the option that sets it, in one spelling."""
-    given: dict[str, str] = {}
-    last = ""
-    for token in argv:
-        if token.startswith("--"):
-            last, equals, value = token[2:].partition("=")
-            last = last.replace("-", "_")
-            given[last] = f"--{last} {value}" if equals else f"--{last}"
-        elif last:
-            given[last] += f" {token}"
-    return given
+        raise UserError(condense(said.getvalue(), argv)) from None

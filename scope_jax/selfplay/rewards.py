@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scope_jax.config import StageConfig
 from scope_jax.method import challenger, challenger_shapes, judge, solver
 from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.challenger_output import TaskParse
@@ -21,6 +22,7 @@ from scope_jax.method.types import Grade, Task
 from scope_jax.selfplay.attempts import Attempt, play_attempts
 from scope_jax.selfplay.checking import check_task
 from scope_jax.selfplay.documents import ChallengerPrompt
+from scope_jax.selfplay.estimates import with_overlong
 from scope_jax.selfplay.judging import Judging, grade_json, grade_metrics
 from scope_jax.selfplay.own_parts import score
 from scope_jax.selfplay.rollouts import Rollout
@@ -86,6 +88,7 @@ async def reward_challenger(
     return _rewarded(
         rollout,
         reward,
+        config.challenger_train,
         asked={
             "document": prompt.document.title,
             "task_type": prompt.task_type,
@@ -226,6 +229,7 @@ def _solver_rewarded(
     return _rewarded(
         rollout,
         reward,
+        config.solver_train,
         asked={"task_uid": task.uid, "task_type": task.type},
         verdicts={
             "task": task.text,
@@ -253,6 +257,7 @@ _BEHAVIOUR = ("searches", "valid_actions", "answer_tokens", "answer_truncated")
 def _rewarded(
     rollout: Rollout,
     reward: Reward,
+    stage: StageConfig,
     *,
     asked: Mapping[str, Any],
     verdicts: Mapping[str, Any],
@@ -261,6 +266,7 @@ def _rewarded(
     """The rollout with its reward, its parts as metrics, and all that led to it.
 
     Args:
+      stage: its overlong term comes on top.
       asked: what the prompt asked for.
       verdicts: what the judge and the previous Solver said.
       metrics: what else was measured.
@@ -269,7 +275,7 @@ def _rewarded(
         f"{'rollout' if key in _BEHAVIOUR else 'reward'}/{key}": value
         for key, value in reward.parts.items()
     }
-    return replace(
+    rewarded = replace(
         rollout,
         reward=reward.value,
         metrics=parts | {"rollout/ran_searches": rollout.searches, **metrics},
@@ -285,6 +291,7 @@ def _rewarded(
             "conversation": list(rollout.turn_log),
         },
     )
+    return with_overlong(rewarded, stage)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -115,6 +115,11 @@ class Rollout:
     credit: float | None = None
 
     @property
+    def compared(self) -> float:
+        """The reward that its group is compared by."""
+        return self.reward if self.credit is None else self.credit
+
+    @property
     def step(self) -> int:
         """The training step that it belongs to, from 1 over all iterations."""
         return int(self.seed[3])
@@ -138,12 +143,18 @@ class Rollout:
         """
         return self.messages[max(self.opening - 1, 0) : self.trained_messages]
 
-    def json(self, advantage: float) -> dict[str, Any]:
+    def json(self, advantage: float | tuple[float, ...]) -> dict[str, Any]:
         """The rollout as a person reads it: conversation, reward and why.
 
         Args:
-          advantage: of its reward against its group's; that of each of its turns.
+          advantage: of the rollout, and so of each of its turns; or one for each of
+            them, whose mean then is the rollout's.
         """
+        turns: Sequence[float]
+        if isinstance(advantage, tuple):
+            turns, advantage = advantage, sum(advantage) / max(len(advantage), 1)
+        else:
+            turns = [advantage] * len(self.trained)
         return {
             "uid": self.uid,
             "group": self.group,
@@ -153,8 +164,8 @@ class Rollout:
             "finish_reason": self.finish_reason,
             "messages": list(self.messages),
             "trained": [
-                {"message": index, "advantage": advantage, **asdict(turn)}
-                for index, turn in self.trained
+                {"message": index, "advantage": own, **asdict(turn)}
+                for own, (index, turn) in zip(turns, self.trained, strict=True)
             ],
             "trace": self.trace,
             "metrics": {k: v for k, v in self.metrics.items() if math.isfinite(v)},

@@ -1,9 +1,10 @@
 """Stages 1 and 3: which prompts a training step has, and how a rollout is rewarded."""
 
 import functools
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from models.errors import UserError
@@ -41,15 +42,18 @@ def train_challenger(parts: Parts, iteration: int) -> None:
     parts.serve_previous_solver(iteration)
     recent = RecentTasks()
 
-    def prompts(step: int) -> list[ChallengerPrompt]:
+    def prompts_of(indices: Sequence[int]) -> list[ChallengerPrompt]:
         return challenger_prompts(
             world.passages,
             world.renderer,
             count=count,
             seed=challenger_seed(config.seed, iteration),
             config=config,
-            only=_chosen(count, step, settings),
+            only=indices,
         )
+
+    def prompts(step: int) -> list[ChallengerPrompt]:
+        return prompts_of(_chosen(count, step, settings))
 
     async def rollout(prompt: ChallengerPrompt, seed: Seed) -> Rollout:
         spec = world.challenger_spec(
@@ -60,10 +64,14 @@ def train_challenger(parts: Parts, iteration: int) -> None:
             lambda played: reward_challenger(world, played, prompt, recent.tasks),
         )
 
+    def more(step: int, start: int, wanted: int) -> list[ChallengerPrompt]:
+        indices = itertools.islice(_later(count, step, settings), start, start + wanted)
+        return prompts_of(list(indices))
+
     for prompt in prompts((iteration - 1) * settings.steps + 1):
         _check_prompt(world, prompt)
     memory = recent if config.challenger.difficulty == "paso_doble" else None
-    stage = TrainingStage("challenger", prompts, rollout, memory=memory)
+    stage = TrainingStage("challenger", prompts, rollout, memory=memory, more=more)
     train(parts, iteration, stage)
 
 
@@ -82,6 +90,11 @@ def train_solver(parts: Parts, iteration: int) -> None:
     def prompts(step: int) -> list[SolverPrompt]:
         own = [tasks[index] for index in _chosen(len(tasks), step, settings)]
         return buffer.prompts(own, step)
+
+    def more(step: int, start: int, wanted: int) -> list[SolverPrompt]:
+        indices = _later(len(tasks), step, settings)
+        own = itertools.islice(indices, start, start + wanted)
+        return [SolverPrompt(tasks[index], tasks[index].text) for index in own]
 
     async def rollout(
         prompt: SolverPrompt, seed: Seed, begun: Completion = NOTHING
@@ -107,7 +120,7 @@ def train_solver(parts: Parts, iteration: int) -> None:
         if config.solver.teacher.kind != "none":
             parts.trainer.engine.prepare_scoring()
         memory = None if config.solver.reposing.kind == "off" else buffer
-        stage = TrainingStage("solver", prompts, rollout, post_rollout, memory)
+        stage = TrainingStage("solver", prompts, rollout, post_rollout, memory, more)
         train(parts, iteration, stage)
     else:
         log.warning(
@@ -157,12 +170,29 @@ async def _timed(
     return replace(rewarded, seconds=(between - began, time.monotonic() - between))
 
 
-def _chosen(count: int, step: int, settings: StageConfig) -> Sequence[int]:
-    """Indices of a step's prompts; every iteration starts with its own ``count``."""
-    position = (step - 1) % settings.steps
+def _chosen(
+    count: int, step: int, settings: StageConfig, draw: int = 0
+) -> Sequence[int]:
+    """Indices of a step's prompts; every iteration starts with its own ``count``.
+
+    Later draws take the batches behind those of all steps, each step its own.
+    """
+    position = (step - 1) % settings.steps + draw * settings.steps
     return data_order.order(
         count, seed=DATA_SEED, step=position, batch=settings.prompts_per_step
     )
+
+
+def _later(count: int, step: int, settings: StageConfig) -> Iterator[int]:
+    """Indices of what a step may draw beside its prompts: every other one, once."""
+    seen = {int(index) for index in _chosen(count, step, settings)}
+    for draw in itertools.count(1):
+        if len(seen) >= count:
+            return
+        for index in map(int, _chosen(count, step, settings, draw)):
+            if index not in seen:
+                seen.add(index)
+                yield index
 
 
 def _opening(world: World, prompt: ChallengerPrompt) -> tuple[Message, ...]:

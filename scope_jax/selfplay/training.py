@@ -19,12 +19,13 @@ import jax
 
 from models.errors import UserError
 from rl.learner import agreement
-from rl.learner.advantages import group_advantages
 from rl.learner.packing import uid_order
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import StageProgress
+from scope_jax.selfplay import drawing
+from scope_jax.selfplay.estimates import advantages, with_advantages
 from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
@@ -52,6 +53,8 @@ class TrainingStage:
       role: "challenger" or "solver".
       prompts: the prompts of a step; steps count from 1 over all iterations.
       rollout: plays one rollout of a prompt with a seed, and rewards it.
+      more: other prompts of a step: from the n-th one on, at most so many; for stages
+        that draw again.
       post_rollout: what a prompt's finished group becomes: rewards that need all of it,
         masks, and more rollouts, with groups of their own; None leaves it as it is.
       memory: what it remembers of the steps before.
@@ -62,6 +65,7 @@ class TrainingStage:
     rollout: Callable[[Any, Seed], Awaitable[Rollout]]
     post_rollout: Callable[[Any, list[Rollout]], Awaitable[list[Rollout]]] | None = None
     memory: Memory | None = None
+    more: Callable[[int, int, int], Sequence[Any]] | None = None
 
 
 def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
@@ -93,29 +97,25 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             with _traced(parts, step - first, f"iter_{iteration}_{role}_{step}"):
                 # Rollouts and their rewards: every host plays its share of the groups.
                 try:
-                    rollouts = _play_together(parts, iteration, stage, step, bar)
+                    rollouts, drawn = _play_together(parts, iteration, stage, step, bar)
                 except Stopped:
                     if step - 1 > saved:
                         trainer.save(iteration, role, step - 1, state)
                     raise
-                shown, true = with_truth(parts.world.truth, rollouts)
                 seconds = meter.lap("rollout")
+                # Advantages: each reward against its group's.
                 file = parts.folder.rollouts(iteration, role, step)
-                if hosts.is_leader:
-                    pairs = zip(shown, advantages(rollouts), strict=True)
-                    write_json_lines(file, (one.json(value) for one, value in pairs))
+                datums, true = _estimated(parts, role, rollouts, file)
                 # Before the update, which a server that is gone must not throw away.
                 with stopping.deferred():  # it ends in all processes or in none
                     work = parts.serving.run(meter.engine_work())
-                # Advantages: each reward against its group's.
-                datums = with_advantages(rollouts)
                 # Update the policy and load it into the engine.
                 try:
                     state, metrics = trainer.update(role, state, datums)
                 except NonFiniteUpdateError as error:
                     raise stopped(file, error, write=hosts.is_leader) from error
                 meter.lap("update")
-            metrics |= step_metrics(rollouts) | true
+            metrics |= step_metrics(rollouts) | true | drawn
             if stage.memory:
                 metrics |= stage.memory.learn(rollouts)
                 trainer.memory[MEMORY] = stage.memory.saved()
@@ -135,18 +135,44 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
     parts.folder.record(name, status="done", step=last)
 
 
+def _estimated(
+    parts: Parts, role: str, rollouts: Sequence[Rollout], file: Path
+) -> tuple[list[Datum], dict[str, float]]:
+    """What a step trains on, and what is true of it; its rollouts are written."""
+    settings, memory = parts.trainer.stage_config(role), parts.trainer.memory
+    weight = parts.world.config.solver.search_weight
+    found = advantages(rollouts, settings, memory, search_weight=weight)
+    shown, true = with_truth(parts.world.truth, rollouts)
+    if parts.hosts.is_leader:
+        pairs = zip(shown, found, strict=True)
+        write_json_lines(file, (one.json(value) for one, value in pairs))
+    return with_advantages(rollouts, found, settings), true
+
+
 def _play_together(
     parts: Parts, iteration: int, stage: TrainingStage, step: int, bar: StageProgress
-) -> list[Rollout]:
-    """A step's rewarded rollouts, of all hosts, in order."""
+) -> tuple[list[Rollout], dict[str, float]]:
+    """A step's rewarded rollouts, of all hosts, in order; and how they were drawn."""
 
     def progress(finished: int, of: int) -> None:
         bar.inside("rollouts rewarded", finished, of)
 
-    def play() -> list[Rollout]:
-        return parts.serving.run(play_step(parts, iteration, stage, step, progress))
+    def play(prompts: Sequence[Any], first: int) -> list[Rollout]:
+        groups = list(enumerate(prompts, first))
 
-    return in_order(parts.hosts.together(play))
+        def share() -> list[Rollout]:
+            work = play_groups(parts, iteration, stage, step, groups, progress)
+            return parts.serving.run(work)
+
+        return in_order(parts.hosts.together(share))
+
+    def more(start: int, count: int) -> Sequence[Any]:
+        return stage.more(step, start, count) if stage.more else ()
+
+    prompts = stage.prompts(step)
+    if not parts.trainer.stage_config(stage.role).dynamic_sampling:
+        return play(prompts, 0), {}
+    return drawing.until_full(prompts, play, more, step=step)
 
 
 def carry_over(parts: Parts, iteration: int, role: str) -> None:
@@ -155,13 +181,22 @@ def carry_over(parts: Parts, iteration: int, role: str) -> None:
     parts.folder.record(f"iter_{iteration}/{role}", status="done", trained=False)
 
 
-async def play_step(
-    parts: Parts, iteration: int, stage: TrainingStage, step: int, progress: Progress
+async def play_groups(
+    parts: Parts,
+    iteration: int,
+    stage: TrainingStage,
+    step: int,
+    groups: Sequence[tuple[int, Any]],
+    progress: Progress,
 ) -> list[Rollout]:
-    """This host's share of a step: ``group_size`` rollouts of each of its prompts."""
+    """This host's share of a step's ``groups``: ``group_size`` rollouts of each prompt.
+
+    Args:
+      groups: (number of the group, prompt).
+    """
     seed = (parts.world.config.seed, iteration, stage.role, step)
     size = parts.trainer.stage_config(stage.role).group_size
-    share = parts.hosts.local_share(list(enumerate(stage.prompts(step))))
+    share = parts.hosts.local_share(list(groups))
     finished = itertools.count(1)
 
     async def one(group: int, prompt: Any, sample: int) -> Rollout:
@@ -203,21 +238,6 @@ def in_order(shares: Iterable[Sequence[Rollout]]) -> list[Rollout]:
     """The rollouts of all hosts, in the order of prompts and samples."""
     rollouts = [rollout for share in shares for rollout in share]
     return sorted(rollouts, key=lambda rollout: uid_order(rollout.uid))
-
-
-def advantages(rollouts: Sequence[Rollout]) -> list[float]:
-    """Each rollout's reward against its group's."""
-    rewards = [one.reward if one.credit is None else one.credit for one in rollouts]
-    return group_advantages(rewards, [one.group for one in rollouts]).tolist()
-
-
-def with_advantages(rollouts: Sequence[Rollout]) -> list[Datum]:
-    """All that a step trains on, each datum with its rollout's advantage."""
-    return [
-        replace(datum, advantage=advantage)
-        for rollout, advantage in zip(rollouts, advantages(rollouts), strict=True)
-        for datum in rollout.datums
-    ]
 
 
 def stopped(

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import configs
 from models import families
+from models.config import DecoderConfig
 from models.families import FAMILIES
 from models.hf.published import PUBLISHED
 
@@ -49,8 +51,6 @@ among those.
 
 ## What is refused, in a line
 
-- **Folders with a vision tower** (`gemma3`, `mistral3`): the text model alone, as
-  `gemma3_text`, is read.
 - **Tokenizers that add a space** before a text, as Llama 2's and those of Mistral
   before its byte-level ones (Nemo, Ministral): a turn would have other ids alone than
   within a conversation.
@@ -61,9 +61,10 @@ among those.
 
 ## Good to know
 
-- Layers of one kind share a program. Where the pattern doesn't divide the number of
-  layers (Gemma 3 with 1B: one of six sees all, of 26) an update's program has every
-  layer one after the other, and compiles longer.
+- Of a model that also sees images (`gemma3`, `mistral3`) the text model is read, and an
+  export is that of a text model.
+- Layers of one kind share a program, also where their pattern doesn't divide the number
+  of layers (Gemma 3 with 1B: one of six sees all, of 26).
 - Mistral's template writes a conversation as mistral-common 1.13.1 does for version 13
   of its tokenizers; older ones put a system message elsewhere: use the tokenizer's own.
 - SmolLM3's head says the day: `model.date`, as for Llama 3.
@@ -75,7 +76,7 @@ def page(root: Path) -> str:
     about, cases = _files(), _cases(root)
     rows, tested = [], []
     for name, family in FAMILIES.items():
-        known = [path for path, f in PUBLISHED.items() if f["model_type"] == name]
+        known = [path for path in PUBLISHED if _type_of(path) == name]
         rows.append(
             f"| `{name}` | {about[name]} | `{family.template}` | "
             f"{', '.join(known) or '-'} |"
@@ -110,20 +111,22 @@ def _cases(root: Path) -> tuple[Mapping[str, int], ...]:
     models = _assigned(tests / "models/hf/test_hf.py", "MODELS")
     lowered = _assigned(tests / "rl/test_cuda_exports.py", "FAMILIES")
     ours = _assigned(tests / "rl/test_cuda_exports.py", "HEADS_OF_128")
-    configured = [_type_of(x.value) for x in ours.elts if isinstance(x, ast.Constant)]
+    configured = [
+        configs.load(x.value).model.path
+        for x in ours.elts
+        if isinstance(x, ast.Constant)
+    ]
     return (
         Counter(family.values()),
         Counter(family[case] for case in gradients),
         Counter(name.value.partition("-")[0] for name, _ in _items(models)),
-        Counter([PUBLISHED[x.value]["model_type"] for x in lowered.elts] + configured),
+        Counter(map(_type_of, [*(x.value for x in lowered.elts), *configured])),
     )
 
 
-def _type_of(configuration: str) -> str:
-    """The type of the model that a configuration names."""
-    import configs
-
-    return PUBLISHED[configs.load(configuration).model.path]["model_type"]
+def _type_of(path: str) -> str:
+    """The type of a published model, or that of its text model."""
+    return DecoderConfig.from_hf(PUBLISHED[path]).model_type
 
 
 def _each(root: Path) -> list[tuple[str, str]]:

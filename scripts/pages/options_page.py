@@ -1,25 +1,25 @@
 """The page of the options: methods of other papers that a setting turns on.
 
-``OPTIONS`` says which; papers and formulas are read from the docstring of the function
-that each turns on. Every setting must be one, with a value that it may have, so that a
-renamed setting is an error and not an entry that is out of date.
+``option_rows`` says which; papers and formulas are read from the docstring of the
+function that each turns on. Every setting must be one, with a value that it may have,
+so that a renamed setting is an error and not an entry that is out of date.
 """
 
 import importlib
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from models.errors import UserError
+from pages.option_rows import OPTIONS, Option
 from scope_jax.config import Config
 from scope_jax.system import settings
 
 INTRODUCTION = """# Options
 
-Written by `python scripts/docs.py` from `scripts/pages/options_page.py` and from the
+Written by `python scripts/docs.py` from `scripts/pages/option_rows.py` and from the
 docstrings of the functions; a test fails when it is out of date. Where a row does not
 say otherwise, it is off by default, and off it costs nothing. Options can be combined;
 a combination that means nothing is refused in one line. Settings of a stage are given
@@ -29,171 +29,35 @@ Symbols: group of G rollouts of one prompt, r reward, A advantage, t a token in 
 loss, pi the policy, old the policy before the step's updates, ref the base model, sg(x)
 x without a gradient, rho = pi / old of a token."""
 
+ENDING = """## What a run says of them
+
+`rollout/draws`, `rollout/groups_flat` and `rollout/groups_trained`: draws of a step
+with `dynamic_sampling`, groups whose rewards are equal, groups trained on; all other
+metrics of rollouts are about every group that was played. `reward/overlong`: mean of
+the overlong term. `loss/clip_fraction`: tokens whose ratio is clipped, with a
+sequence's ratio all of its tokens. `loss/teacher_kl`: mean log-ratio of the policy to
+its teacher. `loss/likelihood`: that term before its weight.
+
+## Beside TRL and verl
+
+GSPO, Dr. GRPO, DAPO, SAPO, CISPO and RLOO agree to 1e-6, losses and gradients, with
+the functions of TRL 1.16.0 and verl 0.9.1 on stored batches
+(`tests/rl/learner/test_peers.py`).
+Where names mean different things:
+
+- CISPO: verl clips the ratio to [1 - low, 1 + high], as here; TRL above only, and at
+  `epsilon_high` itself: its 5.0 is `clip_high` 4 here, with `clip_low` 1.
+- Dual clip: 3 here and in verl, off in TRL (`delta`); nowhere with GSPO.
+- GSPO: verl averages as configured, by default over tokens; here and in the paper over
+  sequences unless `aggregation` is given.
+- SAPO: both average over sequences whatever is configured; here it is `aggregation`.
+- Dr. GRPO: verl divides by the width of the batch unless told otherwise, TRL by the
+  longest completion allowed; here by `constant_length`. TRL's `dr_grpo` still divides
+  by the standard deviation unless `scale_rewards` is off.
+- Standard deviation: divisor G - 1 everywhere; 1e-6 is added here and in verl, 1e-4 in
+  TRL."""
+
 SECTIONS = ("Formula:", "References:")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One row of the page.
-
-    Attributes:
-      name: of the method.
-      settings: dotted name -> value; together they turn it on.
-      function: ``module:name`` of what they reach; its docstring has a section
-        ``Formula:`` and a section ``References:``. Where a section is about several
-        options, what follows ``[name]`` is about that one only.
-      what: it changes, in a few words.
-      cost: what it costs beside the default.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    function: str
-    what: str
-    cost: str = "none"
-
-
-OPTIONS = (
-    Option(
-        name="constant length",
-        settings={"solver_train.loss.aggregation": "constant_length"},
-        function="rl.learner.losses:token_weights",
-        what="a token's weight does not depend on how long its answer is",
-    ),
-    Option(
-        name="clip-higher",
-        settings={"solver_train.loss.clip_high": 0.28},
-        function="rl.learner.losses:policy_loss",
-        what="unlikely tokens may become more likely by more than others become "
-        "less likely (the Solver's default)",
-    ),
-    Option(
-        name="GSPO",
-        settings={"solver_train.loss.ratio": "sequence"},
-        function="rl.learner.losses:sequence_log_ratio",
-        what="one probability ratio a training example (with Qwen3 a turn); matters "
-        "only with several updates a step, `update.mini_batch_rows`",
-    ),
-    Option(
-        name="SAPO",
-        settings={"solver_train.loss.policy": "sapo"},
-        function="rl.learner.policies:sapo_loss",
-        what="a soft gate on the ratio in place of the clip",
-    ),
-    Option(
-        name="CISPO",
-        settings={"solver_train.loss.policy": "cispo"},
-        function="rl.learner.policies:cispo_loss",
-        what="the ratio is a clipped weight: no token loses its gradient",
-    ),
-    Option(
-        name="entropy bonus",
-        settings={"solver_train.loss.entropy_coefficient": 0.001},
-        function="rl.learner.logprobs:token_logprobs",
-        what="keeps the policy from becoming certain too early",
-        cost="one more pass over each chunk of logits",
-    ),
-    Option(
-        name="truncated importance sampling",
-        settings={"solver_train.loss.importance_cap": 2.0},
-        function="rl.learner.losses:importance_weights",
-        what="corrects for what sampler and trainer compute differently",
-    ),
-    Option(
-        name="POW3R",
-        settings={"judge.weights.kind": "pow3r_instant"},
-        function="scope_jax.method.rubric_weights:rubric_weights",
-        what="rubrics that separate a group's answers count more in its reward",
-    ),
-    Option(
-        name="vote",
-        settings={"judge.votes": 3},
-        function="scope_jax.method.judge:vote",
-        what="a grade is the mean of k verdicts",
-        cost="k times the grading",
-    ),
-    Option(
-        name="different rubrics",
-        settings={"judge.drop_duplicates": True},
-        function="scope_jax.method.rubric_quality:without_duplicates",
-        what="a rubric that the judge repeats counts once",
-    ),
-    Option(
-        name="evidence",
-        settings={"judge.evidence": 0.5},
-        function="scope_jax.method.task_checks:evidence_share",
-        what="a task whose rubrics do not rest on its documents is dropped, and earns "
-        "no difficulty",
-    ),
-    Option(
-        name="answerable",
-        settings={"judge.answerable": 0.5},
-        function="scope_jax.method.task_checks:among",
-        what="a task that the judge cannot answer from its documents is dropped, and "
-        "earns no difficulty",
-        cost="the judge's answer and its grades, per task that passes the gates",
-    ),
-    Option(
-        name="SPEAR's search reward",
-        settings={"solver.search_decay": "cosine"},
-        function="scope_jax.method.solver:search_decay",
-        what="searching is rewarded at first only",
-    ),
-    Option(
-        name="AXPO",
-        settings={"solver.resampling.count": 4},
-        function="scope_jax.method.axpo:credit",
-        what="where all rollouts that searched failed, the least sure first search "
-        "is made K times anew",
-        cost="K rollouts more for such a group",
-    ),
-    Option(
-        name="ZPPO",
-        settings={"solver.reposing.kind": "ncq"},
-        function="scope_jax.method.task_buffer:after_group",
-        what="failed tasks are kept and asked again, plainly and with candidates",
-        cost="half of the step's prompts more; with bcq an answer of the judge and its "
-        "grades per failed task",
-    ),
-    Option(
-        name="step-aligned critique",
-        settings={
-            "solver.teacher.kind": "critique",
-            "solver_train.loss.distillation": 0.1,
-        },
-        function="rl.learner.policies:teacher_advantages",
-        what="an answer's tokens are also trained towards what the policy would say if "
-        "it knew the judge's critique of it",
-        cost="the judge's critique of each answer, and a pass over each conversation",
-    ),
-    Option(
-        name="SCOPE's dual path",
-        settings={
-            "solver.teacher.kind": "dual_path",
-            "solver_train.loss.distillation": 1.0,
-            "solver_train.loss.likelihood": 1.0,
-        },
-        function="scope_jax.method.teacher:perplexity_weights",
-        what="no reward: right answers are made likelier, wrong ones follow a teacher "
-        "that has read the document",
-        cost="a pass over each conversation with a wrong answer",
-    ),
-    *(
-        Option(
-            name=kind,
-            settings={"challenger.difficulty": kind},
-            function="scope_jax.method.challenger_shapes:shape",
-            what=what,
-        )
-        for kind, what in {
-            "one_minus": "the fewer rubrics the Solver meets, the better the task",
-            "intermediate": "the Challenger's reward is a parabola in place of a tent",
-            "ssr": "a task that is always or never solved costs something",
-            "paso_doble": "hard tasks earn most, as long as they are solved at times "
-            "and unlike those of the steps before",
-        }.items()
-    ),
-)
 
 
 def page(config: Config, options: Sequence[Option] = OPTIONS) -> str:
@@ -217,7 +81,7 @@ def page(config: Config, options: Sequence[Option] = OPTIONS) -> str:
         cells = [option.name, "<br>".join(given), option.what, f"`{formula}`"]
         cells = [cell.replace("|", "\\|") for cell in (*cells, paper, option.cost)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", ENDING]) + "\n"
 
 
 def check(config: Config, option: Option) -> None:

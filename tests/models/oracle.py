@@ -31,6 +31,11 @@ def make_model(family: str, *, seed: int = 0, **fields: Any):
     hf_config._attn_implementation = "eager"
     name = FAMILIES[family].architecture
     model = getattr(transformers, f"{name}ForCausalLM")(hf_config).eval()
+    return randomised(model, family, seed=seed)
+
+
+def randomised(model, family: str, *, seed: int = 0):
+    """The model with every tensor random."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():

@@ -18,8 +18,9 @@ from models.errors import UserError
 from models.families import FAMILIES
 from models.fingerprint import fingerprint
 from models.hf.layout import flatten
+from models.hf.published import PUBLISHED
 from tests.models.cases import ONE_OF_EACH
-from tests.models.oracle import logits_of, pair
+from tests.models.oracle import SHAPE, logits_of, pair, randomised, torch
 
 run = jax.jit(forward.forward, static_argnums=1)
 CHUNK, LENGTH = 16, 24
@@ -116,6 +117,55 @@ def test_a_chat_template_in_its_form_is_packaged():
         assert (TEMPLATES / f"{family.template}.jinja").is_file()
 
 
+VISION = dict(
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=8,
+    patch_size=4,
+)
+
+
+@pytest.mark.parametrize(
+    ("outer", "family"), [("gemma3", "gemma3_text"), ("mistral3", "ministral3")]
+)
+def test_of_a_model_that_sees_images_the_text_is_read(outer, family, tmp_path):
+    text = SHAPE | ONE_OF_EACH[family] | {"tie_word_embeddings": outer == "gemma3"}
+    config_class = transformers.CONFIG_MAPPING[outer]
+    kind = "siglip_vision_model" if outer == "gemma3" else "pixtral"
+    config = config_class(
+        text_config=text | {"model_type": family},
+        vision_config=VISION | {"model_type": kind},
+        tie_word_embeddings=outer == "gemma3",
+    )
+    name = f"{outer.capitalize()}ForConditionalGeneration"
+    model = randomised(getattr(transformers, name)(config).eval(), family)
+    model.save_pretrained(tmp_path / "in")
+    read, params = hf.load(tmp_path / "in", dtype="float32")
+    tokens = np.random.default_rng(1).integers(0, 97, (2, 12))
+    expected = logits_of(model, tokens)
+    got = run(params, read, tokens)
+    assert np.abs(got - expected).max() < 1e-4 * expected.std()
+    hf.save(tmp_path / "out", read, params)
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", attn_implementation="eager"
+    )
+    assert again.config.model_type == family
+    theirs = model.state_dict()
+    for name, tensor in again.state_dict().items():
+        where = name.replace("model.", "model.language_model.", 1)
+        assert torch.equal(tensor, theirs[where if where in theirs else name]), name
+
+
+def test_a_sparse_text_config_means_what_transformers_takes_it_for():
+    fields = PUBLISHED["google/gemma-3-4b-it"]
+    theirs = transformers.CONFIG_MAPPING["gemma3"](**fields).text_config
+    config = DecoderConfig.from_hf(fields)
+    assert bare(config) == bare(DecoderConfig.from_hf(theirs.to_dict()))
+    assert (config.num_kv_heads, config.vocab_size, config.window) == (4, 262_208, 1024)
+
+
 GEMMA = {
     "vocab_size": 97,
     "hidden_size": 48,
@@ -142,7 +192,8 @@ GEMMA = {
         ),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "2 entries for 6 layers"),
         ({"model_type": "smollm3", "no_rope_layers": "no"}, "a list of 0 and 1"),
-        ({"model_type": "gemma3"}, "gemma3_text"),
+        ({"model_type": "gemma3"}, "text_config=None: must be an object"),
+        ({"model_type": "gemma2"}, "use one of gemma3_text"),
     ],
 )
 def test_what_a_family_cannot_have_is_one_line(fields, words):

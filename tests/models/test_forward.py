@@ -170,6 +170,7 @@ def test_remat_policies_keep_less_and_less_and_leave_the_gradient_alone(
         ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
         ("allenai/Olmo-3-7B-Instruct", 7_298_011_136),
         ("google/gemma-3-1b-it", 999_885_952),
+        ("google/gemma-3-4b-it", 3_880_263_168),
         ("HuggingFaceTB/SmolLM3-3B", 3_075_098_624),
         ("mistralai/Ministral-8B-Instruct-2410", 8_019_808_256),
     ],
@@ -193,6 +194,15 @@ def test_no_gradient_flows_from_a_logit_to_later_tokens():
     params = untied
     reached = jnp.abs(jax.grad(logit_of_token_5)(params["embed"])).sum(-1) > 0
     assert reached[:12].tolist() == [True] * 6 + [False] * 6
+
+
+def test_a_pattern_that_does_not_divide_the_layers_still_shares_its_programs():
+    config = DecoderConfig.from_hf(PUBLISHED["google/gemma-3-1b-it"])
+    assert (config.period, config.num_layers) == (6, 26)
+    tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+    text = run.lower(forward.shapes(config), config, tokens).as_text(debug_info=True)
+    # The six of the pattern, and the last two: a tanh in each MLP.
+    assert text.count("stablehlo.tanh") == 8
 
 
 def test_config_survives_the_round_trip_and_refuses_what_it_cannot_compute():

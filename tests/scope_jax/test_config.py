@@ -217,7 +217,7 @@ NONE_OF_IT = {
         f"{role}_train.{field}"
         for role in ("challenger", "solver")
         for field in ("steps", "sampling.top_k", "update.mini_batch_rows")
-        + ("optimizer.warmup_updates",)
+        + ("optimizer.warmup_updates", "overlong.buffer")
     ),
 }
 """Whole numbers for which 0 means none, or what their documentation says."""

@@ -92,3 +92,32 @@ def test_neither_packing_nor_the_mesh_changes_the_gradient(
     c = LOSSES[name]
     assert abs(metrics["loss/total"] - metrics["loss/policy"]) > 1e-3
     assert metrics["loss/likelihood"] * c.likelihood > 0.1
+
+
+def test_the_gradient_of_all_terms_is_that_of_finite_differences(
+    tiny_config, tiny_params, reference
+):
+    """Along the gradient itself the loss rises by its norm; ratios are not 1."""
+    loss = LossConfig(clip_low=0.5, clip_high=0.5, **TERMS)
+    datums = [
+        dataclasses.replace(
+            datum,
+            old_logprobs=tuple(np.nan_to_num(datum.old_logprobs, nan=-4.0).tolist()),
+        )
+        for datum in full_datums()
+    ]
+    shape = UpdateConfig(length=64, rows=4, capacity=2, logit_chunk=16)
+    updater = Updater(
+        tiny_config, loss, OPTIMIZER, shape, sharding.make_mesh(), valid_vocab=VALID
+    )
+    grads, metrics = gradient(updater, tiny_params, reference, datums)
+    norm = metrics["loss/grad_norm"]
+    scale = np.sqrt(sum((np.float64(g) ** 2).sum() for g in jax.tree.leaves(grads)))
+    step, totals = 3e-3, []
+    for sign in (1, -1):
+        moved = jax.tree.map(
+            lambda p, g, s=sign: p + s * step / scale * g, tiny_params, grads
+        )
+        _, found = gradient(updater, moved, reference, datums)
+        totals.append(found["loss/total"])
+    assert (totals[0] - totals[1]) / (2 * step) == pytest.approx(norm, rel=5e-3)

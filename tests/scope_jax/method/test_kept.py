@@ -15,7 +15,7 @@ from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.types import TOOL_FORMATS, Document, Rubric
 from scope_jax.selfplay import task_writing
 from scope_jax.selfplay.documents import ChallengerPrompt
-from scope_jax.selfplay.training import with_advantages
+from scope_jax.selfplay.estimates import with_advantages
 from tests.scope_jax.method.rewarded import call
 from tests.scope_jax.method.test_conversation import play
 from tests.scope_jax.selfplay.scripted import (

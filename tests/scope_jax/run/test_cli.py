@@ -1,6 +1,7 @@
 """The command line: typed overrides, and one clear line for every mistake."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import configs
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.run import cli
+from scope_jax.run import cli, help, mistakes
 from scope_jax.system.settings import leaves
 
 
@@ -97,7 +98,7 @@ def test_tuples_and_optional_values():
         ("--config tinny", "did you mean tiny?"),
         ("--config tiny --tasks.lwo 1", "--tasks.lwo: no such field: did you mean"),
         ("--config tiny --clip_high 1", "clip_high?"),
-        ("--config tiny --zzz", "--zzz: no such field: see --help"),
+        ("--config tiny --zzz", "--zzz: no such field: see --help-all"),
         ("--config tiny --solver 3", "--solver: is a section: set one of its fields"),
         ("--config tiny --tasks", "--tasks: expected one argument"),
         ("--config tiny --tasks.low abc", "--tasks.low abc: could not convert"),
@@ -176,25 +177,27 @@ def test_what_a_section_says_without_naming_a_field_is_said_whole():
         ([], "tasks: too low"),
         (["stray", "--seed", "3"], "tasks: too low"),
     ):
-        assert cli._refused("tasks", "too low", argv) == expected
-    assert cli._refused("", "too low", []) == "too low"
-    assert cli._refused("tasks", "low", ["--tasks.low", "1"]) == "--tasks.low 1: low"
+        assert mistakes.refused("tasks", "too low", argv) == expected
+    assert mistakes.refused("", "too low", []) == "too low"
+    assert (
+        mistakes.refused("tasks", "low", ["--tasks.low", "1"]) == "--tasks.low 1: low"
+    )
 
 
 @pytest.mark.parametrize("given", ["--a-b.c 3", "--a_b.c=3"])
 def test_a_value_that_was_given_is_said_as_it_was_given(given):
     said = "a_b.c=3.0: exceeds d=2: lower it"
-    as_given = cli._as_given(said, ["--seed", "1", *given.split()])
+    as_given = mistakes.as_given(said, ["--seed", "1", *given.split()])
     assert as_given == "--a_b.c 3: exceeds d=2: lower it"
     for other in (["--d", "2"], ["stray"], []):  # as the configuration has it
-        assert cli._as_given(said, other) == said
-    assert cli._as_given("a file: missing", given.split()) == "a file: missing"
+        assert mistakes.as_given(said, other) == said
+    assert mistakes.as_given("a file: missing", given.split()) == "a file: missing"
 
 
 def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
-        parse("--config tiny --help")
+        parse("--config tiny --help-all")
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert configs.describe("tiny") in text
@@ -207,6 +210,31 @@ def test_every_field_of_every_section_is_documented(capsys, monkeypatch):
         for field in fields_without_text(cls)
     ]
     assert undocumented == []
+
+
+def test_help_has_the_twenty_usual_settings_with_their_values(capsys):
+    for word in ("--help", "-h"):
+        with pytest.raises(SystemExit) as stop:
+            parse(f"--config tiny {word}")
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        assert configs.describe("tiny") in text
+        shown = re.findall(r"^  --([\w.]+)", text, re.MULTILINE)
+        options = [name for name, *_ in leaves(cli.RunOptions())]
+        assert shown == [*options, *help.USUAL] and len(help.USUAL) == 20
+        assert "  --solver_train.steps 16\n      Training steps per iteration." in text
+        count = len([*leaves(configs.load("tiny"))])
+        assert f"--help-all lists all {count} settings" in text
+        assert max(map(len, text.splitlines())) <= 88
+
+
+def test_the_text_of_every_setting_is_what_stands_below_it():
+    from tyro._docstrings import get_field_docstring
+
+    for cls in (cli.RunOptions, *section_types(Config)):
+        for field in dataclasses.fields(cls):
+            said = " ".join(get_field_docstring(cls, field.name, ()).split())
+            assert help.field_texts(cls)[field.name] == said, (cls, field.name)
 
 
 def section_types(cls):

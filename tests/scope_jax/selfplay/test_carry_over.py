@@ -21,10 +21,11 @@ from scope_jax.config import CheckpointConfig
 from scope_jax.run.folder import LostArtefactError, RunFolder
 from scope_jax.run.tracking import Tracker, TrackingConfig
 from scope_jax.selfplay import trainer
+from scope_jax.selfplay.estimates import with_advantages
 from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.stages import train_challenger
-from scope_jax.selfplay.training import TrainingStage, train, with_advantages
+from scope_jax.selfplay.training import TrainingStage, train
 from scope_jax.system.hosts import ONE_HOST
 from scope_jax.system.stopping import Stopped
 from tests.records import comparable

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rl.learner.config import OverlongConfig
 from scope_jax.method.judge import JudgeConfig, StageTemperatures
 from scope_jax.method.rubric_weights import RubricWeights
 from scope_jax.method.solver import SolverConfig, search_decay
@@ -75,6 +76,28 @@ def test_pow3r_weighs_what_separates_the_group():
     assert gained == pytest.approx([3 / 6 - 2 / 3, 4.5 / 6 - 2 / 3, 1.5 / 6 - 1 / 3])
     assert "rubrics weighted 1.5, 3, 1.5: 0.75" in found[1].trace["why"]
     assert [one.grades for one in found] == [one.grades for one in group]
+
+
+def test_the_overlong_term_is_in_every_reward_once():
+    """Also where a group's rewards are made again."""
+    weights = JudgeConfig(weights=RubricWeights(kind="pow3r_instant"))
+    plain, before = group_of("13", "12", judge=weights)
+    tokens = plain[0].sampled_tokens
+    stage = replace(
+        before.config.solver_train,
+        overlong=OverlongConfig(limit=tokens + 3, buffer=4),
+    )
+    group, world = group_of("13", "12", judge=weights, solver_train=stage)
+    both = zip(
+        [*group, *reweighted(world, group, TASK)],
+        [*plain, *reweighted(before, plain, TASK)],
+        strict=True,
+    )
+    for one, other in both:
+        assert one.sampled_tokens == tokens
+        assert one.reward == pytest.approx(other.reward - 0.25)
+        assert one.trace["reward"] == one.reward
+        assert one.metrics["reward/overlong"] == -0.25
 
 
 def test_equal_weights_and_short_questions_are_left_alone():

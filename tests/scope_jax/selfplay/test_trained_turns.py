@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from scope_jax.method.compat import Compat
-from scope_jax.selfplay.training import advantages, with_advantages
+from scope_jax.selfplay.estimates import advantages, with_advantages
 from tests.scope_jax.selfplay.test_rollouts import (
     CLOSING,
     GUIDED,

@@ -9,14 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
+import configs
 from models.errors import UserError
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import Tracker, TrackingConfig
 from scope_jax.selfplay import metering, training
+from scope_jax.selfplay.estimates import with_advantages
 from scope_jax.selfplay.metering import StepMeter, step_metrics
-from scope_jax.selfplay.training import TrainingStage, stopped, train, with_advantages
+from scope_jax.selfplay.training import TrainingStage, stopped, train
 from scope_jax.system.hosts import ONE_HOST
 from tests.scope_jax.selfplay.scripted import empty_rollout
 
@@ -145,18 +147,20 @@ def test_a_server_that_is_gone_ends_a_step_before_its_update_not_after(tmp_path)
     async def work():
         return {}
 
-    config = SimpleNamespace(steps=1, group_size=1)
+    config = configs.load("tiny")
+    stage = dataclasses.replace(config.solver_train, steps=1, group_size=1)
     serving = SimpleNamespace(run=run, work=work)
     parts = SimpleNamespace(
         trainer=SimpleNamespace(
-            stage_config=lambda role: config,
+            stage_config=lambda role: stage,
+            memory={},
             begin=lambda iteration, role: (None, 0),
             update=lambda *_: events.append("updated"),
         ),
         hosts=ONE_HOST,
         meter=StepMeter(SimpleNamespace(work=work), serving, ONE_HOST),
         serving=serving,
-        world=SimpleNamespace(config=SimpleNamespace(seed=1), truth=None),
+        world=SimpleNamespace(config=config, truth=None),
         tracker=Tracker(tmp_path, TrackingConfig(tensorboard=False)),
         folder=SimpleNamespace(
             record=lambda *_, **__: None,

@@ -14,9 +14,10 @@ from rl.records import Datum
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker, TrackingConfig
 from scope_jax.selfplay import tasks as task_creation
+from scope_jax.selfplay.estimates import with_advantages
 from scope_jax.selfplay.metering import StepMeter
 from scope_jax.selfplay.parts import Parts
-from scope_jax.selfplay.training import TrainingStage, train, with_advantages
+from scope_jax.selfplay.training import TrainingStage, train
 from scope_jax.selfplay.truth_metrics import with_truth
 from scope_jax.small_world.tasks import heldout_tasks, rubric_text
 from scope_jax.small_world.world import generate
@@ -188,6 +189,7 @@ def step(path, truth):
             serving=work,
             trainer=SimpleNamespace(
                 stage_config=lambda role: stage,
+                memory={},
                 begin=lambda iteration, role: (None, 0),
                 update=update,
                 save=lambda *_: None,

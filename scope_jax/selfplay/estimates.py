@@ -1,0 +1,159 @@
+"""From a step's rewarded rollouts to what is trained on: their advantages."""
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rl.learner.advantages import (
+    group_advantages,
+    leave_one_out_advantages,
+    overlong_penalty,
+    role_advantages,
+    turn_advantages,
+)
+from rl.records import Datum
+from scope_jax.config import StageConfig
+from scope_jax.selfplay.rollouts import Rollout
+
+PLAIN = StageConfig()
+BASELINES = "baselines"  # their name in what a checkpoint remembers
+SCORES = {"solver": "reward/rubric_score", "challenger": "reward/difficulty"}
+"""By role, the score that says whether a rollout is right."""
+
+Advantage = float | tuple[float, ...]
+"""Of a rollout, or of each of its sampled turns."""
+
+
+def advantages(
+    rollouts: Sequence[Rollout],
+    settings: StageConfig = PLAIN,
+    memory: MutableMapping[str, Any] | None = None,
+    *,
+    search_weight: float = 0.0,
+) -> list[Advantage]:
+    """Each rollout's advantage, by the stage's estimator.
+
+    Args:
+      rollouts: all of a step, in order.
+      settings: of the stage.
+      memory: of the stage; running means are read from it and left in it.
+      search_weight: what the search score counts in the reward; that part is earned in
+        the turns that search.
+    """
+    rewards = [rollout.compared for rollout in rollouts]
+    groups = [rollout.group for rollout in rollouts]
+    keys = [f"{one.trace.get('task_type', '')}/{one.role}" for one in rollouts]
+    if settings.advantage == "rloo":
+        return leave_one_out_advantages(rewards, groups).tolist()
+    if settings.advantage == "role":
+        memory = {} if memory is None else memory
+        kept = memory.get(BASELINES, {})
+        relative, memory[BASELINES] = role_advantages(rewards, keys, kept)
+        return relative.tolist()
+    if settings.advantage == "turn":
+        split = [_turn_rewards(one, search_weight) for one in rollouts]
+        tokens = [[turn.trained for _, turn in one.trained] for one in rollouts]
+        roles = [one.role for one in rollouts]
+        found = turn_advantages(split, keys, roles, tokens)
+        return [tuple(own.tolist()) for own in found]
+    std = settings.advantage_std
+    return group_advantages(rewards, groups, std=std).tolist()
+
+
+def with_advantages(
+    rollouts: Sequence[Rollout],
+    found: Sequence[Advantage] | None = None,
+    settings: StageConfig = PLAIN,
+) -> list[Datum]:
+    """All that a step trains on, each datum with its rollout's advantage.
+
+    Args:
+      rollouts: all of a step, in order.
+      found: from ``advantages``, which is asked if it is not given.
+      settings: of the stage.
+    """
+    found = advantages(rollouts, settings) if found is None else found
+    if settings.loss.policy == "nft":
+        rollouts = _with_outcomes(rollouts, settings.right_from)
+    out: list[Datum] = []
+    for rollout, advantage in zip(rollouts, found, strict=True):
+        if isinstance(advantage, tuple):
+            out += _by_turn(rollout, advantage)
+        else:
+            out += [replace(datum, advantage=advantage) for datum in rollout.datums]
+    return out
+
+
+def with_overlong(rollout: Rollout, settings: StageConfig) -> Rollout:
+    """The rollout with what it loses for its length, where the stage has such a term.
+
+    Its length are the tokens that it sampled, over all turns.
+    """
+    limits = settings.overlong
+    if not limits.buffer:
+        return rollout
+    loss = overlong_penalty(
+        rollout.sampled_tokens, limit=limits.limit, buffer=limits.buffer
+    )
+    line = (
+        f"{rollout.sampled_tokens} tokens (loses from {limits.limit - limits.buffer} "
+        f"on, 1 beyond {limits.limit}): {loss:.4g}"
+    )
+    told = {
+        "reward": rollout.reward + loss,
+        "why": [*rollout.trace.get("why", ()), line],
+    }
+    return replace(
+        rollout,
+        reward=rollout.reward + loss,
+        metrics=rollout.metrics | {"reward/overlong": loss},
+        trace=rollout.trace | told,
+    )
+
+
+def _turn_rewards(rollout: Rollout, search_weight: float) -> list[float]:
+    """The reward cut into its turns' parts: what searching earned, and the rest last.
+
+    The turns that search share what it earned; the last turn has all else.
+    """
+    count = len(rollout.trained)
+    out = np.zeros(count)
+    calls = [bool(line.get("calls")) for line in rollout.turn_log][:count]
+    searching = np.flatnonzero(calls)
+    if searching.size:
+        earned = search_weight * rollout.metrics.get("reward/search", 0.0)
+        out[searching] = earned / searching.size
+    if count:
+        out[-1] += rollout.compared - out.sum()
+    return out.tolist()
+
+
+def _by_turn(rollout: Rollout, turns: tuple[float, ...]) -> Iterator[Datum]:
+    """The rollout's datums, each token in the loss with its turn's advantage."""
+    counts = [turn.trained for _, turn in rollout.trained]
+    each, start = np.repeat(turns, counts), 0
+    for datum in rollout.datums:
+        mask = np.asarray(datum.loss_mask, bool)
+        stop = start + int(mask.sum())
+        values = np.zeros(len(mask))
+        values[mask] = each[start:stop]
+        start = stop
+        yield replace(datum, advantages=tuple(values.tolist()))
+
+
+def _with_outcomes(rollouts: Sequence[Rollout], right_from: float) -> list[Rollout]:
+    """The rollouts, their datums with outcome and the share of right ones of a group.
+
+    A rollout that was never scored is wrong.
+    """
+    scores = [one.metrics.get(SCORES.get(one.role, ""), 0.0) for one in rollouts]
+    right = np.array([score >= right_from for score in scores], np.float64)
+    groups = np.array([one.group for one in rollouts])
+    out = []
+    for one, outcome in zip(rollouts, right, strict=True):
+        rate = float(right[groups == one.group].mean())
+        fields = {"outcome": float(outcome), "group_rate": rate}
+        out.append(replace(one, datums=tuple(replace(d, **fields) for d in one.datums)))
+    return out

@@ -1,0 +1,1 @@
+"""Configuration files that scripts/init.py writes."""
