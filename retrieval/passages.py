@@ -58,15 +58,15 @@ class Passages:
         """
         if not str(path):
             raise UserError(
-                "retrieval.passages='': no passages given: give a JSON-lines file "
-                'whose rows have "contents" (title line, then text)'
+                "retrieval.passages='': no passages given: give JSON lines, Parquet, "
+                "CSV or a folder of texts (docs/your-text.md)"
             )
         self._bad_text, self._columns = bad_text, columns
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise UserError(
-                f"{path}: no such passages file: give a JSON-lines file whose rows "
-                'have "contents" (title line, then text)'
+                f"{path}: no such passages file: give JSON lines, Parquet, CSV or a "
+                "folder of texts (docs/your-text.md)"
             )
         size = self.path.stat().st_size
         if not size:

@@ -86,7 +86,7 @@ def test_what_is_not_given_is_asked_for(tmp_path, text, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"--model": "no/such"}, "--model no/such: no folder with a config.json"),
+        ({"--model": "no/such"}, "--model no/such: "),
         ({"--text": "none.csv"}, "--text none.csv: no such file or folder"),
         ({"--card": "big"}, "--card big: is neither a size in GB nor cpu"),
         ({"--card": "-1"}, "--card -1: is neither"),
