@@ -7,7 +7,6 @@ It asks for what is not given, looks at model and text, and writes a commented P
 file, which `train.py --config my.py` runs.
 """
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
+import configs
 from initial import file as initial
 from models.config import DecoderConfig
 from models.errors import UserError
@@ -75,6 +75,12 @@ def main(argv: Sequence[str]) -> int:
         out=options.out,
     )
     write_text(options.out, initial.source(choice))
+    try:
+        configs.load(str(options.out))
+    except UserError as error:
+        raise UserError(
+            f"{options.out}: written, but not right yet: {error}"
+        ) from error
     print(f"{options.out}: written. Look at it, then:")
     print("\n".join(f"    {line}" for line in initial.commands(choice)))
     return 0
@@ -117,8 +123,6 @@ def _gigabytes(card: str) -> float:
         gigabytes = 0.0
     if not 0 < gigabytes < 1e4:
         raise UserError(f"--card {card}: is neither a size in GB nor cpu: give one")
-    if importlib.util.find_spec("scope_jax.run.fit") is None:
-        raise UserError(f"--card {card}: sizes are chosen for a CPU alone: give cpu")
     return gigabytes
 
 
