@@ -342,6 +342,6 @@ class Config:
         seeds.check("seed", self.seed)
         check_fields(self)
         teacher.check_weights(
-            self.solver.teacher, self.solver_train.loss, self.challenger_train.loss
+            self.solver.teacher, self.solver_train, self.challenger_train
         )
         check_own_code("tools", self.tools)

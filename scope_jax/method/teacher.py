@@ -93,15 +93,25 @@ def verdict_lines(rubrics: Sequence[Rubric], grades: Sequence[Grade]) -> str:
     return "\n".join(lines)
 
 
-class Weights(Protocol):
-    """What a loss says of teachers."""
+class Loss(Protocol):
+    """What a stage's loss says of teachers."""
 
     distillation: float
     likelihood: float
 
 
-def check_weights(config: TeacherConfig, solver: Weights, challenger: Weights) -> None:
+class Stage(Protocol):
+    """What a training stage says that a teacher depends on."""
+
+    loss: Loss
+    advantage: str
+    dynamic_sampling: bool
+
+
+def check_weights(config: TeacherConfig, solver: Stage, challenger: Stage) -> None:
     """Refuses a teacher whose word has no weight, and a weight without a teacher.
+
+    And, beside a kind that reads no rewards, what is made of them.
 
     Raises:
       UserError: naming both settings.
@@ -110,7 +120,7 @@ def check_weights(config: TeacherConfig, solver: Weights, challenger: Weights) -
     named = f"solver.teacher.kind={kind}"
     needs = {"distillation": kind != "none", "likelihood": kind == "dual_path"}
     for name, wanted in needs.items():
-        weight = getattr(solver, name)
+        weight = getattr(solver.loss, name)
         if wanted and not weight:
             raise UserError(
                 f"{named}: has no effect while solver_train.loss.{name} is 0, its "
@@ -121,8 +131,20 @@ def check_weights(config: TeacherConfig, solver: Weights, challenger: Weights) -
                 f"solver_train.loss.{name}={weight:g}: nothing has a part in this "
                 f"term with {named}: set it to 0, or choose another kind"
             )
-        if own := getattr(challenger, name):
+        if own := getattr(challenger.loss, name):
             raise UserError(
                 f"challenger_train.loss.{name}={own:g}: the Challenger has no teacher: "
                 "set it to 0"
             )
+    if kind != "dual_path":
+        return
+    if solver.dynamic_sampling:
+        raise UserError(
+            f"solver_train.dynamic_sampling: wants groups whose rewards differ, and "
+            f"{named} reads none: switch one of them off"
+        )
+    if solver.advantage == "turn":
+        raise UserError(
+            f"solver_train.advantage=turn: shares out rewards, and {named} reads none: "
+            "choose another one"
+        )

@@ -53,11 +53,12 @@ FAMILIES = {
     "smollm3": Family("smollm3", dialects.smollm3),
     "mistral": Family("mistral", dialects.mistral, opening=""),
 }
-# Folders in $SCOPE_MODELS whose own template is the oracle.
+# Folders in $SCOPE_MODELS; their own template, or a packaged one, is the oracle.
 REAL = {
     "qwen05b": Family(None, dialects.qwen25),
     "qwen3-tokenizer": Family(None, dialects.qwen3, False),
     "smollm2-135m": Family(None, dialects.smollm2),
+    "gemma3-270m": FAMILIES["gemma3"],
 }
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LLAMA = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"]
@@ -412,8 +413,8 @@ def real(request):
     folder = Path(os.environ.get("SCOPE_MODELS", "")) / request.param
     if not (folder / "tokenizer.json").is_file():
         pytest.skip(f"no {request.param} in the folder $SCOPE_MODELS")
-    own = load_tokenizer(folder)
-    return REAL[request.param], own, ChatRenderer.from_tokenizer(own)
+    own, family = load_tokenizer(folder), REAL[request.param]
+    return family, own, ChatRenderer.from_tokenizer(own, template=family.template)
 
 
 def test_published_templates_and_tokenizers(real):

@@ -68,7 +68,7 @@ def decoder(folder: Path, prompts: list[list[int]]):
     slots, chunk = len(prompts), max(map(len, prompts))
     each = -(-(chunk + NEW) // chunk)  # pages of a prompt's length
     cache = init_cache(config, slots * each, chunk, jnp.float32)
-    tables = np.arange(slots * each).reshape(slots, each)
+    tables = jnp.arange(slots * each).reshape(slots, each)
     tokens = np.asarray([ids + [0] * (chunk - len(ids)) for ids in prompts])
     lengths = np.asarray([len(ids) for ids in prompts])
     cache, hidden = jax.jit(forward.prefill, static_argnums=1)(
@@ -99,7 +99,7 @@ def decoder(folder: Path, prompts: list[list[int]]):
     return logits
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "qwen05b"])
+@pytest.mark.parametrize("name", ["smollm2-135m", "qwen05b", "gemma3-270m"])
 def test_greedy_continuations_are_those_of_transformers(name):
     folder = Path(os.environ.get("SCOPE_MODELS", "")) / name
     if not (folder / "config.json").is_file():

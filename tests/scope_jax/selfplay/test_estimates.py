@@ -1,9 +1,11 @@
 """Which advantage each datum gets, and what of a step is trained on."""
 
+import asyncio
 import itertools
 import logging
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,9 +20,10 @@ from rl.records import Datum
 from scope_jax.config import StageConfig
 from scope_jax.method.transcript import TrainedTurn
 from scope_jax.run.sizes import check_sizes
-from scope_jax.selfplay import drawing, stages
+from scope_jax.selfplay import drawing, stages, training
 from scope_jax.selfplay.estimates import advantages, with_advantages, with_overlong
 from scope_jax.selfplay.training import TrainingStage, train
+from scope_jax.system.hosts import ONE_HOST
 from scope_jax.system.stopping import Stopped
 from tests.scope_jax.selfplay.scripted import empty_rollout
 from tests.scope_jax.selfplay.test_carry_over import STEPS, Run, play
@@ -285,3 +288,48 @@ def test_a_stage_with_running_means_and_draws_resumes_bit_for_bit(
     assert len(records) == STEPS
     for record in records:
         assert record["rollout/draws"] == 2 and record["rollout/groups_trained"] == 1
+
+
+class TwoHosts:
+    """Two processes, one after the other."""
+
+    def together(self, work):
+        found = []
+        for self.index in (0, 1):
+            found.append(work())
+        return found
+
+    def local_share(self, items):
+        return list(items)[self.index :: 2]
+
+
+def test_two_hosts_draw_what_one_does():
+    config = configs.load("ci")
+    stage_config = replace(config.solver_train, dynamic_sampling=True, group_size=2)
+
+    async def one(prompt, seed):
+        *_, group, sample = seed
+        return replace(rollout(0.3 + prompt * sample, group), seed=seed)
+
+    others = [0.0, 0.5, 1.0, 0.0, 0.25, 0.125]
+    stage = TrainingStage(
+        "solver",
+        lambda step: [0.0, 1.0, 0.0],
+        one,
+        more=lambda step, start, count: others[start : start + count],
+    )
+
+    def drawn(hosts):
+        parts = SimpleNamespace(
+            hosts=hosts,
+            trainer=SimpleNamespace(stage_config=lambda role: stage_config),
+            serving=SimpleNamespace(run=asyncio.run),
+            world=SimpleNamespace(config=config),
+        )
+        bar = SimpleNamespace(inside=lambda *_: None)
+        return training._play_together(parts, 1, stage, 1, bar)
+
+    alone, metrics = drawn(ONE_HOST)
+    assert drawn(TwoHosts()) == (alone, metrics)
+    assert trained_groups(alone) == [1, 4, 5]
+    assert [one.uid for one in alone][-2:] == ["1/solver/1/5/0", "1/solver/1/5/1"]
