@@ -7,6 +7,7 @@ It asks for what is not given, looks at model and text, and writes a commented P
 file, which `train.py --config my.py` runs.
 """
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,6 +124,8 @@ def _gigabytes(card: str) -> float:
         gigabytes = 0.0
     if not 0 < gigabytes < 1e4:
         raise UserError(f"--card {card}: is neither a size in GB nor cpu: give one")
+    if importlib.util.find_spec("scope_jax.run.fit") is None:
+        raise UserError(f"--card {card}: sizes are chosen for a CPU alone: give cpu")
     return gigabytes
 
 

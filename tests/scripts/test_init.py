@@ -64,33 +64,6 @@ def test_the_files_are_formatted_and_take_every_model(tmp_path, text, model, enc
         assert done.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("model", "card", "base"),
-    [
-        ("Qwen/Qwen3-1.7B", "24", "qwen3_1_7b"),
-        ("Qwen/Qwen2.5-0.5B-Instruct", "24", "llama32_1b"),
-        ("Qwen/Qwen3-4B", "80", "qwen3_1_7b"),
-    ],
-)
-def test_the_sizes_for_a_card_are_those_that_the_plan_chooses(
-    tmp_path, text, model, card, base
-):
-    out, config = written(tmp_path, "--model", model, "--text", text, "--card", card)
-    plan(config).check()
-    assert config.placement.trainer.memory_gb == float(card)
-    assert f'configs.load("{base}")' in out.read_text()
-    small = config.prompts == "few_shot"
-    assert small == ("4B" not in model)
-    room = config.challenger_train
-    assert room.max_prompt_tokens == (2048 if small else 1024)
-    assert room.max_prompt_tokens + room.max_response_tokens <= room.max_context_tokens
-
-
-def test_a_model_that_does_not_fit_is_said_when_the_file_is_written(tmp_path, text):
-    with pytest.raises(UserError, match=r"mine\.py: written, but not right yet: .*GB"):
-        written(tmp_path, "--model", "Qwen/Qwen3-8B", "--text", text, "--card", "8")
-
-
 def test_what_is_not_given_is_asked_for(tmp_path, text, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{MODEL}\n{text}\ncpu\n"))
     _, config = written(tmp_path)
