@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
+import configs
 from initial import file as initial
 from models.config import DecoderConfig
 from models.errors import UserError
@@ -74,6 +75,12 @@ def main(argv: Sequence[str]) -> int:
         out=options.out,
     )
     write_text(options.out, initial.source(choice))
+    try:
+        configs.load(str(options.out))
+    except UserError as error:
+        raise UserError(
+            f"{options.out}: written, but not right yet: {error}"
+        ) from error
     print(f"{options.out}: written. Look at it, then:")
     print("\n".join(f"    {line}" for line in initial.commands(choice)))
     return 0

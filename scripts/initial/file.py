@@ -121,6 +121,7 @@ def _function(choice: Choice) -> list[str]:
         f"            prompts_per_step={32 if choice.gigabytes else 4},",
         f"            group_size={8 if choice.gigabytes else 2},",
         "        ),",
+        *_prompt_room(choice),
         "    )",
     ]
     if not choice.gigabytes:
@@ -144,6 +145,20 @@ def _model(choice: Choice) -> list[str]:
         f"        tool_format={quoted('search_r1') if tags else 'base.tool_format'},",
         "        # few_shot shows example turns, which small models need; or default.",
         f'        prompts="{"few_shot" if small else "default"}",',
+    ]
+
+
+def _prompt_room(choice: Choice) -> list[str]:
+    """Longer Challenger prompts, where they have example turns."""
+    if not choice.gigabytes or _parameters(choice.decoder) >= SMALL:
+        return []  # a CPU's configuration has room for them
+    return [
+        "        challenger_train=replace(",
+        "            base.challenger_train,",
+        "            # Example turns are part of the prompt.",
+        "            max_prompt_tokens=2048,",
+        "            max_response_tokens=6144,",
+        "        ),",
     ]
 
 

@@ -243,6 +243,8 @@ def smollm3(messages: list[Message], tools: list[dict] | None) -> str:
         head = SMOLLM3_HEAD.format(mode, said or name)
         head += SMOLLM3_TOOLS.format("\n".join(map(dumps, tools))) if tools else ""
     out = [turn("system", head)]
+    if not tools and "/system_override" not in given:  # nothing ends it, as published
+        out = [f"<|im_start|>system\n{head}"]
     for message in messages:
         text = message["content"]
         if message["role"] == "assistant":

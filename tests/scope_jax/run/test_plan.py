@@ -12,6 +12,9 @@ import pytest
 import configs
 from models.errors import UserError
 from models.hf.published import shape_of
+from retrieval.config import RetrievalConfig
+from retrieval.search import open_passages
+from scope_jax.run import search_plan
 from scope_jax.run.plan import plan
 from scope_jax.run.sizes import check_sizes
 from scope_jax.small_world.assets import model_path
@@ -287,3 +290,16 @@ def test_sampling_that_no_engine_does_is_refused(section, field, change, said):
     with pytest.raises(UserError, match=f"{field}.{said}"):
         part = dataclasses.replace(part, **{field: sampling})
         plan(dataclasses.replace(config, **{section: part}))
+
+
+def test_passages_are_counted_in_their_store_once_that_is_there(tmp_path):
+    file = tmp_path / "corpus.csv"
+    file.write_text("text\na b c\nd e f\na b c\n")
+    told = RetrievalConfig(passages=str(file))
+    assert search_plan.count_of(told) == (search_plan.WIKIPEDIA, False)
+    open_passages(told)
+    assert search_plan.count_of(told) == (2, True)
+    config = dataclasses.replace(configs.load("tiny"), retrieval=told)
+    assert search_plan.plan(config).passages == 2
+    told = dataclasses.replace(told, ranking="bm25")
+    assert search_plan.plan(dataclasses.replace(config, retrieval=told)) is None
