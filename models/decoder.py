@@ -40,6 +40,7 @@ class Attention(nn.Module):
     config: DecoderConfig
     joined: bool = False
     weights_first: bool = False
+    flat: bool = False
 
     @nn.compact
     def __call__(
@@ -104,11 +105,13 @@ class Block(nn.Module):
       joined: the parameters are from ``unstack``: matrices that multiply the
         same activations are concatenated.
       weights_first: they are also transposed, see ``unstack``.
+      flat: of transposed ones, multiply all rows' tokens as one matrix: for training.
     """
 
     config: DecoderConfig
     joined: bool = False
     weights_first: bool = False
+    flat: bool = False
 
     @nn.compact
     def __call__(
@@ -139,6 +142,7 @@ class Block(nn.Module):
             return normed(name if place == "after" else f"{name}_out", y)
 
         form = {"joined": self.joined, "weights_first": self.weights_first}
+        form["flat"] = self.flat
         attention = Attention(c, **form, name="attn")
         sizes = (c.hidden_size, c.intermediate_size)
         mlp = MLP(*sizes, c.mlp_bias, c.family.activation, **form, name="mlp")

@@ -105,7 +105,7 @@ def hidden(
     blocks = params["blocks"]
     unrolled = isinstance(blocks, tuple)
     form = {"joined": unrolled, "weights_first": WEIGHTS_FIRST in params}
-    layers = _layers(Block(config, **form), positions, backend, rows, remat)
+    layers = _layers(Block(config, **form, flat=True), positions, backend, rows, remat)
     x = embed(params, config, tokens)
     if unrolled:
         for run, block_params in zip(layers, blocks, strict=True):

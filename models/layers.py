@@ -116,6 +116,10 @@ def _product(module, name, x, inputs, outputs, init):
         flat = x.reshape(-1, width) @ weight.reshape(width, -1)
         return flat.reshape(*leading, *outputs)
     weight = module.param(name, init, outputs + inputs)
+    if module.flat:  # training: as above, or the update takes 1.3 times as long
+        leading, width = x.shape[:-summed], math.prod(inputs)
+        flat = x.reshape(-1, width) @ weight.reshape(-1, width).T
+        return flat.reshape(*leading, *outputs)
     axes = range(-summed, 0)
     y = jnp.tensordot(weight, x, (tuple(axes), tuple(axes)))
     return jnp.moveaxis(y, (-2, -1), (0, 1))
@@ -137,6 +141,7 @@ class MLP(nn.Module):
     activation: str = "silu"
     joined: bool = False
     weights_first: bool = False
+    flat: bool = False
 
     @nn.compact
     def __call__(
