@@ -19,7 +19,7 @@ function byTaskSection(run) {
       el("h3", {}, mode === "greedy" ? "Answered greedily" : "Sampled as in training"),
       el("p", {}, `Of ${number(pairs.length)} tasks, ${number(rose)} went better than with the base model, ${number(fell.length)} worse, ${number(pairs.length - rose - fell.length)} the same.`),
       shown.length ? [note(`The largest losses${fell.length > shown.length ? `, ${shown.length} of ${number(fell.length)}` : ""}; each leads to all Solvers' answers side by side.`),
-        table(["task", "base", `iteration ${last}`, "change", "text"], shown, { caption: `Largest losses, ${mode}` })] : null,
+        table(["task", "base", `iteration ${last}`, "change", { value: "text", class: "left" }], shown, { caption: `Largest losses, ${mode}` })] : null,
     ];
   }).filter(Boolean);
   return parts.length ? section(runs.length > 1 ? `Task by task (${runs[run].folder})` : "Task by task", parts) : null;

@@ -66,7 +66,7 @@ function disagreements(run) {
   const own = store.rows.map((_, row) => row).filter((row) => of(row, "run") === run && of(row, "gap") > 0 && of(row, "stage") !== "evaluation");
   own.sort((a, b) => of(b, "gap") - of(a, "gap"));
   if (!own.length) return null;
-  return section("Where judge and truth differ most", table(["rollout", "judge", "truth", "differ by", "because of", "task"],
+  return section("Where judge and truth differ most", table(["rollout", "judge", "truth", "differ by", { value: "because of", class: "left" }, { value: "task", class: "left" }],
     own.slice(0, 12).map((row) => [link(of(row, "uid"), { view: "rollout", run, uid: of(row, "uid"), sort: "gap" }), number(of(row, "judge")), number(of(row, "truth")), number(of(row, "gap")),
       { value: (of(row, "flaws") || []).join(", ") || "–", class: "word" }, { value: visible(of(row, "task")), class: "text" }]), { caption: "Largest disagreements" }),
     el("p", {}, link("All, by disagreement", { view: "rollouts", run, sort: "gap" })));
