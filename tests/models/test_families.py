@@ -19,6 +19,7 @@ from models.families import FAMILIES
 from models.fingerprint import fingerprint
 from models.hf.layout import flatten
 from models.hf.published import PUBLISHED
+from models.unstacked import unstack
 from tests.models.cases import ONE_OF_EACH
 from tests.models.oracle import SHAPE, logits_of, pair, randomised, torch
 
@@ -49,7 +50,7 @@ def test_whole_rows_are_those_of_transformers(one):
 def test_prefill_and_decode_are_the_whole_row(one, attention, layout):
     """Through the paged cache, by `blocks` and by the kernel; windows are shorter."""
     config = one.config
-    params = forward.unstack(one.params, config, weights_first=attention == "blocks")
+    params = unstack(one.params, config, weights_first=attention == "blocks")
     cache = init_cache(config, 5, CHUNK, jnp.float32, layout)
     tables = np.array([[4, 2], [1, 0], [5, 5]])
     cache, hidden = jax.jit(forward.prefill, static_argnums=1)(
