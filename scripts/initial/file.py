@@ -93,7 +93,7 @@ def source(choice: Choice) -> str:
     ]
     if choice.gigabytes:
         head += ["from scope_jax.run.fit import fitted"]
-    head += ["", f"MODEL = {quoted(choice.model)}", f"TEXT = {quoted(choice.text)}"]
+    head += ["", *assigned("MODEL", choice.model), *assigned("TEXT", choice.text)]
     if choice.gigabytes:
         head += [f"CARD = {choice.gigabytes:g}  # GB of memory"]
     return "\n".join([*head, "", "", *_function(choice)]) + "\n"
@@ -194,3 +194,11 @@ def _parameters(decoder: DecoderConfig) -> float:
     layer = 2 * d * heads * decoder.head_dim + 3 * d * decoder.intermediate_size
     tables = 1 if decoder.tie_embeddings else 2
     return decoder.num_layers * layer + tables * decoder.vocab_size * d
+
+
+def assigned(name: str, value: str) -> list[str]:
+    """The lines that give a text a name, as a formatter writes them."""
+    whole, inner = f"{name} = {quoted(value)}", f"    {quoted(value)}"
+    if len(whole) <= 88 or len(inner) > 88:  # where nothing makes it fit
+        return [whole]
+    return [f"{name} = (", inner, ")"]

@@ -34,6 +34,7 @@ FAMILIES = (
     "mistralai/Ministral-8B-Instruct-2410",
 )
 HEADS_OF_128 = ("qwen3_8b", "qwen25_7b", "olmo3_7b", *FAMILIES[1:])
+HEADS_OF_128 += ("qwen3_0_6b", "qwen3_1_7b", "qwen3_4b")
 
 
 @pytest.fixture(autouse=True)
