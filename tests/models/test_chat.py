@@ -328,7 +328,7 @@ def test_olmo3_closes_every_assistant_turn_alike(tokenizer):
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("no_such_template", "not found: use one of chatml, llama3, olmo3"),
+        ("no_such_template", "not found: use one of chatml, gemma3, llama3"),
         ("{{ raise_exception('never') }}", "never"),
         ("{% for %}", "can't render"),
         ("{{ 'constant' }}", "changes the content"),
