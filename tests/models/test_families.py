@@ -91,7 +91,7 @@ def test_an_export_holds_every_bit_also_of_fused_weights(one, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, one.params)
     expected = fingerprint(one.params)
     for first in (False, True):
-        fused = forward.unstack(params, config, weights_first=first)
+        fused = unstack(params, config, weights_first=first)
         np.testing.assert_array_equal(fingerprint(fused), expected)
 
 
