@@ -201,38 +201,58 @@ class Simulation:
         network = Network(clock, faults.exchange, faults.seconds)
         faults.disk, faults.network = disk, network
 
-        supervisor.threading = clock.threading()
-        supervisor.time = mock.Mock(sleep=clock.sleep, monotonic=clock.monotonic)
-        supervisor.subprocess, supervisor.httpx = network.subprocess(), network.httpx()
-        supervisor.atexit = mock.Mock()
-        serving.ThreadPoolExecutor = clock.executor
-        serving.asyncio = _Asyncio(clock)
-        stopping.wait = clock.wait
-        checksums.ThreadPoolExecutor = _Pool
-        server.bind = lambda *place: clock.current.process.bound(*place)
+        _put(
+            supervisor,
+            threading=clock.threading(),
+            time=mock.Mock(sleep=clock.sleep, monotonic=clock.monotonic),
+            subprocess=network.subprocess(),
+            httpx=network.httpx(),
+            atexit=mock.Mock(),
+        )
+        _put(serving, ThreadPoolExecutor=clock.executor, asyncio=_Asyncio(clock))
+        _put(stopping, wait=clock.wait)
+        _put(checksums, ThreadPoolExecutor=_Pool)
 
         def connection(_: Any) -> httpx.AsyncClient:
             return httpx.AsyncClient(transport=network.transport(), trust_env=False)
 
-        transport.Transport._open = connection
+        _put(transport.Transport, _open=connection)
+        _put(
+            server,
+            bind=lambda *place: clock.current.process.bound(*place),
+            Searcher=lambda _: self._searcher,
+        )
 
         tables.EngineThread.seconds = staticmethod(faults.seconds)
         tables.Updater.at = staticmethod(faults.update)
-        for module in (models, policy_engine):
-            module.Engine, module.EngineThread = tables.Engine, tables.EngineThread
-        trainer.Updater = tables.Updater
-        trainer.settle = trainer.return_memory = models.return_memory = lambda: None
-        trainer.hf.load = tables.load
-        hf.load_tokenizer = hf.saving.load_tokenizer = _tokenizer
-        hf.tokenizer.load_tokenizer = _tokenizer
-        checkpoint.ocp, checkpoint._shapes = arrays.Orbax, arrays.shapes_of
-        parts.keep_programs = lambda: None
-        parts.open_passages = lambda _: self._passages
-        assets.passages_path = _passages_path
-        parts.generate = small_world.generate = _generate
-        app.document = _document
-        server.Searcher = lambda _: self._searcher
+        engines = {"Engine": tables.Engine, "EngineThread": tables.EngineThread}
+        _put(models, **engines, settle=_nothing)
+        _put(policy_engine, **engines)
+        _put(trainer, Updater=tables.Updater, settle=_nothing, return_memory=_nothing)
+        _put(hf, load=tables.load, load_tokenizer=_tokenizer)
+        _put(hf.tokenizer, load_tokenizer=_tokenizer)
+        _put(checkpoint, ocp=arrays.Orbax, _shapes=arrays.shapes_of)
+        _put(
+            parts,
+            keep_programs=_nothing,
+            open_passages=lambda _: self._passages,
+            generate=_generate,
+        )
+        _put(small_world, generate=_generate)
+        _put(assets, passages_path=_passages_path)
+        _put(app, document=_document)
         disk.install()
+
+
+def _put(module: Any, **values: Any) -> None:
+    """Sets names of a module; one that was renamed since is an error."""
+    for name, value in values.items():
+        assert hasattr(module, name), f"{module}: no {name}"
+        setattr(module, name, value)
+
+
+def _nothing() -> None:
+    """In place of what would only cost time."""
 
 
 _document = cache(openapi.document)
@@ -248,6 +268,7 @@ def _tokenizer(path: Any = None) -> Any:
 def _warm_up() -> None:
     """What every start would import and make again, before the first fork."""
     jax.process_index()  # no forked process may start devices
+    importlib.import_module("anyio._backends._asyncio")
     _generate(), _document(key=False)
     ChatRenderer.from_tokenizer(_tokenizer())
     data_order.order(8, seed=0, step=0, batch=2)
