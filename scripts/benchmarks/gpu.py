@@ -7,7 +7,9 @@ and its figures mean nothing.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -20,7 +22,7 @@ from typing import Any
 
 from benchmarks import gpu_parts
 from models.errors import UserError, first_line
-from scope_jax.system import files
+from scope_jax.system import files, stopping
 
 LIMITS = {
     "machine": 60,
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if args.part:
         run_part(args.part, args.json, toy=args.toy)
         return
+    stopping.catch_signals(what="ends the part, and then itself")
     ends = time.monotonic() + 60 * args.minutes
     said = earlier(args.json)
     parts = said["parts"]
@@ -141,9 +144,9 @@ def measured(name: str, seconds: float, *, toy: bool) -> dict[str, Any]:
                 start_new_session=True,
             )
             try:
-                code = process.wait(seconds)
+                code = _end_of(process, seconds)
             except BaseException as error:
-                # With what it has started itself; a Ctrl-C doesn't reach them.
+                # With what it has started itself; no signal reaches them.
                 os.killpg(process.pid, 9)
                 process.wait()
                 if not isinstance(error, subprocess.TimeoutExpired):
@@ -159,6 +162,21 @@ def measured(name: str, seconds: float, *, toy: bool) -> dict[str, Any]:
                 part |= found
             found = part
     return found | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def _end_of(process: subprocess.Popen, seconds: float) -> int:
+    """The exit code of a process that may take so long.
+
+    Raises:
+      TimeoutExpired: it takes longer.
+      Stopped: this command is to end.
+    """
+    step = min(seconds, stopping.POLL_SECONDS)
+    for _ in range(math.ceil(seconds / step)):
+        stopping.check()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(step)
+    raise subprocess.TimeoutExpired(process.args, seconds)
 
 
 def run_part(name: str, file: Path, *, toy: bool) -> None:

@@ -1,6 +1,7 @@
 """bench.py gpu: every part at toy shapes, and what becomes of one that fails."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import bench
 from benchmarks import gpu, gpu_parts
 from models.errors import UserError
+from scope_jax.system import stopping
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -101,6 +103,21 @@ def test_a_part_does_not_outlive_the_command(fake, monkeypatch):
         bench.main(["gpu", "--json", str(fake)])
     assert [one.poll() for one in Process.made] == [0, -signal.SIGKILL]
     assert json.loads(fake.read_text())["parts"]["machine"]["status"] == "done"
+
+
+def test_a_signal_ends_the_part_too(fake, monkeypatch):
+    wait, sent = subprocess.Popen.wait, []
+
+    def asked_to_end(self, timeout=None):
+        if "tiny" in self.args and self.file.exists() and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        return wait(self, timeout)
+
+    monkeypatch.setattr(Process, "wait", asked_to_end)
+    with pytest.raises(stopping.Stopped) as stopped:
+        bench.main(["gpu", "--json", str(fake)])
+    assert stopped.value.code == 143
+    assert [one.poll() for one in Process.made] == [0, -signal.SIGKILL]
 
 
 def test_what_was_found_is_kept_where_no_time_is_left(fake):
