@@ -10,7 +10,7 @@ one run after another, or one per GPU. A run that is finished leaves a small sum
 is not played again; one that was interrupted resumes. Options of train.py may follow
 and hold in all arms. `--collect` makes tables and a figure of all summaries.
 `--swap RUN` lets one Solver of a run search and another answer. `--board` measures the
-speed board's row.
+speed board's row; with `--iterations 1` only as far as that.
 """
 
 import sys

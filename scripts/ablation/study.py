@@ -171,11 +171,22 @@ class Study:
 
 
 def for_board(study: Study) -> Study:
-    """The runs that the speed board's rules ask for, in folders of their own."""
+    """The runs that the speed board's rules ask for, in folders of their own.
+
+    Raises:
+      UserError: the options ask for more iterations than the rules allow.
+    """
+    words = ("--iterations", str(board.ITERATIONS), *study.overrides)
+    iterations = cli.parse(["--config", study.config, *words], configs)[0].iterations
+    if iterations > board.ITERATIONS:
+        raise UserError(
+            f"--iterations {iterations}: the board allows {board.ITERATIONS}; fewer "
+            "will do where they reach the score"
+        )
     return replace(
         study,
         arms=("full",),
-        overrides=(*study.overrides, "--iterations", str(board.ITERATIONS)),
+        overrides=words,
         seeds=range(study.seeds[0], study.seeds[0] + board.SEEDS),
         out=study.out / "board",
         summaries=study.out / "board" / "summaries",

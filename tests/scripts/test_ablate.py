@@ -108,6 +108,16 @@ def made(tmp_path):
     )
 
 
+def test_the_board_plays_four_iterations_or_the_fewer_that_were_asked_for(made):
+    asked = study.for_board(made)
+    assert [run.config.iterations for run in asked.runs(make=False)] == [2, 2, 2]
+    whole = study.for_board(replace(made, overrides=()))
+    assert [run.config.iterations for run in whole.runs(make=False)] == [4, 4, 4]
+    more = replace(made, overrides=("--iterations", "5"))
+    with pytest.raises(UserError, match="--iterations 5: the board allows 4"):
+        study.for_board(more)
+
+
 def test_seeds_are_the_outer_loop_and_finished_runs_are_left_alone(made, monkeypatch):
     script = Script(monkeypatch)
     assert made.play([None]) == []
