@@ -4,11 +4,12 @@
     python tests/faults/campaign.py repeat 4711
     python tests/faults/campaign.py real --kills 200
     python tests/faults/campaign.py tiny
-    python tests/faults/campaign.py table
+    python tests/faults/campaign.py keep
 
-Results are lines of ``runs/faults/results.jsonl``; ``table`` writes them into
-``docs/reliability.md``. What a schedule leaves that is not as promised stays in its
-folder beside the results. Exit code 1 if there is such a one.
+Results are lines of ``runs/faults/results.jsonl``. ``keep`` adds them to the tally of
+``tests/faults/campaign.json``, behind which the next campaign goes on, and writes it
+into ``docs/reliability.md``. What a schedule leaves that is not as promised stays in
+its folder beside the results. Exit code 1 if there is such a one.
 """
 
 import argparse
@@ -16,15 +17,17 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# Not this folder: its names are no packages.
-sys.path[0] = str(ROOT)
-sys.path.insert(0, str(ROOT / "scripts"))
+if __name__ == "__main__":
+    # Not this folder: its names are no packages.
+    sys.path[0] = str(ROOT)
+    sys.path.insert(0, str(ROOT / "scripts"))
 
 from tests.faults.comparing import compared  # noqa: E402
 from tests.faults.real import Real, held  # noqa: E402
@@ -34,6 +37,7 @@ EVERY_SECOND_ITERATION = 8
 """One schedule in so many has two iterations, which take twice as long."""
 BEGIN, END = "<!-- campaign -->\n", "<!-- end of campaign -->\n"
 PAGE = ROOT / "docs/reliability.md"
+KEPT = Path(__file__).with_name("campaign.json")
 
 
 def iterations_of(seed: int) -> int:
@@ -56,11 +60,11 @@ class Simulations:
 
 
 def simulate(folder: Path, schedules: int, place: Path) -> bool:
-    """Runs the schedules 0 to ``schedules`` that have no result yet."""
+    """Runs the schedules below ``schedules`` that have no result yet."""
     done = {r["seed"] for r in results(folder) if r["kind"] == "simulated"}
     simulations = Simulations(place)
     well = True
-    for seed in range(schedules):
+    for seed in range(first("simulated"), schedules):
         if seed in done:
             continue
         simulation = simulations.of(seed)
@@ -92,7 +96,8 @@ def real(folder: Path, kills: int) -> bool:
     """Runs real processes until as many have been killed."""
     found = [r for r in results(folder) if r["kind"] == "real"]
     count = sum(len(r["kills"]) for r in found)
-    seed = max((r["seed"] + 1 for r in found), default=0)
+    count += kept().get("real", {"faults": {"kill": 0}})["faults"]["kill"]
+    seed = max((r["seed"] + 1 for r in found), default=first("real"))
     made: dict[int, Real] = {}
     well = True
     while count < kills:
@@ -120,6 +125,11 @@ def tiny(folder: Path) -> bool:
     return not wrong
 
 
+def first(kind: str) -> int:
+    """The first schedule of a kind that is not in the tally."""
+    return kept().get(kind, {"next": 0})["next"]
+
+
 # --- results --------------------------------------------------------------------------
 
 
@@ -138,59 +148,113 @@ def append(folder: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def table(found: list[dict[str, Any]]) -> str:
+# --- tallies --------------------------------------------------------------------------
+
+
+def tally(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is kept of results: per kind, how often what was done, and what came."""
+    tallies: dict[str, dict[str, Any]] = {}
+    for kind in ("simulated", "real", "tiny"):
+        those = [record for record in found if record["kind"] == kind]
+        if not those:
+            continue
+        done = [split_fault(fault) for r in those for fault in r.get("faults", ())]
+        kills = [kill["name"] for r in those for kill in r.get("kills", ())]
+        tallies[kind] = {
+            "next": max(record["seed"] for record in those) + 1,
+            "schedules": len(those),
+            "good": sum(not record["wrong"] for record in those),
+            "faults": Counter(what for what, _ in done) or {"kill": len(kills)},
+            "codes": Counter(str(c) for r in those for c in r.get("codes", ())),
+            "points": sorted({name for _, name in done} | set(map(named, kills))),
+        }
+    return tallies
+
+
+def merged(*tallies: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Several tallies as one."""
+    whole: dict[str, dict[str, Any]] = {}
+    for one in tallies:
+        for kind, new in one.items():
+            old = whole.get(kind)
+            whole[kind] = (
+                new
+                if old is None
+                else {
+                    "next": max(old["next"], new["next"]),
+                    **{name: old[name] + new[name] for name in ("schedules", "good")},
+                    **{
+                        name: dict(
+                            sorted((Counter(old[name]) + Counter(new[name])).items())
+                        )
+                        for name in ("faults", "codes")
+                    },
+                    "points": sorted({*old["points"], *new["points"]}),
+                }
+            )
+    return whole
+
+
+def split_fault(fault: str) -> tuple[str, str]:
+    """What was done, and the name of its point."""
+    what, point = fault.split(" at ", 1)
+    return what, named(point.split(" ", 1)[1])
+
+
+def named(point: str) -> str:
+    """The name of a point, without what is another in every run."""
+    return re.sub(r"\d{6,}", "N", point)
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """The tally that is part of the repository."""
+    return json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+
+
+def keep(folder: Path) -> None:
+    """Adds the folder's results to the tally, once: the next machine goes on there."""
+    whole = merged(kept(), tally(results(folder)))
+    KEPT.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+    (folder / "results.jsonl").rename(folder / f"results.{time.time_ns()}.jsonl")
+
+
+def table(tallies: dict[str, dict[str, Any]]) -> str:
     """What came of everything, as Markdown."""
+    names = {"simulated": "simulated", "real": "real processes"}
+    shown = {kind: tallies[kind] for kind in names if kind in tallies}
     lines = ["| | schedules | starts | faults or kills | at points | as promised |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
-    simulated = [r for r in found if r["kind"] == "simulated"]
-    killed = [r for r in found if r["kind"] == "real"]
-    if simulated:
-        faults = [fault for r in simulated for fault in r["faults"]]
-        points = {(len_of(f), r["iterations"]) for r in simulated for f in r["faults"]}
-        lines.append(_row("simulated", simulated, len(faults), len(points)))
-    if killed:
-        kills = [kill for r in killed for kill in r["kills"]]
-        names = {kill["name"] for kill in kills}
-        lines.append(_row("real processes", killed, len(kills), len(names)))
-    lines += ["", *_faults(simulated), "", *_codes(simulated, killed)]
-    for record in (r for r in found if r["kind"] == "tiny"):
-        said = record["wrong"] or "equal to the bit, checkpoints and exports included"
-        lines += ["", f"Two fresh runs of `tiny` with seed {record['seed']}: {said}."]
+    for kind, one in shown.items():
+        starts, faults = sum(one["codes"].values()), sum(one["faults"].values())
+        count = one["schedules"]
+        lines.append(
+            f"| {names[kind]} | {count:,} | {starts:,} | {faults:,} | "
+            f"{len(one['points']):,} | {one['good']:,} of {count:,} |"
+        )
+    if "simulated" in shown:
+        lines += ["", "| fault, simulated | times |", "| --- | --- |"]
+        faults = sorted(shown["simulated"]["faults"].items())
+        lines += [f"| {name} | {times:,} |" for name, times in faults]
+    lines += ["", *_codes(shown)]
+    if "tiny" in tallies:
+        one = tallies["tiny"]
+        lines += ["", f"Two fresh runs of `tiny` with one seed: {one['good']} of "]
+        lines[-1] += f"{one['schedules']} equal to the bit, checkpoints and exports "
+        lines[-1] += "included."
     return "\n".join(lines) + "\n"
 
 
-def len_of(fault: str) -> str:
-    """The number and name of the point in a fault's words."""
-    return fault.split(" at ", 1)[1]
-
-
-def _row(name: str, found: list[dict], faults: int, points: int) -> str:
-    good = sum(not r["wrong"] for r in found)
-    starts = sum(len(r["codes"]) for r in found)
-    shown = f"{len(found):,} | {starts:,} | {faults:,} | {points:,}"
-    return f"| {name} | {shown} | {good:,} of {len(found):,} |"
-
-
-def _faults(simulated: list[dict]) -> Iterator[str]:
-    """How often each fault was done."""
-    count = Counter(
-        fault.split(" at ")[0] for record in simulated for fault in record["faults"]
-    )
-    yield "| fault, simulated | times |"
-    yield "| --- | --- |"
-    for name, times in sorted(count.items()):
-        yield f"| {name} | {times:,} |"
-
-
-def _codes(*kinds: list[dict]) -> Iterator[str]:
+def _codes(shown: dict[str, dict[str, Any]]) -> Iterator[str]:
     """How the starts of the command ended."""
-    names = {0: "0, finished", 1: "1, one line", 130: "130", 143: "143"}
-    names |= {137: "killed", -9: "killed"}
-    counts = [
-        Counter(names.get(c, str(c)) for r in k for c in r["codes"]) for k in kinds
-    ]
-    yield "| a start ended with | simulated | real |"
-    yield "| --- | --- | --- |"
+    names = {"0": "0, finished", "1": "1, one line", "130": "130", "143": "143"}
+    names |= {"137": "killed", "-9": "killed"}
+    counts = []
+    for one in shown.values():
+        counts.append(Counter())
+        for code, times in one["codes"].items():
+            counts[-1][names.get(code, code)] += times
+    yield f"| a start ended with | {' | '.join(shown)} |"
+    yield f"| --- |{' --- |' * len(shown)}"
     for name in sorted(set().union(*counts)):
         yield f"| {name} | {' | '.join(f'{count[name]:,}' for count in counts)} |"
 
@@ -198,7 +262,7 @@ def _codes(*kinds: list[dict]) -> Iterator[str]:
 def write_table(folder: Path) -> None:
     """Puts the table into ``docs/reliability.md``."""
     text = PAGE.read_text(encoding="utf-8")
-    new = f"{BEGIN}{table(results(folder))}{END}"
+    new = f"{BEGIN}{table(merged(kept(), tally(results(folder))))}{END}"
     text = re.sub(f"{BEGIN}.*{END}", lambda _: new, text, flags=re.DOTALL)
     PAGE.write_text(text, encoding="utf-8")
 
@@ -217,6 +281,7 @@ def main(argv: list[str]) -> int:
     commands.add_parser("real").add_argument("--kills", type=int, default=200)
     commands.add_parser("tiny")
     commands.add_parser("table")
+    commands.add_parser("keep")
     given = parser.parse_args(argv)
     folder = given.folder.absolute()
     place = (given.place or folder).absolute()
@@ -232,6 +297,8 @@ def main(argv: list[str]) -> int:
         return 0 if real(folder, given.kills) else 1
     if given.command == "tiny":
         return 0 if tiny(folder) else 1
+    if given.command == "keep":
+        keep(folder)
     write_table(folder)
     return 0
 
