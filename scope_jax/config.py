@@ -36,6 +36,7 @@ from scope_jax.method.challenger import ChallengerConfig
 from scope_jax.method.compat import Compat
 from scope_jax.method.judge import JudgeConfig
 from scope_jax.method.solver import SolverConfig
+from scope_jax.method.task_settings import DocumentsConfig, TasksConfig
 from scope_jax.method.types import ToolFormat, check_own_code
 from scope_jax.system.placement import PlacementConfig
 
@@ -70,66 +71,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentsConfig:
-    """Documents that the Challenger starts from (spec 11.1)."""
-
-    rows: Count = 2000
-    """Challenger prompts drawn for stage 1 of an iteration."""
-    max_tokens: Count = 256
-    """Tokens (of the policy's tokenizer) to which a source document is truncated."""
-    heldout: CountOrZero = 0
-    """The last so many passages of the corpus are kept for evaluation: never a source
-    document. Searches still find them."""
-
-    def __post_init__(self):
-        check_fields(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TasksConfig:
-    """Stage 2: how many tasks, from how many prompts, and which are kept (spec 11)."""
-
-    file: str = ""
-    """File of tasks with rubrics that take the place of task creation: Parquet of a run
-    (`tasks/iter_1.parquet`), or JSON lines with `task`, `type`, `rubrics` and, where
-    the answer is known, `target`; or rows of a benchmark (docs/evaluation.md), which
-    may be NAME=FILE. An iteration takes the next `target` of them, from the start again
-    after the last one. Empty: the Challenger writes tasks."""
-    target: Count = 5120
-    """Number of tasks wanted; creation stops as soon as it is reached."""
-    prompts_per_batch: Count = 2000
-    """Challenger prompts per batch."""
-    max_batches: Count = 20
-    """Batches after which creation ends, however many tasks were found."""
-    samples: Count = 4
-    """Challenger conversations per prompt."""
-    solver_rollouts: Count = 4
-    """Rollouts of the previous Solver per task; their mean score is its difficulty."""
-    sub_batch: Count = 500
-    """Tasks that go through gates, rubrics, rollouts and grading at the same time."""
-    low: Share = 0.2
-    """Lowest mean rubric score that is kept (inclusive)."""
-    high: Share = 0.8
-    """Highest mean rubric score that is kept (inclusive)."""
-    max_per_document: Count = 1
-    """Tasks kept per Challenger prompt: the first ones, in the order of samples."""
-    max_turns: Count = 10
-    """Maximum number of assistant turns in a conversation that writes a task."""
-    max_context_tokens: Count = 32768
-    """Such a conversation ends when another whole turn no longer fits."""
-    sampling: SamplingParams = SamplingParams(max_new_tokens=8192)
-    """How the Challenger samples tasks; `max_new_tokens` is per turn."""
-
-    def __post_init__(self):
-        check_fields(self)
-        if self.low > self.high:
-            raise UserError(
-                f"low={self.low}: exceeds high={self.high}, so no task could be kept: "
-                "lower the first or raise the second"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One training stage: GRPO on one policy (spec 12)."""
 
@@ -146,6 +87,8 @@ class StageConfig:
     with those of all turns."""
     advantage_std: bool = True
     """Divide by the group's standard deviation (advantage "group" only)."""
+    drop_zero: bool = False
+    """Leave out rollouts whose advantage is exactly 0 (advantage "role" only)."""
     dynamic_sampling: bool = False
     """Leave out groups of equal rewards, and draw other prompts until the step has
     `prompts_per_step` groups that differ: at most 10 draws, or until none is left."""
@@ -177,6 +120,9 @@ class StageConfig:
         if self.group_size < 2 and (self.advantage == "rloo" or self.dynamic_sampling):
             why = "advantage=rloo and dynamic_sampling compare rollouts of a prompt"
             raise UserError(f"group_size={self.group_size}: {why}: give 2 or more")
+        if self.drop_zero and self.advantage != "role":
+            why = "is a part of advantage=role: give both, or leave it off"
+            raise UserError(f"drop_zero with advantage={self.advantage}: {why}")
         if self.update.temperature != self.sampling.temperature:
             raise UserError(
                 f"sampling.temperature {self.sampling.temperature}: is not "

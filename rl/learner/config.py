@@ -59,6 +59,9 @@ class OverlongConfig:
     """Beyond this many tokens it loses 1."""
     buffer: CountOrZero = 0
     """Tokens before the limit over which the loss grows from 0 to 1; 0 for none."""
+    mask: bool = False
+    """Train on nothing of a rollout that was cut off at any limit of tokens; it keeps
+    its reward, which its group is compared with."""
 
     def __post_init__(self):
         check_fields(self)

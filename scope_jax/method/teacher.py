@@ -106,6 +106,7 @@ class Stage(Protocol):
     loss: Loss
     advantage: str
     dynamic_sampling: bool
+    drop_zero: bool
 
 
 def check_weights(config: TeacherConfig, solver: Stage, challenger: Stage) -> None:
@@ -138,13 +139,13 @@ def check_weights(config: TeacherConfig, solver: Stage, challenger: Stage) -> No
             )
     if kind != "dual_path":
         return
-    if solver.dynamic_sampling:
+    reads = {
+        "dynamic_sampling": solver.dynamic_sampling,
+        "drop_zero": solver.drop_zero,
+        "advantage=turn": solver.advantage == "turn",
+    }
+    for name in (name for name, on in reads.items() if on):
         raise UserError(
-            f"solver_train.dynamic_sampling: wants groups whose rewards differ, and "
-            f"{named} reads none: switch one of them off"
-        )
-    if solver.advantage == "turn":
-        raise UserError(
-            f"solver_train.advantage=turn: shares out rewards, and {named} reads none: "
-            "choose another one"
+            f"solver_train.{name}: is about rewards, and {named} reads none: leave it "
+            "off, or choose another kind"
         )

@@ -1,5 +1,6 @@
 """From a step's rewarded rollouts to what is trained on: their advantages."""
 
+import logging
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,10 @@ from rl.learner.advantages import (
 )
 from rl.records import Datum
 from scope_jax.config import StageConfig
+from scope_jax.selfplay.drawing import untrained
 from scope_jax.selfplay.rollouts import Rollout
+
+log = logging.getLogger("scope_jax")
 
 PLAIN = StageConfig()
 BASELINES = "baselines"  # their name in what a checkpoint remembers
@@ -84,6 +88,45 @@ def with_advantages(
         else:
             out += [replace(datum, advantage=advantage) for datum in rollout.datums]
     return out
+
+
+def masked(
+    rollouts: Sequence[Rollout],
+    found: Sequence[Advantage],
+    settings: StageConfig = PLAIN,
+) -> tuple[list[Rollout], dict[str, float]]:
+    """The rollouts, with nothing trained of those that the stage leaves out; metrics.
+
+    Rewards, advantages and running means stay as they are.
+
+    Args:
+      rollouts: all of a step, in order.
+      found: from ``advantages``.
+      settings: of the stage.
+
+    Formula:
+      [overlong filtering] loss_t = 0 for all t of a rollout that a limit of tokens cut
+      off; its r stays in the mean of its group
+      [SPIRAL's filter] loss_t = 0 for all t of a rollout with A = 0
+
+    References:
+      [overlong filtering] Yu et al., DAPO (arXiv 2503.14476), section 3.4
+      [SPIRAL's filter] Liu et al., SPIRAL (arXiv 2506.24119), its published code
+    """
+    if not (settings.overlong.mask or settings.drop_zero):
+        return list(rollouts), {}
+    out = [
+        untrained(one)
+        if (settings.overlong.mask and one.cut_off)
+        or (settings.drop_zero and advantage == 0)
+        else one
+        for one, advantage in zip(rollouts, found, strict=True)
+    ]
+    left = sum(bool(one.datums) for one in out)
+    if not left:
+        step = rollouts[0].step
+        log.warning("step %d: no rollout is left to train on: all are masked", step)
+    return out, {"rollout/unmasked": float(left)}
 
 
 def with_overlong(rollout: Rollout, settings: StageConfig) -> Rollout:

@@ -71,6 +71,8 @@ class Rollout:
       passages: text of every search result that was shown.
       turn_log: one line per turn: what was read in it and what followed.
       sampled_tokens: over all turns.
+      cut_off: whether it would have gone on but for a limit of tokens: that of its last
+        turn, of the context, or of what a reward may read.
       trained: of each sampled turn its message's index, and what is trained on of it.
       left_out: turns that no datum has, because the template writes them differently.
       seconds: that it was played and that it waited for its reward; no part of its
@@ -100,6 +102,7 @@ class Rollout:
     passages: tuple[str, ...]
     turn_log: tuple[dict[str, Any], ...]
     sampled_tokens: int
+    cut_off: bool = False
     trained: tuple[tuple[int, TrainedTurn], ...] = ()
     left_out: int = 0
     seconds: tuple[float, float] = (0.0, 0.0)
@@ -207,6 +210,7 @@ async def converse(
     limit = min(limits.response, limits.context - len(tokens.prompt()))
     trained = len(state.messages)
     sampled = dropped = 0
+    last = NOTHING
     spoken: list[int] = []  # indices of the sampled messages
 
     def fits() -> bool:
@@ -228,7 +232,7 @@ async def converse(
                 action = Finish("length")
                 break
             turn_seed = seed64(*seed, state.turns)
-            completion = await complete(replace(request, seed64=turn_seed))
+            last = completion = await complete(replace(request, seed64=turn_seed))
             sampled += len(completion.ids)
             completion = _joined(start, completion)
             # Where the template opens the thinking, the rules must see it opened.
@@ -249,9 +253,11 @@ async def converse(
         # Results behind the last turn may lie beyond the context (spec 3.7).
         tokens.cut_response(limit)
     turns = tuple(zip(spoken, tokens.turns(), strict=True))
-    return _ended(
+    ended = _ended(
         seed, state, tokens, action, trained=trained, sampled=sampled, turns=turns
     )
+    at_limit = "length" in (action.reason, last.finish_reason)
+    return replace(ended, cut_off=at_limit or trained < len(state.messages))
 
 
 def _ended(

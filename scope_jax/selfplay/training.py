@@ -25,7 +25,7 @@ from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay import drawing
-from scope_jax.selfplay.estimates import advantages, with_advantages
+from scope_jax.selfplay.estimates import advantages, masked, with_advantages
 from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
@@ -138,15 +138,16 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
 def _estimated(
     parts: Parts, role: str, rollouts: Sequence[Rollout], file: Path
 ) -> tuple[list[Datum], dict[str, float]]:
-    """What a step trains on, and what is true of it; its rollouts are written."""
+    """What a step trains on, and metrics of that; its rollouts are written."""
     settings, memory = parts.trainer.stage_config(role), parts.trainer.memory
     weight = parts.world.config.solver.search_weight
     found = advantages(rollouts, settings, memory, search_weight=weight)
+    rollouts, kept = masked(rollouts, found, settings)
     shown, true = with_truth(parts.world.truth, rollouts)
     if parts.hosts.is_leader:
         pairs = zip(shown, found, strict=True)
         write_json_lines(file, (one.json(value) for one, value in pairs))
-    return with_advantages(rollouts, found, settings), true
+    return with_advantages(rollouts, found, settings), true | kept
 
 
 def _play_together(

@@ -54,6 +54,12 @@ OPTIONS = (
         what="long rollouts lose up to 1; on top of the Solver's own length factor",
     ),
     Option(
+        name="overlong filtering",
+        settings={"solver_train.overlong.mask": True},
+        function="scope_jax.selfplay.estimates:masked",
+        what="nothing of a rollout that was cut off at a limit is trained on",
+    ),
+    Option(
         name="RLOO",
         settings={"solver_train.advantage": "rloo"},
         function="rl.learner.advantages:leave_one_out_advantages",
@@ -65,6 +71,13 @@ OPTIONS = (
         function="rl.learner.advantages:role_advantages",
         what="a reward is compared with a running mean, also across steps; groups of "
         "one will do",
+    ),
+    Option(
+        name="SPIRAL's filter",
+        settings={"solver_train.advantage": "role", "solver_train.drop_zero": True},
+        function="scope_jax.selfplay.estimates:masked",
+        what="rollouts without an advantage have no part in means over tokens, nor in "
+        "the penalty towards the base model",
     ),
     Option(
         name="MARS",

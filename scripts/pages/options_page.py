@@ -34,7 +34,8 @@ ENDING = """## What a run says of them
 `rollout/draws`, `rollout/groups_flat` and `rollout/groups_trained`: draws of a step
 with `dynamic_sampling`, groups whose rewards are equal, groups trained on; all other
 metrics of rollouts are about every group that was played. `reward/overlong`: mean of
-the overlong term. `loss/clip_fraction`: tokens whose ratio is clipped, with a
+the overlong term. `rollout/unmasked`: rollouts that a step trains on, with overlong
+filtering or SPIRAL's filter. `loss/clip_fraction`: tokens whose ratio is clipped, with a
 sequence's ratio all of its tokens. `loss/teacher_kl`: mean log-ratio of the policy to
 its teacher. `loss/likelihood`: that term before its weight.
 

@@ -21,7 +21,12 @@ from scope_jax.config import StageConfig
 from scope_jax.method.transcript import TrainedTurn
 from scope_jax.run.sizes import check_sizes
 from scope_jax.selfplay import drawing, stages, training
-from scope_jax.selfplay.estimates import advantages, with_advantages, with_overlong
+from scope_jax.selfplay.estimates import (
+    advantages,
+    masked,
+    with_advantages,
+    with_overlong,
+)
 from scope_jax.selfplay.training import TrainingStage, train
 from scope_jax.system.hosts import ONE_HOST
 from scope_jax.system.stopping import Stopped
@@ -130,6 +135,42 @@ def test_a_long_rollout_loses_and_says_so():
     assert got.metrics["reward/overlong"] == -0.5
     assert "90 tokens" in got.trace["why"][-1]
     assert with_overlong(long, StageConfig()) is long
+
+
+def test_rollouts_that_were_cut_off_keep_their_part_in_their_group_s_mean(caplog):
+    group = [rollout(1.0), rollout(0.0), replace(rollout(0.5), cut_off=True)]
+    settings = StageConfig(overlong=OverlongConfig(mask=True), advantage_std=False)
+    found = advantages(group, settings)
+    assert found == [0.5, -0.5, 0.0]
+    kept, metrics = masked(group, found, settings)
+    assert metrics == {"rollout/unmasked": 2}
+    assert kept[:2] == group[:2] and kept[2].datums == ()
+    assert kept[2].json(0.0)["trained"][0]["trained"] == 0
+    datums = with_advantages(kept, found, settings)
+    assert [datum.advantage for datum in datums] == [0.5, -0.5]
+    assert masked(group, found) == (group, {})
+    assert not caplog.records
+    none, metrics = masked(group[2:], [1.0], settings)
+    assert metrics == {"rollout/unmasked": 0} and not none[0].datums
+    assert "no rollout is left" in caplog.text
+
+
+def test_rollouts_without_an_advantage_move_their_running_mean_all_the_same():
+    settings = StageConfig(advantage="role", drop_zero=True)
+    memory = {}
+    group = [rollout(r) for r in (0.0, 1.0, 0.05, 0.05)]
+    found = advantages(group, settings, memory)
+    # By hand: b is 0, then 0, 0.05 (the third is at it), and 0.95 b + 0.05 b.
+    assert found == pytest.approx([0.0, 1.0, 0.0, 0.0], abs=1e-15)
+    kept, metrics = masked(group, found, settings)
+    exact = sum(a != 0 for a in found)
+    assert metrics == {"rollout/unmasked": exact} and not kept[0].datums
+    assert [one.datums for one in kept if one.datums] == [
+        one.datums for one, a in zip(group, found, strict=True) if a
+    ]
+    assert memory["baselines"] == {"writing/solver": pytest.approx(0.05)}
+    with pytest.raises(UserError, match="drop_zero with advantage=group: .* give both"):
+        StageConfig(drop_zero=True)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +295,22 @@ def test_a_stage_with_running_means_and_draws_resumes_bit_for_bit(
                 stops.clear()
                 raise Stopped("stopped by SIGINT", 130)
             played = replace(await play(None, seed), trace={"task_type": "writing"})
-            return replace(played, reward=0.5) if prompt == "flat" else played
+            sample, at_first = seed[-1], seed[3] == 1
+            played = replace(played, cut_off=sample == 1)
+            if at_first and sample == 0:  # with the mean at 0: no advantage
+                played = replace(played, reward=0.0)
+            flat = 0.0 if at_first else 0.5
+            return replace(played, reward=flat) if prompt == "flat" else played
 
         made = Run(path, tiny_config, tiny_params, monkeypatch)
         config = made.parts.world.config
         stage = replace(
-            config.solver_train, advantage="role", dynamic_sampling=True, group_size=4
+            config.solver_train,
+            advantage="role",
+            drop_zero=True,
+            overlong=OverlongConfig(mask=True),
+            dynamic_sampling=True,
+            group_size=4,
         )
         made.parts.world.config = replace(config, solver_train=stage)
         made.trainer._config = made.parts.world.config
@@ -278,14 +329,16 @@ def test_a_stage_with_running_means_and_draws_resumes_bit_for_bit(
         states = made.trainer.updater("solver").states
         folder = made.folder.checkpoints(2, "solver")
         state, meta, _ = checkpoint.restore(folder, states.abstract())
-        return jax.tree.leaves(state), meta["memory"], made.tracker.of(2, "solver")
+        every = made.tracker.of(1, "solver") + made.tracker.of(2, "solver")
+        return jax.tree.leaves(state), meta["memory"], every
 
     state, memory, records = run(tmp_path / "run", [stopped_at])
     whole, expected, _ = run(tmp_path / "whole", [])
     assert memory == expected and 0 < memory["baselines"]["writing/solver"] < 1
     for one, other in zip(state, whole, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len(records) == STEPS
+    assert [record["rollout/unmasked"] for record in records] == [2] + [3] * 3
+    assert len(records) == 2 * STEPS
     for record in records:
         assert record["rollout/draws"] == 2 and record["rollout/groups_trained"] == 1
 

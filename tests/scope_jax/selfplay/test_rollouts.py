@@ -44,9 +44,9 @@ def rerendering():
 class Script:
     """An engine that says what it is told to; it keeps the requests that it got."""
 
-    def __init__(self, renderer, texts, *, stop_id=False):
+    def __init__(self, renderer, texts, *, stop_id=False, ends=()):
         self.renderer, self.texts, self.requests = renderer, list(texts), []
-        self.stop_id = stop_id
+        self.stop_id, self.ends = stop_id, list(ends)
 
     async def __call__(self, request):
         self.requests.append(request)
@@ -55,8 +55,9 @@ class Script:
         if self.stop_id:
             ids.append(self.renderer.stop_ids[0])
         logprobs = tuple(-float(i + 1) for i in range(len(ids)))
+        ended = self.ends.pop(0) if self.ends else "stop"
         return Completion(
-            ids=tuple(ids), logprobs=logprobs, text=text, finish_reason="stop"
+            ids=tuple(ids), logprobs=logprobs, text=text, finish_reason=ended
         )
 
 
@@ -76,8 +77,9 @@ def play(
     stop_id=False,
     whole_turns=False,
     compat=OFF,
+    ends=(),
 ):
-    script = Script(renderer, texts, stop_id=stop_id)
+    script = Script(renderer, texts, stop_id=stop_id, ends=ends)
     spec = ConversationSpec(
         kind=kind,
         tool_format=tool_format,
@@ -209,6 +211,20 @@ def test_the_limit_of_a_response_holds_where_every_turn_is_a_row(rerendering):
     cut = play(rerendering, GUIDED, response=tokens - 1)[0]
     assert cut.datums == whole.datums
     assert cut.scored == whole.scored[:-1]
+
+
+def test_a_rollout_says_whether_a_limit_has_cut_it_off(running, rerendering):
+    for renderer in (running, rerendering):
+        whole, script = play(renderer, GUIDED, ends=["length"])
+        assert not whole.cut_off  # it has gone on behind that turn
+        assert play(renderer, GUIDED, ends=["stop", "stop", "length"])[0].cut_off
+        tokens = response_tokens(renderer, whole)
+        assert not play(renderer, GUIDED, response=tokens)[0].cut_off
+        assert play(renderer, GUIDED, response=tokens - 1)[0].cut_off
+        room = len(script.requests[-1].ids) + 1
+        assert play(renderer, GUIDED, context=room)[0].finish_reason == "length"
+        assert play(renderer, GUIDED, context=room)[0].cut_off
+        assert not play(renderer, GUIDED, context=room + 60)[0].cut_off
 
 
 @pytest.mark.quirk(48)

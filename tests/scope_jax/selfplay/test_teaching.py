@@ -222,7 +222,13 @@ def with_teacher(kind, role="solver", *, stage=(), **loss) -> Config:
 
 
 @pytest.mark.parametrize(
-    "stage", [{"dynamic_sampling": True}, {"advantage": "turn"}], ids=str
+    "stage",
+    [
+        {"dynamic_sampling": True},
+        {"advantage": "turn"},
+        {"drop_zero": True, "advantage": "role"},
+    ],
+    ids=str,
 )
 def test_what_is_made_of_rewards_is_refused_where_none_are_read(stage):
     weights = {"distillation": 1.0, "likelihood": 1.0}
