@@ -35,8 +35,8 @@ ENDING = """## What a run says of them
 with `dynamic_sampling`, groups whose rewards are equal, groups trained on; all other
 metrics of rollouts are about every group that was played. `reward/overlong`: mean of
 the overlong term. `rollout/unmasked`: rollouts that a step trains on, with overlong
-filtering or SPIRAL's filter. `loss/clip_fraction`: tokens whose ratio is clipped, with a
-sequence's ratio all of its tokens. `loss/teacher_kl`: mean log-ratio of the policy to
+filtering or SPIRAL's filter. `loss/clip_fraction`: tokens whose ratio is clipped, with
+a sequence's ratio all of its tokens. `loss/teacher_kl`: mean log-ratio of the policy to
 its teacher. `loss/likelihood`: that term before its weight.
 
 ## Beside TRL and verl

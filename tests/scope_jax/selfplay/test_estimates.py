@@ -169,7 +169,7 @@ def test_rollouts_without_an_advantage_move_their_running_mean_all_the_same():
         one.datums for one, a in zip(group, found, strict=True) if a
     ]
     assert memory["baselines"] == {"writing/solver": pytest.approx(0.05)}
-    with pytest.raises(UserError, match="drop_zero with advantage=group: .* give both"):
+    with pytest.raises(UserError, match=r"drop_zero with advantage=group: .* both"):
         StageConfig(drop_zero=True)
 
 
