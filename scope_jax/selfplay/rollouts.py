@@ -209,8 +209,7 @@ async def converse(
     )
     limit = min(limits.response, limits.context - len(tokens.prompt()))
     trained = len(state.messages)
-    sampled = dropped = 0
-    last = NOTHING
+    last, sampled, dropped = NOTHING, 0, 0
     spoken: list[int] = []  # indices of the sampled messages
 
     def fits() -> bool:
@@ -253,11 +252,9 @@ async def converse(
         # Results behind the last turn may lie beyond the context (spec 3.7).
         tokens.cut_response(limit)
     turns = tuple(zip(spoken, tokens.turns(), strict=True))
-    ended = _ended(
-        seed, state, tokens, action, trained=trained, sampled=sampled, turns=turns
+    return _ended(
+        seed, state, tokens, action, last, trained=trained, sampled=sampled, turns=turns
     )
-    at_limit = "length" in (action.reason, last.finish_reason)
-    return replace(ended, cut_off=at_limit or trained < len(state.messages))
 
 
 def _ended(
@@ -265,6 +262,7 @@ def _ended(
     state: conversation.State,
     tokens: Transcript,
     action: Finish,
+    last: Completion,
     *,
     trained: int,
     sampled: int,
@@ -283,6 +281,8 @@ def _ended(
         passages=state.passages,
         turn_log=state.turn_log,
         sampled_tokens=sampled,
+        cut_off="length" in (action.reason, last.finish_reason)
+        or trained < len(state.messages),
         trained=turns,
         left_out=tokens.left_out,
     )
