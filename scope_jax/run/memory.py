@@ -218,6 +218,24 @@ def engine(
     }
 
 
+def scoring(config: DecoderConfig, shape: EngineConfig, *, compute_bytes: int) -> int:
+    """Returns the bytes of one device while the engine scores its longest text.
+
+    All chunks of it at once, with a cache of their own beside the engine's; then the
+    logits of one chunk after the other (``rl.engine.scoring``).
+    """
+    c, chunk = config, shape.prefill_chunk
+    tokens = chunk << (-(-shape.max_length // chunk) - 1).bit_length()
+    pages = -(-tokens // shape.page_size)
+    cache = pages * shape.page_size * cache_bytes(c, compute_bytes=compute_bytes)
+    # A block is in its products, or in a page of attention: scores and sums in float32.
+    products = 3 * compute_bytes * c.intermediate_size
+    page = 4 * c.num_heads * (2 * shape.page_size + 4 * c.head_dim)
+    states = 3 * compute_bytes * tokens * c.hidden_size
+    chunks = 2 * cache + tokens * max(products, page)  # as it was, and as it will be
+    return states + max(chunks, 3 * 4 * chunk * c.vocab_size)
+
+
 def total(kinds: Mapping[str, int]) -> int:
     """Returns all bytes together."""
     return sum(kinds.values())

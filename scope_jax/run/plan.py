@@ -208,9 +208,12 @@ def _rollouts(
         kinds=held | weights,
         remedy="raise placement.trainer.mesh.fsdp",
     )
+    teaches = config.solver.teacher.kind != "none"  # which the engine's scores do
+    scores = {"compute_bytes": width}
+    scoring = memory.scoring(decoder, config.engine, **scores) if teaches else 0
     yield program(
         name="trainer: rollouts",
-        kinds=held | engine,
+        kinds=held | engine | ({"scoring": scoring} if teaches else {}),
         remedy="lower engine.slots or engine.cache_tokens",
         token_bytes=memory.cache_bytes(decoder, compute_bytes=width),
     )

@@ -11,6 +11,9 @@ from models.cache import init_cache
 from models.config import DecoderConfig
 from models.lora import LoraConfig
 from models.unstacked import unstack
+from rl.engine.config import EngineConfig
+from rl.engine.sampler import Sampler
+from rl.engine.scoring import Scorer
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
@@ -74,6 +77,38 @@ def test_plan_and_compiled_update_are_within_ten_percent(rank, engines, compiled
         CONFIG, SHAPE, memory.mesh_of(1, 1, 1), compute_bytes=4, settings=settings
     )
     assert memory.total(kinds) == pytest.approx(taken, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        ({}, {"max_length": 1300}),  # takes the room of 2048
+        ({"intermediate_size": 2048}, {}),
+        ({"num_heads": 16}, {}),
+        ({"vocab_size": 150_000}, {}),
+    ],
+    ids=str,
+)
+def test_scoring_the_longest_text_takes_what_was_worked_out(
+    model, sizes, compiled_here
+):
+    config = dataclasses.replace(CONFIG, **model)
+    given = {"max_length": 1024, "prefill_chunk": 32, "page_size": 64} | sizes
+    shape = EngineConfig(slots=4, **given)
+    params = jax.eval_shape(
+        lambda params: unstack(params, config, weights_first=True),
+        forward.shapes(config),
+    )
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params = jax.tree.map(lambda x: x.update(sharding=here), params)
+    sampler = Sampler(config=config, sizes=shape, valid_vocab=config.vocab_size)
+    scorer = Scorer(sampler, params)
+    scorer.prepare(shape.max_length)
+    [compiled] = scorer._compiled.values()
+    taken = compiled.memory_analysis().temp_size_in_bytes
+    planned = memory.scoring(config, shape, compute_bytes=4)
+    print(f"{model} {sizes}: {taken:,} of {planned:,} worked out")
+    assert 0.6 * planned < taken < 1.05 * planned
 
 
 def test_parameters_are_counted_as_they_are_made_and_cut(tiny_config, tiny_params):

@@ -14,7 +14,8 @@ from models.errors import UserError
 from models.hf.published import shape_of
 from retrieval.config import RetrievalConfig
 from retrieval.search import open_passages
-from scope_jax.run import search_plan
+from scope_jax.method.teacher import TeacherConfig
+from scope_jax.run import memory, search_plan
 from scope_jax.run.plan import plan
 from scope_jax.run.sizes import check_sizes
 from scope_jax.small_world.assets import model_path
@@ -209,6 +210,27 @@ def placed(config, process, **changes):
     changed = dataclasses.replace(getattr(config.placement, process), **changes)
     placement = dataclasses.replace(config.placement, **{process: changed})
     return dataclasses.replace(config, placement=placement)
+
+
+def test_what_a_teacher_is_scored_with_is_planned_beside_the_rollouts():
+    tiny = configs.load("tiny")
+    loss = dataclasses.replace(tiny.solver_train.loss, distillation=0.1)
+    taught = dataclasses.replace(
+        tiny,
+        solver=dataclasses.replace(tiny.solver, teacher=TeacherConfig(kind="critique")),
+        solver_train=dataclasses.replace(tiny.solver_train, loss=loss),
+    )
+    usual, more = (
+        {p.name: p for p in plan(config).programs} for config in (tiny, taught)
+    )
+    name = "trainer: rollouts"
+    scoring = more[name].kinds["scoring"]
+    decoder, _ = shape_of(str(model_path()))
+    assert scoring == memory.scoring(decoder, tiny.engine, compute_bytes=4) > 1e6
+    assert more[name].total == usual[name].total + scoring
+    assert more[name].cache_tokens < usual[name].cache_tokens
+    usual.pop(name), more.pop(name)
+    assert usual == more and "scoring" in plan(taught).text()
 
 
 def test_search_is_planned_for_the_corpus_of_the_reference():
