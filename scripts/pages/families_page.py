@@ -31,11 +31,12 @@ TESTS = """
 
 Number of small configurations, every tensor random, whose float32 logits (and gradients
 of every parameter) are those of transformers; of models that are exported as the bytes
-that were imported, in float32 and bfloat16; and of those whose programs are lowered for
-CUDA.
+that were imported, in float32 and bfloat16; of models with whose random adapters peft
+0.21 computes what we do, and whose adapter folders come back byte for byte; and of
+those whose programs are lowered for CUDA.
 
-| `model_type` | logits | gradients | import and export | lowered for CUDA |
-| --- | --- | --- | --- | --- |
+| `model_type` | logits | gradients | import and export | adapters | lowered for CUDA |
+| --- | --- | --- | --- | --- | --- |
 """
 EACH = """
 And for each family once (`tests/models/test_families.py`):
@@ -109,6 +110,7 @@ def _cases(root: Path) -> tuple[Mapping[str, int], ...]:
     family = {case.value: pair.elts[0].value for case, pair in _items(cases)}
     gradients = _parameters(tests / "models/test_parity.py", "test_gradients_are")
     models = _assigned(tests / "models/hf/test_hf.py", "MODELS")
+    adapters = _assigned(tests / "models/hf/test_hf_adapters.py", "FAMILIES")
     lowered = _assigned(tests / "rl/test_cuda_exports.py", "FAMILIES")
     ours = _assigned(tests / "rl/test_cuda_exports.py", "HEADS_OF_128")
     configured = [
@@ -120,6 +122,7 @@ def _cases(root: Path) -> tuple[Mapping[str, int], ...]:
         Counter(family.values()),
         Counter(family[case] for case in gradients),
         Counter(name.value.partition("-")[0] for name, _ in _items(models)),
+        Counter(name.value for name, _ in _items(adapters)),
         Counter(map(_type_of, [*(x.value for x in lowered.elts), *configured])),
     )
 

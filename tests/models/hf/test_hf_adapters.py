@@ -12,17 +12,24 @@ from safetensors.numpy import load_file, save_file
 from models import forward, hf, lora, sharding
 from models.errors import DamagedError, UserError
 from models.lora import LoraConfig
+from tests.models.cases import ONE_OF_EACH
 from tests.models.oracle import logits_of, pair, torch
 from tests.models.test_lora import random_adapter
 
 peft = pytest.importorskip("peft")
 SETTINGS = LoraConfig(rank=3, alpha=6)
+run = jax.jit(forward.forward, static_argnums=1)
 TOKENS = np.random.default_rng(1).integers(0, 97, (2, 14))
 FAMILIES = {
-    "qwen3": {"tie_word_embeddings": False},
-    "qwen2": {"tie_word_embeddings": True},
-    "olmo3": {"tie_word_embeddings": False},
-    "llama": {"attention_bias": True, "mlp_bias": True},
+    "qwen3": ONE_OF_EACH["qwen3"] | {"tie_word_embeddings": False},
+    "qwen2": ONE_OF_EACH["qwen2"] | {"tie_word_embeddings": True},
+    "olmo3": ONE_OF_EACH["olmo3"] | {"tie_word_embeddings": False},
+    "llama": ONE_OF_EACH["llama"] | {"attention_bias": True, "mlp_bias": True},
+    "gemma3_text": ONE_OF_EACH["gemma3_text"] | {"tie_word_embeddings": True},
+    "smollm3": ONE_OF_EACH["smollm3"] | {"attention_bias": True, "mlp_bias": True},
+    "mistral": ONE_OF_EACH["mistral"],
+    "ministral": ONE_OF_EACH["ministral"],
+    "ministral3": ONE_OF_EACH["ministral3"] | {"tie_word_embeddings": True},
 }
 
 
@@ -43,7 +50,7 @@ def test_peft_computes_what_we_compute(tmp_path, family):
     theirs = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
     expected = logits_of(theirs, TOKENS)
     attached = lora.attach(params, lora.scaled(adapter, SETTINGS))
-    ours = forward.forward(attached, config, TOKENS)
+    ours = run(attached, config, TOKENS)
     spread = expected.std()
     np.testing.assert_allclose(ours / spread, expected / spread, atol=1e-5)
     # And so do we, from the folder alone, merged.
@@ -51,12 +58,13 @@ def test_peft_computes_what_we_compute(tmp_path, family):
     assert dataclasses.replace(loaded_config, hf="") == dataclasses.replace(
         config, hf=""
     )
-    ours = forward.forward(merged, config, TOKENS)
+    ours = run(merged, config, TOKENS)
     np.testing.assert_allclose(ours / spread, expected / spread, atol=1e-5)
 
 
-def test_what_peft_saves_is_read_and_written_back_byte_for_byte(tmp_path):
-    model, config, params = pair("qwen3", **FAMILIES["qwen3"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_peft_saves_is_read_and_written_back_byte_for_byte(tmp_path, family):
+    model, config, params = pair(family, **FAMILIES[family])
     hf.save(tmp_path / "base", config, params)
     theirs = peft.get_peft_model(
         model,
@@ -75,9 +83,9 @@ def test_what_peft_saves_is_read_and_written_back_byte_for_byte(tmp_path):
     adapter, settings = hf.load_adapter(tmp_path / "theirs", config)
     assert settings == LoraConfig(rank=2, alpha=7.0, targets=("q_proj", "down_proj"))
     attached = lora.attach(params, lora.scaled(adapter, settings))
-    expected = logits_of(theirs, TOKENS)
+    expected = logits_of(theirs.double(), TOKENS)
     np.testing.assert_allclose(
-        forward.forward(attached, config, TOKENS), expected, atol=1e-5 * expected.std()
+        run(attached, config, TOKENS), expected, atol=1e-5 * expected.std()
     )
     base = str(tmp_path / "base")
     hf.save_adapter(tmp_path / "ours", config, adapter, settings, base=base)
@@ -91,9 +99,10 @@ def test_what_peft_saves_is_read_and_written_back_byte_for_byte(tmp_path):
     assert held[0] == held[1]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_round_trip_is_byte_equal(tmp_path, dtype):
-    _, config, _, adapter = written(tmp_path, dtype=jnp.dtype(dtype))
+def test_a_round_trip_is_byte_equal(tmp_path, family, dtype):
+    _, config, _, adapter = written(tmp_path, family, dtype=jnp.dtype(dtype))
     read, settings = hf.load_adapter(
         tmp_path / "adapter", config, dtype=jnp.dtype(dtype)
     )
