@@ -36,8 +36,9 @@ class UpdateConfig:
     conversation have in common once. The same gradients from fewer tokens; rows must
     be long enough for a conversation with all its turns."""
     compute_dtype: Dtype = "auto"
-    """Arithmetic of the update's forward pass; auto is `model.dtype`. Master weights,
-    moments and gradient sums are always float32."""
+    """Arithmetic of the update's forward pass, the same in both stages, as one engine
+    plays both policies; auto is `model.dtype`. Master weights, moments and gradient
+    sums are always float32."""
     max_skipped: Count = 3
     """Training stops after this many updates in a row were skipped because their
     gradient was not finite."""

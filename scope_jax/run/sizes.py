@@ -4,7 +4,7 @@ from operator import attrgetter
 
 from models.errors import UserError
 from models.ranges import problem_of
-from scope_jax.config import Config
+from scope_jax.config import Config, compute_dtype
 
 
 def one_base(config: Config) -> bool:
@@ -41,6 +41,13 @@ def check_sizes(config: Config) -> None:
         sampling = attrgetter(name)(config)
         if problem := problem_of(sampling):
             raise UserError(f"{name}.{problem}")
+    own, other = (compute_dtype(config, getattr(config, name)) for name in stages)
+    if own != other:
+        raise UserError(
+            f"challenger_train.update.compute_dtype: computes in {own}, and "
+            f"solver_train.update.compute_dtype in {other}: one engine plays both "
+            "policies: make them equal"
+        )
     limits = [
         ("tasks.max_context_tokens", "engine.max_length"),
         ("tasks.sampling.max_new_tokens", "tasks.max_context_tokens"),

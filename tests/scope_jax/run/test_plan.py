@@ -186,19 +186,43 @@ def test_a_run_that_would_be_refused_has_no_plan():
         plan(dataclasses.replace(config, engine=engine))
 
 
+def updating(config, **dtypes):
+    """With the arithmetic of each stage's update."""
+    stages = {
+        name: dataclasses.replace(
+            getattr(config, name),
+            update=dataclasses.replace(
+                getattr(config, name).update, compute_dtype=dtype
+            ),
+        )
+        for name, dtype in dtypes.items()
+    }
+    return dataclasses.replace(config, **stages)
+
+
 def test_an_update_in_float32_is_planned_in_float32():
     config = configs.load("qwen3_8b")
-    update = dataclasses.replace(config.solver_train.update, compute_dtype="float32")
-    stage = dataclasses.replace(config.solver_train, update=update)
-    usual, wide = plan(config), plan(dataclasses.replace(config, solver_train=stage))
+    both = dict.fromkeys(("challenger_train", "solver_train"), "float32")
+    usual, wide = plan(config), plan(updating(config, **both))
     for before, after in zip(usual.programs, wide.programs, strict=True):
         for kind in ("reference", "sampler weights", "cache"):
             if kind in before.kinds:
-                wider = (
-                    before.name.startswith("trainer")
-                    and "challenger" not in before.name
-                )
+                wider = before.name.startswith("trainer")
                 assert after.kinds[kind] == before.kinds[kind] * (2 if wider else 1)
+
+
+@pytest.mark.parametrize("name", ["qwen3_8b", "qwen3_1_7b"])  # weights; adapters
+def test_stages_that_compute_in_other_numbers_are_refused(name):
+    config = configs.load(name)
+    said = r"challenger_train\.update\.compute_dtype: computes in float32, and .* auto:"
+    with pytest.raises(UserError, match=said):
+        check_sizes(updating(config, challenger_train="float32"))
+    said = r"computes in auto, and solver_train\.update\.compute_dtype in bfloat16: one"
+    with pytest.raises(UserError, match=said):
+        check_sizes(updating(config, solver_train="bfloat16"))
+    model = dataclasses.replace(config.model, dtype="float32")
+    wide = dataclasses.replace(config, model=model)  # what auto then means
+    check_sizes(updating(wide, challenger_train="float32"))
 
 
 def with_retrieval(config, **changes):
