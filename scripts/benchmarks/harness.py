@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import jax
 
+from benchmarks import notes
 from models import hf
 from models.config import DecoderConfig
 from models.errors import UserError
@@ -239,7 +240,7 @@ def report(result: Result, file: Path | None) -> None:
         ratio = "" if name == "ours" else f", ours / {name} {said['ratios'][name]:.2f}"
         print(f"  {name}: {rate['median']:,.1f} {result.unit}/s ({spread}){ratio}")
     for name, value in result.notes.items():
-        print(f"  {name}: {value}")
+        print("\n".join(f"  {line}" for line in notes.lines(name, value)))
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(said, indent=2) + "\n")

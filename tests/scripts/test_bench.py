@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from benchmarks import harness
+from benchmarks import harness, notes
 from models.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,44 @@ def test_turns_rates_and_ratios(tmp_path, capsys):
     harness.report(result, tmp_path / "deep" / "out.json")
     said = json.loads((tmp_path / "deep" / "out.json").read_text())
     assert said["machine"]["cores"] and "other: 4.0 tokens/s" in capsys.readouterr().out
+
+
+def test_notes_are_tables_for_people(capsys):
+    spread = {"median": 2.0, "lowest": 1.98765, "highest": 12345.6}
+    found = {
+        "bytes": {
+            "full": {"held": 123456, "temporary": 7},
+            "adapters": {"held": 12, "temporary": 1},
+        },
+        "ratio": spread,
+        "peer": {"version": "1.2", "odd": {"a": {"b": 1}, "c": {}}},
+    }
+    result = harness.Result(
+        what="work",
+        unit="tokens",
+        amount=1.0,
+        seconds={"ours": [1.0]},
+        notes={"update": found, "same": True, "none": {}},
+    )
+    harness.report(result, None)
+    said = capsys.readouterr().out
+    assert said[said.index("  update:") :].splitlines() == [
+        "  update:",
+        "    bytes:",
+        "                   held  temporary",
+        "      full      123,456          7",
+        "      adapters       12          1",
+        "    ratio: 2 (1.988 to 12,346)",
+        "    peer:",
+        "      version: 1.2",
+        "      odd:",
+        "        a:",
+        "          b: 1",
+        "        c: {}",
+        "  same: True",
+        "  none: {}",
+    ]
+    assert notes.said(0.000123456) == "0.0001235" and notes.said(-5000.4) == "-5,000"
 
 
 @pytest.mark.parametrize(
