@@ -1,7 +1,8 @@
 """The memory plan: what each program needs on each device, before anything runs.
 
-Computed from shapes alone (``run.memory``, ``run.search_plan``), on any machine. The
-search's encoder is not counted: it gets what the inference process leaves.
+Computed from shapes alone (``run.memory``, ``run.search_plan``,
+``run.keywords_plan``), on any machine. The search's encoder is not counted: it gets
+what the inference process leaves.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf.published import shape_of
 from scope_jax.config import Config, compute_dtype
-from scope_jax.run import memory, search_plan
+from scope_jax.run import keywords_plan, memory, search_plan
+from scope_jax.run.keywords_plan import KeywordsPlan
 from scope_jax.run.search_plan import SearchPlan
 from scope_jax.run.sizes import check_sizes, one_base
 from scope_jax.small_world.assets import resolve
@@ -77,6 +79,7 @@ class Plan:
     source: str
     programs: tuple[Program, ...]
     search: SearchPlan | None
+    keywords: KeywordsPlan | None
 
     def check(self) -> None:
         """Raises a ``UserError`` for the program that exceeds its memory by most."""
@@ -104,8 +107,7 @@ class Plan:
             cells = [c.rjust(w) for c, w in zip(rest, widths[1:], strict=True)]
             lines.append("  ".join([first.ljust(widths[0]), *cells]))
         notes = [note for p in self.programs for note in p.notes()]
-        if self.search:
-            notes.append(str(self.search))
+        notes += [str(part) for part in (self.search, self.keywords) if part]
         return "\n".join([*lines, "", *notes])
 
 
@@ -124,6 +126,7 @@ def plan(config: Config) -> Plan:
         source=source,
         programs=programs,
         search=search_plan.plan(config),
+        keywords=keywords_plan.plan(config),
     )
 
 

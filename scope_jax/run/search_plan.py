@@ -86,15 +86,14 @@ class SearchPlan:
 
 
 def plan(config: Config) -> SearchPlan | None:
-    """What a run's own search takes; None where there are no vectors of its own.
-
-    BM25's scores are memory-mapped, and counted nowhere.
+    """What a run's own search by vectors takes; None where there are none.
 
     Raises:
       UserError: FAISS knows no such index, or there are fewer GPUs.
     """
     served, settings = config.inference, config.retrieval
-    if served.url or served.retrieval_url or settings.ranking == "bm25":
+    elsewhere = served.url or served.retrieval_url or config.tools
+    if elsewhere or settings.ranking == "bm25":
         return None
     seen = config.placement.inference.gpus()
     if seen is not None and settings.gpus > len(seen):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -140,3 +141,40 @@ def test_a_fused_search_is_its_two_rankings_fused(file):
         expected = fused(lists, constant=60.0)[:3]
         found = both.search([query])[0]
         assert [(rows[p.id], score) for p, score in found] == expected
+
+
+def test_an_index_takes_the_memory_that_a_plan_counts(tmp_path):
+    import bm25s  # noqa: F401  (not among what is measured)
+
+    random = np.random.default_rng(4)
+    known = [f"word{i:05}" for i in range(20_000)]
+    # Half of all words are common ones, as in a language.
+    texts = [
+        [known[i] for i in random.integers(0, 200, 40)]
+        + [known[i] for i in random.integers(0, len(known), 40)]
+        for _ in range(4000)
+    ]
+    file = tmp_path / "p.jsonl"
+    file.write_text("\n".join(json.dumps({"text": " ".join(t)}) for t in texts))
+    config = RetrievalConfig(passages=str(file), ranking="bm25")
+    passages = open_passages(config)
+    pairs = sum(len(set(text)) for text in texts)
+    vocabulary = len({word for text in texts for word in text})
+    sizes = {"pairs": pairs, "vocabulary": vocabulary}
+    tracemalloc.start()
+    try:
+        index = keywords.open_or_build(config, passages, progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        del index
+        before = tracemalloc.get_traced_memory()[0]
+        index = keywords.open_or_build(config, passages, progress=False)
+        assert index.search(["word00001 word19999"], 3)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    built = keywords.bytes_to_build(len(texts), 80 * len(texts), **sizes)
+    assert peak == pytest.approx(built, rel=0.1)
+    mapped, kept = keywords.bytes_kept(len(texts), **sizes)
+    files = keywords.folder_of(config, passages).glob("*.npy")
+    assert sum(f.stat().st_size for f in files) == pytest.approx(mapped, rel=0.01)
+    assert held == pytest.approx(kept, rel=0.1)

@@ -12,10 +12,11 @@ import pytest
 import configs
 from models.errors import UserError
 from models.hf.published import shape_of
+from retrieval import keywords
 from retrieval.config import RetrievalConfig
 from retrieval.search import open_passages
 from scope_jax.method.teacher import TeacherConfig
-from scope_jax.run import memory, search_plan
+from scope_jax.run import keywords_plan, memory, search_plan
 from scope_jax.run.plan import plan
 from scope_jax.run.sizes import check_sizes
 from scope_jax.small_world.assets import model_path
@@ -348,4 +349,40 @@ def test_passages_are_counted_in_their_store_once_that_is_there(tmp_path):
     config = dataclasses.replace(configs.load("tiny"), retrieval=told)
     assert search_plan.plan(config).passages == 2
     told = dataclasses.replace(told, ranking="bm25")
-    assert search_plan.plan(dataclasses.replace(config, retrieval=told)) is None
+    config = dataclasses.replace(config, retrieval=told)
+    assert search_plan.plan(config) is None
+    assert keywords_plan.plan(config).passages == 2
+    assert keywords_plan.plan(config).words == 3.0
+
+
+def test_bm25_is_planned_from_the_words_that_are_there(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    row = json.dumps({"title": "Two Words", "text": "of a text, and of a TEXT"})
+    file.write_text(f"{row}\nno passage\n" + f"{row}\n" * 4998)
+    config = with_retrieval(
+        configs.load("qwen3_8b"), passages=str(file), ranking="fused"
+    )
+    found = plan(config).keywords
+    assert (found.passages, found.counted, found.words) == (5000, True, 9.0)
+    # Nine words, six of them different.
+    pairs, known = 5000 * 6, round(6 * (5000 / 4999) ** 0.6)
+    by_hand = keywords.bytes_to_build(5000, 5000 * 9, pairs, known)
+    assert found.building == by_hand
+    assert (found.mapped, found.held) == keywords.bytes_kept(5000, pairs, known)
+    text = plan(config).text()
+    assert "5,000 passages of 9 words, BM25: 0.0 GB of host memory" in text
+    assert text.count("search: ") == 3  # beside the vectors
+
+
+def test_bm25_of_an_assumed_corpus_is_planned_and_of_other_searches_is_not():
+    config = with_retrieval(configs.load("qwen3_8b"), ranking="bm25")
+    found = plan(config).keywords
+    assert (found.passages, found.counted) == (search_plan.WIKIPEDIA, False)
+    by_hand = 21_015_324 * (72 + 9 * 102 + 36 * 72) + 210 * 1e7
+    assert found.building == pytest.approx(by_hand, rel=1e-3)
+    assert "(assumed) of 102 words" in plan(config).text()
+    assert plan(with_retrieval(config, ranking="vectors")).keywords is None
+    served = dataclasses.replace(config.inference, retrieval_url="http://a:1")
+    for other in ({"inference": served}, {"tools": "mine.py:search"}):
+        elsewhere = plan(dataclasses.replace(config, **other))
+        assert elsewhere.keywords is None and elsewhere.search is None
