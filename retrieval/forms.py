@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -21,7 +22,8 @@ from retrieval.rows import USUAL, WHOLE, Columns, NoPassageError, Passage, passa
 
 Kind = Literal["lines", "table", "columns", "folder"]
 CODECS = {".gz": "gzip", ".zst": "zstd"}
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}
+"""What may part the fields of a table: the first with which its header has the text."""
 TEXTS = (".txt", ".md")
 BATCH = 1024
 """Rows of a Parquet file that are read at once."""
@@ -64,7 +66,8 @@ COMPRESSED = Form(
 TABLE = Form(
     name="CSV",
     files="`.csv`, `.tsv`, also with `.gz` or `.zst` behind it",
-    row="a header of the same names; quoted fields may have several lines",
+    row="a header of the same names; fields parted by commas, semicolons or tabs, "
+    "quoted ones may have several lines",
     place="file and line on which the row begins",
     copied=True,
 )
@@ -175,9 +178,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _table_rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(sys.maxsize)  # texts are longer than its 128 KiB
     name = path.with_suffix("").name if path.suffix.lower() in CODECS else path.name
-    separator = SEPARATORS[Path(name).suffix.lower()]
     lines = (_text(path, number, line) for number, line in _lines(path))
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    first = next(lines, "")
+    separator = _separator(SEPARATORS[Path(name).suffix.lower()], first, columns)
+    reader = csv.reader(chain([first], lines), delimiter=separator, strict=True)
     begins = 1
     try:
         header = next(reader, [])
@@ -191,6 +195,14 @@ def _table_rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
     except csv.Error as error:
         where = f"{path}:{reader.line_num}"
         raise _bad(where, f"not valid CSV ({first_line(error)})") from error
+
+
+def _separator(known: str, header: str, columns: Columns) -> str:
+    """What parts the fields of a table with this first line; most fields, if unsure."""
+    wanted = {columns.text} if columns.text else {WHOLE, "text"}
+    fields = {one: next(csv.reader([header], delimiter=one), []) for one in known}
+    right = (one for one in known if wanted & {*fields[one]})
+    return next(right, max(known, key=lambda one: len(fields[one])))
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:

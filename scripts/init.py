@@ -22,6 +22,7 @@ from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf.published import shape_of
 from retrieval import forms
+from retrieval.rows import Columns
 from scope_jax.run import cli
 from scope_jax.system.files import write_text
 
@@ -40,6 +41,12 @@ class Options:
     """File or folder of texts (docs/your-text.md)."""
     card: str = ""
     """Memory of the one GPU in GB, such as 24; or `cpu`."""
+    text_column: str = ""
+    """Column with the text, if it is not `contents` or `text`."""
+    title_column: str = ""
+    """Column with each text's title, if it is not `title`."""
+    id_column: str = ""
+    """Column with each text's name, if it is not `id` or `_id`."""
     encoder: str = ""
     """Transformer encoder of the search, such as intfloat/e5-base-v2: then passages are
     ranked by vectors and words. Empty: by words alone, without a model."""
@@ -64,11 +71,13 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--out {options.out}: is no Python file: name one as my.py")
     if options.out.exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: exists: name another, or --overwrite")
+    columns = Columns(options.id_column, options.title_column, options.text_column)
     told = {name: getattr(options, name) or _ask(name) for name in QUESTIONS}
     choice = initial.Choice(
         model=told["model"],
         decoder=_shape(told["model"]),
-        text=_text(told["text"]),
+        text=_text(told["text"], columns),
+        columns=columns,
         gigabytes=_gigabytes(told["card"]),
         encoder=options.encoder,
         cut_tokens=options.cut_tokens,
@@ -103,12 +112,17 @@ def _shape(model: str) -> DecoderConfig:
         raise UserError(str(error).replace("model.path=", "--model ", 1)) from error
 
 
-def _text(text: str) -> str:
+def _text(text: str, columns: Columns) -> str:
     """A text whose first rows can be read."""
     path = Path(text).expanduser()
     if not path.exists():
         raise UserError(f"--text {text}: no such file or folder: give your text")
-    if not [*islice(forms.documents(path), PEEKED)]:
+    try:
+        found = [*islice(forms.documents(path, columns=columns), PEEKED)]
+    except UserError as error:
+        own = str(error).replace("(see retrieval.text_column)", "(give --text_column)")
+        raise UserError(own) from error
+    if not found:
         raise UserError(f"--text {text}: has no text: add at least one")
     return text
 

@@ -2,11 +2,12 @@
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from models.config import DecoderConfig
 from retrieval import forms
+from retrieval.rows import Columns
 
 SMALL = 3e9
 """Parameters below which a model is shown example turns: it needs them to follow the
@@ -20,6 +21,7 @@ class Choice:
     Attributes:
       model: path or name; ``decoder``: its shape.
       text: file or folder.
+      columns: where its rows have what.
       gigabytes: of the one GPU; 0 for a CPU.
       encoder: of the search; empty: none.
       cut_tokens: of a passage; 0: texts are not cut.
@@ -29,6 +31,7 @@ class Choice:
     model: str
     decoder: DecoderConfig
     text: str
+    columns: Columns
     gigabytes: float
     encoder: str
     cut_tokens: int
@@ -46,6 +49,7 @@ def commands(choice: Choice) -> list[str]:
     """What to run, in order."""
     out = shlex.quote(str(choice.out))
     search = [f"--passages {shlex.quote(choice.text)}"]
+    search += [f"--{name} {shlex.quote(value)}" for name, value in _named(choice)]
     if choice.encoder:
         search += [
             "--encoder transformer",
@@ -170,6 +174,7 @@ def _text(choice: Choice) -> list[str]:
         "        retrieval=replace(",
         "            base.retrieval,",
         "            passages=TEXT,",
+        *(f"            {name}={quoted(value)}," for name, value in _named(choice)),
         "            # vectors (of an encoder), bm25 (words), or fused (both).",
         f'            ranking="{"fused" if choice.encoder else "bm25"}",',
     ]
@@ -186,6 +191,12 @@ def _text(choice: Choice) -> list[str]:
         f"            cut_tokens={choice.cut_tokens},",
         "        ),",
     ]
+
+
+def _named(choice: Choice) -> list[tuple[str, str]]:
+    """Settings and names of the columns that have other names."""
+    columns = asdict(choice.columns)
+    return [(f"{kind}_column", name) for kind, name in columns.items() if name]
 
 
 def _parameters(decoder: DecoderConfig) -> float:

@@ -65,6 +65,8 @@ WAYS = {
     },
     forms.TABLE: {
         "corpus.csv": b"\xef\xbb\xbf" + table(BEIR, ","),
+        "semicolons.csv": table(BEIR, ";"),
+        "tabs.csv": table(BEIR, "\t"),
         "corpus.TSV": table(BEIR, "\t"),
         "corpus.tsv.gz": gzip.compress(table(BEIR, "\t")),
         "corpus.csv.zst": zstd(table(BEIR, ",")),

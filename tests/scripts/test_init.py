@@ -8,6 +8,7 @@ import pytest
 import configs
 from models.errors import UserError
 from models.hf.published import PUBLISHED
+from retrieval import keywords
 from retrieval.search import open_passages
 from scope_jax.run import cli
 from scope_jax.run.plan import plan
@@ -48,6 +49,25 @@ def help_of(out, capsys):
     with pytest.raises(SystemExit):
         cli.parse(["--config", str(out), "--help"], configs)
     return capsys.readouterr().out
+
+
+def test_columns_of_other_names_are_asked_for_and_written(tmp_path, capsys):
+    table = tmp_path / "rows.csv"
+    table.write_text("head line;body\nBern;A town.\nAare;A river.\n")
+    options = ["--model", str(MODEL), "--text", str(table), "--card", "cpu"]
+    with pytest.raises(UserError, match=r"columns are head line.* \(give --text_col"):
+        written(tmp_path, *options)
+    options += ["--text_column", "body", "--title-column", "head line"]
+    _, config = written(tmp_path, *options)
+    told = config.retrieval
+    assert (told.text_column, told.title_column) == ("body", "head line")
+    said = capsys.readouterr().out.splitlines()
+    _, _, *arguments = shlex.split(said[1])
+    assert build_index.main(arguments) == 0
+    found = [(p.title, p.text) for p in open_passages(told)]
+    assert found == [("Bern", "A town."), ("Aare", "A river.")]
+    # What was indexed is what the file searches.
+    assert f"{keywords.folder_of(told, open_passages(told))}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", [str(MODEL), *PUBLISHED])
