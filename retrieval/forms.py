@@ -25,6 +25,8 @@ CODECS = {".gz": "gzip", ".zst": "zstd"}
 SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}
 """What may part the fields of a table: the first with which its header has the text."""
 TEXTS = (".txt", ".md")
+BEGINS = 1024
+"""Bytes by which a text is told from JSON lines."""
 BATCH = 1024
 """Rows of a Parquet file that are read at once."""
 
@@ -80,7 +82,8 @@ PARQUET = Form(
 )
 FOLDER = Form(
     name="folder of texts",
-    files="a folder, and those in it",
+    files="a folder, and those in it; or one `.txt` or `.md` file (which with `{` at "
+    "its beginning is JSON lines)",
     row="a document is a `.txt` or `.md` file; its title is the heading of its first "
     "line (`# ..`), else its name",
     place="file, and line of bytes that are not UTF-8",
@@ -98,8 +101,8 @@ class Document:
 
 
 def form_of(path: Path) -> Form:
-    """The form of a file or folder, by its name."""
-    if path.is_dir():
+    """The form of a file or folder, by its name; of ``TEXTS`` by how it begins, too."""
+    if path.is_dir() or _is_text(path):
         return FOLDER
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     last = suffixes[-1] if suffixes else ""
@@ -109,6 +112,14 @@ def form_of(path: Path) -> Form:
     if inner in SEPARATORS:
         return TABLE
     return COMPRESSED if last in CODECS else JSON_LINES
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is one text, and not JSON lines with such a name."""
+    if path.suffix.lower() not in TEXTS or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return not stream.read(BEGINS).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
 def documents(
@@ -242,9 +253,12 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
 
 
 def _texts(folder: Path) -> Iterator[Document]:
-    """Every text of a folder; hidden files and those without words are left out."""
+    """Every text of a folder, or the one of a file.
+
+    Hidden files and those without words are left out.
+    """
     for file in text_files(folder):
-        name = file.relative_to(folder).as_posix()
+        name = file.name if file == folder else file.relative_to(folder).as_posix()
         try:
             text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -259,11 +273,13 @@ def _texts(folder: Path) -> Iterator[Document]:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The texts of a folder, by name.
+    """The texts of a folder, by name; a file alone is itself.
 
     Raises:
       UserError: there are none.
     """
+    if folder.is_file():
+        return [folder]
     found = [
         file
         for file in folder.rglob("*")

@@ -13,7 +13,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.lexical import words
 from retrieval.rows import USUAL, Passage, passage_of
 from scope_jax.config import Config
-from scope_jax.run.search_plan import SAMPLE, count_of
+from scope_jax.run.search_plan import SAMPLE, count_of, passages_to_come
 
 WORDS, DIFFERENT = 102.0, 72.0
 """Words of a passage, and different ones among them, as of the dump of 2018 with titles
@@ -60,7 +60,10 @@ def plan(config: Config) -> KeywordsPlan | None:
     if settings.ranking == "vectors":
         return None
     count, counted = count_of(settings)
-    texts = [words(passage.contents) for passage in _sample(settings)]
+    if store.is_needed(settings) and not store.find(settings):
+        texts = passages_to_come(settings) or []
+    else:
+        texts = [words(passage.contents) for passage in _sample(settings)]
     each, different, vocabulary = WORDS, DIFFERENT, VOCABULARY
     if texts:
         total = sum(map(len, texts))
@@ -81,15 +84,13 @@ def plan(config: Config) -> KeywordsPlan | None:
 
 
 def _sample(settings: RetrievalConfig) -> Iterator[Passage]:
-    """The passages in the first megabytes of what is searched; none if it isn't there.
+    """Passages in the first megabytes of what is searched; none if that isn't there.
 
     Rows that are no passages are left out here: opening the file names them.
     """
     file, columns = Path(settings.passages).expanduser(), settings.columns
     if store.is_needed(settings):
-        if (written := store.find(settings)) is None:
-            return
-        file, columns = written.lines, USUAL
+        file, columns = store.find(settings).lines, USUAL
     if not settings.passages or not file.is_file():
         return
     with file.open("rb") as stream:

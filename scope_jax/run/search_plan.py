@@ -10,15 +10,18 @@ from pathlib import Path
 
 from models.errors import UserError
 from models.hf.published import ENCODER_WIDTHS
-from retrieval import approximate, store
+from retrieval import approximate, forms, store
 from retrieval.config import RetrievalConfig
 from retrieval.index import FLAT
+from retrieval.lexical import words
 from scope_jax.config import Config
 
 WIKIPEDIA = 21_015_324
 """Passages of the dump of 2018 that the reference searches; assumed where there is no
 file."""
 SAMPLE = 1 << 22
+SMALL = 1 << 24
+"""Characters of a text whose passages are counted before it has a store."""
 CORE = 106e9
 """FLOP/s of FAISS's matrix product on one core (docs/performance.md)."""
 LOADING = 4 + 2 + 2
@@ -128,19 +131,38 @@ def plan(config: Config) -> SearchPlan | None:
 def count_of(settings: RetrievalConfig) -> tuple[int, bool]:
     """How many passages there are, and whether that is from a file.
 
-    Of a large file, from the lines of its first megabytes; of text that is searched in
-    a store, once that is written.
+    Of a large file, from the lines of its first megabytes. Of text that is searched in
+    a store, once that is written; before, only of a text that is not large, and about.
     """
     file = Path(settings.passages).expanduser()
     if store.is_needed(settings):
-        written = store.find(settings)
-        return (written.counts.passages, True) if written else (WIKIPEDIA, False)
+        if written := store.find(settings):
+            return written.counts.passages, True
+        found = passages_to_come(settings)
+        return (WIKIPEDIA, False) if found is None else (len(found), True)
     if not settings.passages or not file.is_file():
         return WIKIPEDIA, False
     with file.open("rb") as stream:
         sample = stream.read(SAMPLE)
     lines = max(sample.count(b"\n"), 1)
     return round(lines * file.stat().st_size / max(len(sample), 1)), True
+
+
+def passages_to_come(settings: RetrievalConfig) -> list[list[str]] | None:
+    """Words of the passages that a text will have in a store, about; None: it is large.
+
+    Raises:
+      UserError: naming file and line of what can't be read.
+    """
+    path, size, found = Path(settings.passages).expanduser(), 0, []
+    for document in forms.documents(path, columns=settings.columns, replace=True):
+        size += len(document.passage.text)
+        if size > SMALL:
+            return None
+        text = words(document.passage.contents)
+        each = settings.cut_tokens or max(len(text), 1)
+        found += [text[i : i + each] for i in range(0, len(text), each)]
+    return found
 
 
 def width_of(settings: RetrievalConfig) -> int:

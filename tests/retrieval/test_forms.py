@@ -191,6 +191,23 @@ def test_columns_may_have_other_names(tmp_path):
     assert [p.text for p in open_passages(config)] == ["d1", "d2", "d3", "d4"]
 
 
+def test_one_text_is_a_corpus_and_json_lines_may_have_its_name(tmp_path):
+    book = write(tmp_path, "book.md", b"# Bern\n\nA town.\n\nOf bears and more.\n")
+    config = RetrievalConfig(passages=str(book), cut_tokens=4)
+    assert [(p.id, p.title, p.text) for p in open_passages(config)] == [
+        ("book.md#1", "Bern", "A town."),
+        ("book.md#2", "Bern", "Of bears and more."),
+    ]
+    assert {row["source"] for row in kept_rows(config)} == {"book.md"}
+    book.write_bytes(b"# Bern\n\nA city.\n")
+    assert [p.text for p in open_passages(config)] == ["A city."]
+    named = write(tmp_path, "rows.txt", b"\xef\xbb\xbf\n " + lines(BEIR))
+    assert forms.form_of(named) is forms.JSON_LINES
+    bad = write(tmp_path, "bad.txt", b"a\n\xff")
+    with pytest.raises(UserError, match=r"bad.txt:2: .*not UTF-8"):
+        open_passages(RetrievalConfig(passages=str(bad)))
+
+
 def test_texts_in_fields_longer_than_csv_reads_by_itself(tmp_path):
     path = write(tmp_path, "a.csv", b"text\n" + b"word " * 40_000 + b"\n")
     (passage,) = open_passages(RetrievalConfig(passages=str(path)))

@@ -339,11 +339,18 @@ def test_sampling_that_no_engine_does_is_refused(section, field, change, said):
         plan(dataclasses.replace(config, **{section: part}))
 
 
-def test_passages_are_counted_in_their_store_once_that_is_there(tmp_path):
+def test_passages_are_counted_in_their_store_once_that_is_there(tmp_path, monkeypatch):
     file = tmp_path / "corpus.csv"
     file.write_text("text\na b c\nd e f\na b c\n")
     told = RetrievalConfig(passages=str(file))
+    assert search_plan.count_of(told) == (3, True)  # with the duplicate
+    cut = dataclasses.replace(told, cut_tokens=2, ranking="bm25")
+    config = dataclasses.replace(configs.load("tiny"), retrieval=cut)
+    found = keywords_plan.plan(config)
+    assert (found.passages, found.words) == (6, 1.5)
+    monkeypatch.setattr(search_plan, "SMALL", 10)
     assert search_plan.count_of(told) == (search_plan.WIKIPEDIA, False)
+    assert keywords_plan.plan(config).words == keywords_plan.WORDS
     open_passages(told)
     assert search_plan.count_of(told) == (2, True)
     config = dataclasses.replace(configs.load("tiny"), retrieval=told)
