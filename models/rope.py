@@ -191,7 +191,10 @@ def read_ropes(config: dict[str, Any], family: Family) -> tuple[Rope, Rope | Non
     """
     length = family.read(config, "max_position_embeddings") or 32_768
     theta = float(family.read(config, "rope_theta") or 10_000.0)
-    found = family.read(config, "rope_parameters") or {}
+    given = config.get("rope_parameters")
+    if given is None and not config.get("rope_scaling"):
+        given = family.defaults.get("rope_parameters")
+    found = given or {}
     full, sliding = found, None
     if family.rope_by_kind:
         full, sliding = _by_kind(found)

@@ -1,13 +1,14 @@
 """Reads exports of every family with other versions of transformers.
 
     python scripts/check_exports.py --transformers 4.57.6 --transformers 5.24.0
-    python scripts/check_exports.py --reader PYTHON
+    python scripts/check_exports.py --reader PYTHON --family ministral3
 
 For each version an environment of its own is made, with torch, and deleted at the end
 (1 GB, minutes); a reader is the Python of one that is there. Small random models are
 exported: loaded from a config.json as transformers 4 and 5 spell it, and made here.
 Each reader must find our logits, the ids of our tokenizer and those of the chat
-template. Tests check what the files hold; that programs read them so is checked here.
+template; a family that its version doesn't know yet is named. Tests check what the
+files hold; that programs read them so is checked here.
 """
 
 import datetime
@@ -48,6 +49,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+MIXED = ["full_attention", *["sliding_attention"] * 3]
 # Model type -> its own fields, and how its frequencies are scaled.
 FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen3": ({"head_dim": 16}, YARN),
@@ -65,7 +67,20 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "smollm3": ({"no_rope_layers": [1, 0, 1, 1], "pad_token_id": None}, {}),
     "mistral": ({"head_dim": 16, "sliding_window": 32}, YARN),
+    "ministral": ({"head_dim": 16, "sliding_window": 32, "layer_types": MIXED}, YARN),
+    "ministral3": (
+        {"head_dim": 16},
+        {
+            **YARN,
+            "original_max_position_embeddings": 16,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+    ),
 }
+NEW = "ministral3"
+"""Not known to transformers 4."""
 THETA = 1e6
 TEXT = (
     "<|im_start|>user\nThe rivers, 12345 km: e\u0301 \u6f22\u5b57?<extra><|im_end|>\n"
@@ -84,6 +99,10 @@ torch.set_num_threads(1)
 folders, text, messages = json.loads(sys.stdin.read())
 said = {"version": transformers.__version__}
 for folder in folders:
+    fields = json.load(open(folder + "/config.json"))
+    if fields["model_type"] not in transformers.CONFIG_MAPPING:
+        said[folder] = None
+        continue
     auto = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", torch_dtype="auto")
     ids = numpy.load(folder + "/ids.npy")
@@ -108,13 +127,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--reader", action="append", default=[], help="a Python; repeatable"
     )
+    parser.add_argument(
+        "--family",
+        action="append",
+        choices=tuple(FAMILIES),
+        help="this one only; repeatable",
+    )
     options = parser.parse_args(argv)
     if not options.transformers and not options.reader:
         parser.error("no reader: name one with --transformers or --reader")
     with tempfile.TemporaryDirectory() as place:
         folders = Path(place)
         readers = [*options.reader, *(made(v, folders) for v in options.transformers)]
-        expected = exports(folders)
+        expected = exports(folders, options.family or tuple(FAMILIES))
         wrong = [line for one in readers for line in read(one, expected)]
     if wrong:
         raise UserError("; ".join(wrong))
@@ -136,7 +161,7 @@ def made(version: str, place: Path) -> str:
     return python
 
 
-def exports(place: Path) -> dict[str, Ids]:
+def exports(place: Path, names: Sequence[str]) -> dict[str, Ids]:
     """Makes the folders; returns the ids of ``TEXT`` and ``MESSAGES`` in each."""
     import jax
     import jax.numpy as jnp
@@ -150,7 +175,7 @@ def exports(place: Path) -> dict[str, Ids]:
     run = jax.jit(forward.forward, static_argnums=1)
     found = {}
     ids = np.random.default_rng(0).integers(0, 256, (2, 40))
-    for family in FAMILIES:
+    for family in names:
         words = _tokenizer(family)
         template = families.FAMILIES[family].template
         # A template that prints the date is told the reader's day.
@@ -184,8 +209,14 @@ def read(python: str, expected: dict[str, Ids]) -> list[str]:
         return [f"--reader {python}: ended with {last!r}: install torch, transformers"]
     said = json.loads(done.stdout.splitlines()[-1])
     version, wrong = said.pop("version"), []
-    for folder, (gap, dtype, ids) in said.items():
+    for folder, found in said.items():
         name = f"transformers {version}, {Path(folder).name}"
+        if found is None:
+            print(f"{name}: a family that it doesn't know")
+            if not Path(folder).name.startswith(f"{NEW}-"):
+                wrong.append(f"{name}: not known")
+            continue
+        gap, dtype, ids = found
         print(f"{name}: logits differ by {gap:.1e} of their standard deviation")
         if not gap < TOLERANCE:
             wrong.append(f"{name}: other logits")

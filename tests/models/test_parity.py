@@ -251,14 +251,15 @@ def test_frequencies_that_contradict_each_other_are_refused(family, fields, name
     assert names in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+@pytest.mark.parametrize("family", ["qwen3", "olmo3", "ministral3"])
 def test_both_spellings_that_agree_are_one(family):
     scaled = BASE | RECIPE
-    new = {"rope_parameters": scaled if family == "qwen3" else both(scaled, BASE)}
+    new = {"rope_parameters": both(scaled, BASE) if family == "olmo3" else scaled}
+    own = {"model_type": family, "num_key_value_heads": 4}
     old = {"rope_scaling": RECIPE, "rope_theta": 1e6}
     read = [
         dataclasses.replace(DecoderConfig.from_hf(PLAIN_FILE | fields), hf="")
-        for fields in ({"model_type": family} | s for s in (new, old, new | old))
+        for fields in (own | s for s in (new, old, new | old))
     ]
     assert read[0] == read[1] == read[2] and read[0].rope.rope_theta == 1e6
 
