@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import jax
 
-from benchmarks import harness, peer_transformers, peer_tunix
+from benchmarks import harness, peer_llama, peer_transformers, peer_tunix
 from benchmarks.shapes import Ids
 from benchmarks.workloads import (
     Conversation,
@@ -24,7 +24,12 @@ from rl.engine.engine import Engine
 from rl.engine.sampling import seed64
 from rl.records import Request, SamplingParams
 
-PEERS = {"tunix": peer_tunix.__file__, "transformers": peer_transformers.__file__}
+PEERS = {
+    "tunix": peer_tunix.__file__,
+    "transformers": peer_transformers.__file__,
+    "llama": peer_llama.__file__,
+    "llama-q8": peer_llama.__file__,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

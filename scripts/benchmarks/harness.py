@@ -149,7 +149,7 @@ def peers(
     Args:
       asked: ``--peer`` values.
       scripts: name -> script of the peers that this benchmark knows.
-      settings: what each script is told.
+      settings: what each script is told, beside its own name as `peer`.
 
     Raises:
       UserError: for a peer that is not known, or does not start.
@@ -164,7 +164,8 @@ def peers(
                     f"{', '.join(scripts)}: as in {next(iter(scripts))}=python3"
                 )
             errors = stack.enter_context(tempfile.TemporaryFile("w+"))
-            command = [python, scripts[name], json.dumps(settings)]
+            told = json.dumps({**settings, "peer": name})
+            command = [python, scripts[name], told]
             found.append(stack.enter_context(Peer(name, command, errors)))
         yield found
 

@@ -6,11 +6,14 @@ host.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import gaps, generation, harness, shapes, workloads
 from models.config import DecoderConfig
@@ -30,11 +33,16 @@ def run(config: DecoderConfig, args: argparse.Namespace) -> harness.Result:
     params = shapes.random_params(config, dtype)
     copied = copy_speed()
     notes: dict[str, Any] = {"measured copy, bytes/s": copied}
+    read = read_speed() if jax.default_backend() == "cpu" else None
+    if read:
+        notes["measured read, all cores, bytes/s"] = read
     found: dict[str, list[tuple[float, float]]] = {}
     for count in slots:
         engine = engine_of(params, config, count, lengths, args)
         for length in lengths:
             seconds, said = measure(engine, params, length, copied, args.repeats)
+            if read:
+                said["of measured read"] = said["bytes/s"] / read
             notes[f"{count} slots, length {length}"] = said
             found.setdefault(f"length {length}", []).append((count, said["tokens/s"]))
     if args.chart is not None:
@@ -115,6 +123,20 @@ def flops_per_token(params: Any, config: DecoderConfig, length: int) -> int:
     blocks = sum(x.size for x in jax.tree.leaves(params["blocks"]))
     seen = config.num_layers * config.num_heads * config.head_dim * length
     return 2 * (blocks + seen)
+
+
+def read_speed(size: int = 2**30) -> float:
+    """Bytes read per second by summing ``size`` bytes on all cores; the best of ten.
+
+    By NumPy, which lets the other threads go on meanwhile: XLA sums on one core.
+    """
+    parts = np.array_split(np.ones(size // 4, np.float32), os.cpu_count())
+    with ThreadPoolExecutor(len(parts)) as threads:
+        turns = [
+            harness.timed(lambda: list(threads.map(np.sum, parts)))[0]
+            for _ in range(11)
+        ]
+    return size / min(turns[1:])
 
 
 def copy_speed(size: int = 2**31) -> float:

@@ -29,7 +29,7 @@ def test_turns_rates_and_ratios(tmp_path, capsys):
     ours = iter([7.0, 1.0, 2.0])
     asked = [f"other={sys.executable}"]
     with harness.peers(asked, {"other": str(script)}, {"a": 1}) as peers:
-        assert peers[0].ready == {"told": {"a": 1}}
+        assert peers[0].ready == {"told": {"a": 1, "peer": "other"}}
         seconds = harness.take_turns(lambda: next(ours), peers, 2)
     assert seconds == {"ours": [1.0, 2.0], "other": [2.0, 4.0]}  # the first: warm-up
     result = harness.Result(what="work", unit="tokens", amount=12.0, seconds=seconds)

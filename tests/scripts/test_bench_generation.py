@@ -5,8 +5,11 @@ import argparse
 import jax
 import jax.numpy as jnp
 import pytest
+from safetensors.numpy import load_file
 
-from benchmarks import gaps, generation, workloads
+from benchmarks import gaps, generation, peer_llama, shapes, workloads
+from benchmarks.workloads import Conversation, Turn
+from models import hf
 
 
 def test_the_work_is_what_its_description_says():
@@ -53,3 +56,28 @@ def test_a_device_that_waits_for_the_host_shows_gaps():
             sum(range(1_000_000))  # the host is busy, the device is not
 
     assert 0.5 < gaps.host_gaps(now_and_then) < 1
+
+
+def test_a_conversation_is_played_as_llama_cpp_would():
+    [one] = workloads.as_json(
+        [Conversation((1, 2, 3), (Turn(2, (7, 8)), Turn(1, (9,))))]
+    )
+    player = peer_llama.Player(one)
+    assert list(player.queue) == [1, 2, 3] and player.prompt
+    player.queue.clear()
+    assert not player.take(4)
+    assert list(player.queue) == [4] and not player.prompt
+    player.queue.clear()
+    # The turn's last token is computed with the result, as part of the next prompt.
+    assert not player.take(5)
+    assert list(player.queue) == [5, 7, 8] and player.prompt
+    assert player.take(6)
+
+
+def test_every_tensor_of_a_folder_has_a_name_in_a_gguf_file(tmp_path):
+    hf.save(tmp_path, shapes.TOY, shapes.random_params(shapes.TOY, "float32"))
+    tensors = load_file(tmp_path / "model.safetensors")
+    names = set(map(peer_llama.renamed, tensors))
+    assert {"token_embd.weight", "output_norm.weight"} < names
+    assert "blk.1.attn_k_norm.weight" in names and "blk.0.ffn_down.weight" in names
+    assert len(names) == 2 + shapes.TOY.num_layers * 11
