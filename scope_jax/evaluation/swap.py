@@ -9,11 +9,12 @@ swap changes is the gain over the first Solver doing both, task by task.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from scope_jax.evaluation.solving import converse_as_evaluated
 from scope_jax.method import solver_output
 from scope_jax.method.formats import Message
+from scope_jax.method.turn_rules import LAST_SEARCH
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout
 from scope_jax.selfplay.training import Progress, gather
@@ -22,6 +23,16 @@ from scope_jax.small_world.tasks import WorldTask, true_score
 
 TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
 Opening = tuple[Message, ...]
+
+
+class Written(NamedTuple):
+    """An answer, empty if there is none, and whether its writer would have searched on.
+
+    Such a writer answers, if it does, where it would not have stopped.
+    """
+
+    answer: str
+    unfinished: bool
 
 
 def swap(
@@ -49,17 +60,24 @@ def swap(
             work = searches(world, texts, searcher, temperature, progress)
             found[kind][searcher] = parts.serving.run(work)
     scores: dict[str, dict[tuple[str, str], list[float]]] = {k: {} for k in found}
+    unfinished: dict[str, dict[tuple[str, str], float]] = {k: {} for k in found}
     for writer, folder in solvers.items():
         parts.trainer.use_folder(folder)
         for kind, temperature in TEMPERATURES.items():
             for searcher, openings in found[kind].items():
                 name = f"{searcher}/{writer}"
                 work = answers(world, openings, name, temperature, progress)
+                written = parts.serving.run(work)
                 scores[kind][searcher, writer] = [
-                    true_score(answer, task.facts)
-                    for answer, task in zip(parts.serving.run(work), tasks, strict=True)
+                    true_score(one.answer, task.facts)
+                    for one, task in zip(written, tasks, strict=True)
                 ]
-    return {kind: summary(pairs, next(iter(solvers))) for kind, pairs in scores.items()}
+                share = sum(one.unfinished for one in written) / len(written)
+                unfinished[kind][searcher, writer] = share
+    first = next(iter(solvers))
+    return {
+        kind: summary(pairs, first, unfinished[kind]) for kind, pairs in scores.items()
+    }
 
 
 async def searches(
@@ -87,14 +105,15 @@ async def answers(
     name: str,
     temperature: float,
     progress: Progress = lambda done, of: None,
-) -> list[str]:
-    """What the policy answers after each opening; empty where it gives no answer."""
+) -> list[Written]:
+    """What the policy answers after each opening."""
 
-    async def play(number: int, opening: Opening) -> str:
+    async def play(number: int, opening: Opening) -> Written:
         seed = (world.config.seed, "swap", "answer", name, str(temperature), number)
         rollout = await converse_as_evaluated(world, opening, temperature, seed, 1)
         parse = solver_output.parse_answer(rollout.played)
-        return parse.answer if parse.valid else ""
+        unfinished = rollout.turn_log[0]["what"] == LAST_SEARCH
+        return Written(parse.answer if parse.valid else "", unfinished)
 
     return await gather((play(i, one) for i, one in enumerate(openings)), progress)
 
@@ -134,13 +153,16 @@ def until_answer(rollout: Rollout) -> int:
 
 
 def summary(
-    pairs: Mapping[tuple[str, str], Sequence[float]], first: str
+    pairs: Mapping[tuple[str, str], Sequence[float]],
+    first: str,
+    unfinished: Mapping[tuple[str, str], float],
 ) -> list[dict[str, Any]]:
     """Mean score and gain of each pair, with standard errors over tasks.
 
     Args:
       pairs: (searcher, writer) -> score of each task.
       first: the Solver over which gains are measured.
+      unfinished: of each pair, the share of writers who would have searched on.
     """
     base = pairs[first, first]
     rows = []
@@ -155,6 +177,7 @@ def summary(
                 "stderr": stderr,
                 "gain": gain,
                 "gain_stderr": gain_stderr,
+                "unfinished": unfinished[searcher, writer],
                 "n": len(scores),
             }
         )

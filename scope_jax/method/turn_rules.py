@@ -21,6 +21,7 @@ Style = Literal["chain2", "chain2_xml", "none"]
 
 _GUIDED: tuple[Kind, ...] = ("challenger", "task")
 _FINAL_CALL = re.compile(r"<function_calls>\s*+(?:task|answer)\s*+\(")
+LAST_SEARCH = "search in the last turn, not run"
 _BAD_ARGUMENTS = "Search error: bad arguments: query_list must be a list of queries"
 
 
@@ -179,8 +180,7 @@ def _policy_tool_call(spec: ConversationSpec, turn: int, text: str) -> Move:
     }
     kept = formats.cut_after_call(text, "tool_call")
     if turn >= spec.max_turns:  # calls run when the next turn starts, and there is none
-        note = "search in the last turn, not run"
-        return Move("turns", kept, note, message=message)
+        return Move("turns", kept, LAST_SEARCH, message=message)
     queries = [formats.query_list(call, "policy") or _BAD_ARGUMENTS for call in calls]
     return Move("search", kept, "search", calls=tuple(queries), message=message)
 
@@ -198,7 +198,7 @@ def _policy_search(
     if spec.guided and turn > spec.target:
         return Move("end", kept, "one search too many, not run")
     if spec.kind == "solver_eval" and turn >= spec.max_turns:
-        return Move("forced", kept, "search in the last turn, not run")
+        return Move("forced", kept, LAST_SEARCH)
     return Move("search", kept, "search", calls=(queries,))
 
 

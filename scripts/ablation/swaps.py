@@ -57,12 +57,14 @@ def play(run: Path, count: int, split: str, out: Path) -> str:
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Scores and gains as Markdown, with half of their 95% intervals over tasks."""
-    lines = ["| | searches | answers | true score | gain | tasks |", f"|{' --- |' * 6}"]
+    head = "searches | answers | true score | gain | would search on | tasks"
+    lines = [f"| | {head} |", f"|{' --- |' * 7}"]
     for kind, rows in found.items():
         for row in rows:
             lines.append(
                 f"| {kind} | {row['searches']} | {row['answers']} | "
                 f"{row['score']:.3f} ± {1.96 * row['stderr']:.3f} | "
-                f"{row['gain']:+.3f} ± {1.96 * row['gain_stderr']:.3f} | {row['n']} |"
+                f"{row['gain']:+.3f} ± {1.96 * row['gain_stderr']:.3f} | "
+                f"{row['unfinished']:.0%} | {row['n']} |"
             )
     return "\n".join(lines)

@@ -89,10 +89,10 @@ def test_a_row_is_refused_that_was_not_measured_by_the_rules():
 
 def test_swaps_are_a_table():
     row = {"searches": "iter_3", "answers": "iter_1", "score": 0.6, "stderr": 0.01}
-    row |= {"gain": 0.05, "gain_stderr": 0.02, "n": 450}
+    row |= {"gain": 0.05, "gain_stderr": 0.02, "unfinished": 0.12, "n": 450}
     last = swaps.table({"sampled": [row]}).splitlines()[-1]
     assert last == (
-        "| sampled | iter_3 | iter_1 | 0.600 ± 0.020 | +0.050 ± 0.039 | 450 |"
+        "| sampled | iter_3 | iter_1 | 0.600 ± 0.020 | +0.050 ± 0.039 | 12% | 450 |"
     )
 
 

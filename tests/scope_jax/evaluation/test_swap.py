@@ -76,6 +76,9 @@ def test_the_score_needs_one_who_reads_and_one_who_writes(tool_format):
         gains = {(row["searches"], row["answers"]): row["gain"] for row in rows}
         assert gains["last", "first"] == 1 and gains["first", "first"] == 0
         assert all(row["n"] == 6 for row in rows)
+        # The last Solver searches where it knows nothing.
+        unfinished = [row["unfinished"] for row in rows]
+        assert unfinished == [0, 0, 1, 0] and list(scores)[2] == ("first", "last")
 
 
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS)
@@ -113,7 +116,8 @@ def test_a_writer_who_searches_again_is_told_to_answer():
 
     world = replace(players.world, policy=watch)
     opening = tuple(world.prompts.solver(named(1)[0].text, 5))
-    asyncio.run(swap.answers(world, [opening], "a", 0.0))
+    [written] = asyncio.run(swap.answers(world, [opening], "a", 0.0))
+    assert written.unfinished
     assert len(seen) == 1 + players.config.solver.forced_rounds
     assert "about " not in seen[-1].removeprefix(seen[0])
 
@@ -123,8 +127,11 @@ def test_gains_are_paired():
         ("a", "a"): [0.0, 1.0, 0.0, 1.0],
         ("b", "a"): [0.5, 1.5, 0.5, 1.5],
     }
-    same, better = swap.summary(pairs, "a")
+    unfinished = {pair: 0.25 for pair in pairs}
+    same, better = swap.summary(pairs, "a", unfinished)
+    assert better["unfinished"] == 0.25
     assert (same["score"], same["gain"]) == (0.5, 0)
     assert same["stderr"] == pytest.approx(math.sqrt(1 / 3 / 4))
     assert (better["gain"], better["gain_stderr"]) == (0.5, 0)
-    assert math.isnan(swap.summary({("a", "a"): [1.0]}, "a")[0]["stderr"])
+    [alone] = swap.summary({("a", "a"): [1.0]}, "a", unfinished)
+    assert math.isnan(alone["stderr"])
