@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.special import stdtrit  # JAX needs SciPy
 
+from ablation import swaps
 from ablation.arms import ARMS
 from models.errors import UserError
 from scope_jax.report import charts
@@ -235,7 +236,7 @@ def write(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     if not summaries:
         raise UserError(f"{folder}: holds no summary: run scripts/ablate.py first")
     place = folder.parent
-    text = page(summaries, folder.name, "ablations.svg")
+    text = page(summaries, folder.name, "ablations.svg") + swaps.section(folder)
     write_text(place / "ablations.md", text)
     write_text(place / "ablations.svg", figure(summaries))
     return [place / "ablations.md", place / "ablations.svg"]

@@ -11,7 +11,7 @@ from scope_jax.config import Config
 from scope_jax.run import tracking
 from scope_jax.run.folder import RunFolder
 from scope_jax.system import settings
-from scope_jax.system.files import write_text
+from scope_jax.system.files import read_json, write_text
 
 
 def play(run: Path, count: int, split: str, out: Path) -> str:
@@ -53,6 +53,24 @@ def play(run: Path, count: int, split: str, out: Path) -> str:
     result = {"run": run.name, "split": split, "scores": summaries.plain(found)}
     write_text(out / "swaps" / f"{run.name}.json", json.dumps(result, indent=1) + "\n")
     return table(found)
+
+
+def section(folder: Path) -> str:
+    """All swaps in a folder of summaries as a section of a page; empty without any."""
+    lines = []
+    for file in sorted((folder / "swaps").glob("*.json")):
+        one = read_json(file)
+        lines += ["", f"`{one['run']}`:", "", table(one["scores"])]
+    if not lines:
+        return ""
+    about = """
+## Replay swaps
+
+One Solver searches, another writes the answer from what was found, with no search left.
+Behind ± stands half of a 95% interval over tasks; gains are over the first Solver doing
+both. Who would search on writes where it would not have stopped.
+"""
+    return about + "\n".join(lines) + "\n"
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
