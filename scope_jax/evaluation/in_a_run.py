@@ -71,7 +71,8 @@ def at_the_end(parts: Parts) -> None:
         parts.tracker.rewind(config.iterations, EVALUATION, 0)
         found, _ = score_small_world(parts, wanted.count, wanted.split)
         _log(parts, config.iterations, found)
-    parts.folder.record(EVALUATION, status="done", **_asked(wanted))
+    asked = _asked(wanted) | {"iterations": config.iterations}
+    parts.folder.record(EVALUATION, status="done", **asked)
 
 
 EVALUATIONS = Evaluations(after_step, after_iteration, at_the_end)

@@ -136,7 +136,7 @@ class RunFolder(RunPaths):
             remove_cut_off(self.path)
         if self._lost_config and self._config_file.is_file():
             storage.set_aside(self._config_file)
-        if not self._config_file.is_file() or not self._has_date():
+        if not self._config_file.is_file() or self._recorded() != self._begun:
             settings.save(self._begun, self._config_file, recorded=True)
         self.writable = self.path
         self.manifest = self._read_manifest()
@@ -172,7 +172,7 @@ class RunFolder(RunPaths):
             self._refuse_unknown(config, error.why)
             return
         if not saved.model.date:  # of a version that didn't record it
-            began = self._config_file.stat().st_mtime  # it has been written once only
+            began = self._config_file.stat().st_mtime  # it was written at the start
             saved = _with_date(saved, datetime.date.fromtimestamp(began))
         if not config.model.date:
             model = replace(config.model, date=saved.model.date)
@@ -185,7 +185,7 @@ class RunFolder(RunPaths):
                 f"{self.path}: is a run of a different configuration ({shown}{more}): "
                 "give the same options, another folder with --run, or --fresh"
             )
-        self._begun = saved
+        self._begun = resuming.extended(saved, config)
 
     def _refuse_unknown(self, config: Config, why: str) -> None:
         """Where the configuration is lost: refuses another than it was, by its hash."""
@@ -208,8 +208,8 @@ class RunFolder(RunPaths):
             "%s: %s: written again, from the same options", self._config_file, why
         )
 
-    def _has_date(self) -> bool:
-        return bool(settings.load(Config, self._config_file).model.date)
+    def _recorded(self) -> Config:
+        return settings.load(Config, self._config_file)
 
     def _read_manifest(self) -> dict[str, Any]:
         """Which stages are finished; without it, they are found again from the rest."""

@@ -22,12 +22,19 @@ HARMLESS += tuple(f"inference.engine.{name}" for name in ENGINE)
 def differences(saved: Config, config: Config) -> list[str]:
     """One line per setting that differs and must not.
 
+    More iterations may be asked for: no earlier one depends on how many follow.
     ``model.dtype`` differs only where it means something else on this machine: so runs
     on CPUs go on that were begun before `tiny` asked for float32.
     """
     if saved.model.dtype != config.model.dtype:
         saved, config = _resolved(saved), _resolved(config)
+    saved = extended(saved, config)
     return settings.differences(saved, config, ignore=HARMLESS)
+
+
+def extended(saved: Config, config: Config) -> Config:
+    """The settings that a run was begun with, and as many iterations as now wanted."""
+    return replace(saved, iterations=max(saved.iterations, config.iterations))
 
 
 def _resolved(config: Config) -> Config:

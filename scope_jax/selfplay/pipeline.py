@@ -78,7 +78,11 @@ def run(
         if _is_evaluated(folder, config):
             evaluations = None
         if not _unfinished(folder, config, evaluations) and not evaluations:
-            log.info("%s is finished: see report.html; --fresh starts over", path)
+            log.info(
+                "%s is finished: see report.html; more --iterations go on from here, "
+                "--fresh starts over",
+                path,
+            )
             return
         with (
             Tracker(
@@ -178,10 +182,15 @@ def _summarise(parts: Parts) -> None:
 
 
 def _is_evaluated(folder: RunFolder | Follower, config: Config) -> bool:
-    """Whether there is nothing to evaluate, or it was done with these settings."""
+    """Whether there is nothing to evaluate, or it was done with these settings.
+
+    Of a run that goes on with another iteration, it was not.
+    """
     wanted, known = config.evaluation, folder.stage(EVALUATION)
     same = (known.get("count"), known.get("split")) == (wanted.count, wanted.split)
-    return not wanted.count or (folder.done(EVALUATION) and same)
+    same &= known.get("iterations", config.iterations) == config.iterations
+    done = folder.done(EVALUATION) and same and not _unfinished(folder, config, None)
+    return not wanted.count or done
 
 
 def _open_folder(

@@ -52,6 +52,19 @@ def test_another_order_and_other_delays_give_the_same_run(simulation, run):
     assert not compared(content(run), simulation.whole)
 
 
+def test_a_finished_run_goes_on_with_another_iteration(simulation, run):
+    assert simulation.start(run, Plan("whole")).code == 0
+    longer = Simulation(simulation.folder, 2)
+    assert longer.start(run, Plan("again")).code == 0
+    found, wanted = content(run), dict(longer.whole)
+    # In another order: the evaluation was a stage of the shorter run, too.
+    manifests = found["manifest.json"], wanted["manifest.json"]
+    lines = [sorted(line.strip(b" ,") for line in m.splitlines()) for m in manifests]
+    assert lines[0] == lines[1]
+    wanted["manifest.json"] = found["manifest.json"]
+    assert not compared(found, wanted)
+
+
 @pytest.mark.parametrize("seed", range(TODAY, TODAY + 40, 2))
 def test_what_goes_wrong_today_ends_as_promised(simulation, seed):
     outcome = simulation.schedule(seed)

@@ -106,6 +106,16 @@ def test_a_run_from_before_days_were_recorded_goes_on_with_that_of_its_start(
     assert settings.load(Config, file).model.date == "2025-03-01"
 
 
+def test_more_iterations_may_be_asked_for_and_no_fewer(tmp_path, config):
+    RunFolder(tmp_path / "run", replace(config, iterations=2)).close()
+    RunFolder(tmp_path / "run", replace(config, iterations=3)).close()
+    file = tmp_path / "run/config.json"
+    assert settings.load(Config, file).iterations == 3
+    assert checksums.recorded(file) == (checksums.of(file),)
+    with pytest.raises(UserError, match="iterations: 3 -> 2"):
+        RunFolder(tmp_path / "run", replace(config, iterations=2))
+
+
 def test_display_settings_may_change(tmp_path, config):
     RunFolder(tmp_path / "run", config).close()
     quiet = replace(config, tracking=replace(config.tracking, progress=False))
