@@ -29,6 +29,7 @@ from rl.engine.config import EngineConfig
 from rl.learner.config import OverlongConfig, UpdateConfig
 from rl.learner.losses import LossConfig
 from rl.learner.optimizer import OptimizerConfig
+from rl.learner.preferences import PairLossConfig
 from rl.records import SamplingParams
 from scope_jax.inference import InferenceConfig
 from scope_jax.method import teacher
@@ -129,6 +130,30 @@ class StageConfig:
                 f"update.temperature {self.update.temperature}, so the trained policy "
                 "would not be the sampled one: make them equal"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig:
+    """Training on pairs of stored answers (recipe "preference", docs/options.md).
+
+    Optimizer, update and checkpoints are those of `solver_train`.
+    """
+
+    run: str = ""
+    """Folder of the run whose Solver's rollouts are compared."""
+    loss: PairLossConfig = PairLossConfig()
+    """Loss of a pair."""
+    epochs: Count = 1
+    """Times that each pair is trained on."""
+    pairs_per_step: Count = 16
+    """Pairs of an update; what is left of an epoch is left out."""
+    min_spread: Annotated[float, NOT_NEGATIVE] = 0.001
+    """Least standard deviation of the rubric scores of a task's answers."""
+    max_word_gap: CountOrZero = 100
+    """Most words that one answer of a pair may have more than the other."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +262,9 @@ class Config:
     """Name of the configuration; the run folder defaults to `runs/NAME`."""
     seed: Annotated[int, seeds.RANGE] = 42
     """Seed of everything random: prompts, data order and sampling; 0 to 2**64 - 1."""
+    recipe: Literal["self_play", "preference"] = "self_play"
+    """self_play: the method. preference: a Solver is trained once, from the base model,
+    on the best and the worst answers of another run; nothing is sampled."""
     iterations: Count = 3
     """Self-play iterations: Challenger, tasks, Solver."""
     tool_format: ToolFormat = "search_r1"
@@ -262,6 +290,8 @@ class Config:
     """Stage 1, Challenger training."""
     solver_train: StageConfig = field(default_factory=solver_stage)
     """Stage 3, Solver training."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """Recipe "preference"."""
     engine: EngineConfig = EngineConfig()
     """The trainer's own rollout engine."""
     retrieval: RetrievalConfig = RetrievalConfig()
@@ -294,3 +324,8 @@ class Config:
             self.solver.teacher, self.solver_train, self.challenger_train
         )
         check_own_code("tools", self.tools)
+        if (self.recipe == "preference") != bool(self.preference.run):
+            raise UserError(
+                f"recipe={self.recipe} with preference.run={self.preference.run!r}: "
+                "the recipe preference needs the folder of a run, and no other does"
+            )

@@ -48,6 +48,11 @@ def main(argv: Sequence[str]) -> int:
             print(found.text())
             found.check()
             return 0
+        if config.recipe == "preference":
+            from scope_jax.selfplay import preference
+
+            preference.run(config, options.folder(config), fresh=options.fresh)
+            return 0
         from scope_jax.evaluation import in_a_run
         from scope_jax.selfplay import pipeline
         from scope_jax.system import hosts

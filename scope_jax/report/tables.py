@@ -9,7 +9,7 @@ from scope_jax.run.numbers import format_number
 
 TABLE = (
     *("reward/", "truth/", "tasks/", "judge/", "bias/", "alarm/"),
-    *("errors/", "rollout/", "retrieval/", "loss/", "agree/"),
+    *("errors/", "rollout/", "retrieval/", "preference/", "loss/", "agree/"),
 )
 """Prefixes of the metrics in a stage's table, in this order."""
 

@@ -27,6 +27,8 @@ WATCHED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("accuracy", ("reward/accuracy",)),
         ("true score", ("truth/score", "reward/format")),
         ("searches", ("rollout/ran_searches",)),
+        ("pairs in order", ("preference/accuracy",)),
+        ("margin", ("preference/margin",)),
     ),
     "evaluation": (
         ("sampled", ("eval/sampled/true_score",)),

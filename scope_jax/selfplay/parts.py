@@ -92,7 +92,7 @@ def open_parts(
     prompt_set = prompts.load(config.prompts, config.tool_format)
     own_reward = own_parts.reward_of(config)
     tokenizer = hf.load_tokenizer(config.model.path)
-    renderer = _renderer(config, tokenizer)
+    renderer = renderer_of(config, tokenizer)
     keep_programs()
     with contextlib.ExitStack() as stack:
         with (
@@ -102,7 +102,7 @@ def open_parts(
             serving = stack.enter_context(Serving(config, folder.path, renderer, hosts))
             passages = open_passages(config.retrieval)
             check_heldout(config.documents.heldout, len(passages))
-            base, weights = _base_model(config, tokenizer, renderer, hosts)
+            base, weights = base_model(config, tokenizer, renderer, hosts)
             trainer = Trainer(config, folder, base, weights)
             del weights
             stack.callback(trainer.engine.close)
@@ -140,7 +140,7 @@ def open_parts(
         )
 
 
-def _base_model(
+def base_model(
     config: Config, tokenizer: Any, renderer: ChatRenderer, hosts: Hosts
 ) -> tuple[BaseModel, Any]:
     """The model that all roles start from, and its weights on the mesh."""
@@ -156,7 +156,7 @@ def _base_model(
     return opened
 
 
-def _renderer(config: Config, tokenizer: Any) -> ChatRenderer:
+def renderer_of(config: Config, tokenizer: Any) -> ChatRenderer:
     """The chat template and tokenizer of all three roles."""
     model = config.model
     renderer = ChatRenderer.from_tokenizer(

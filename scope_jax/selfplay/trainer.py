@@ -27,11 +27,24 @@ from scope_jax.system.compilation import return_memory, settle
 log = logging.getLogger("scope_jax")
 
 
+class NoEngine:
+    """In the place of a ``PolicyEngine`` where nothing is sampled."""
+
+    def use(self, params: Params | None) -> None:
+        """Lets go of them."""
+
+    def check(self, fingerprint: tuple[int, ...]) -> None:
+        """Nothing is played, and so nothing that is stale."""
+
+
 class Trainer:
     """Trains both roles; each has weights, moments and a step count of its own.
 
     Between updates the policy is on the engine, and during one it is not: the device
     has no room for both.
+
+    Args:
+      plays: whether the policy is played; without, no engine is made.
 
     Attributes:
       engine: plays the policy in training.
@@ -42,7 +55,13 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, folder: RunFolder, base: BaseModel, weights: Params
+        self,
+        config: Config,
+        folder: RunFolder,
+        base: BaseModel,
+        weights: Params,
+        *,
+        plays: bool = True,
     ):
         self._config, self._folder, self._base = config, folder, base
         # Of checkpoints that are not permanent the newest is kept.
@@ -55,9 +74,11 @@ class Trainer:
             states = self.updater("solver").states
             self.reference = states.reference_params(weights)
         options = {"lora": self._lora, "serves": serves}
-        self.engine = PolicyEngine(base, self.reference, config.engine, **options)
-        if serves:
-            self.reference = self.engine.base_params
+        self.engine: Any = NoEngine()
+        if plays:
+            self.engine = PolicyEngine(base, self.reference, config.engine, **options)
+            if serves:
+                self.reference = self.engine.base_params
         updater = self.updater("solver")
         log.info(
             "attention in updates: %s, in %s", updater.attention, updater.compute_dtype

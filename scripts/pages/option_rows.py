@@ -232,4 +232,23 @@ OPTIONS = (
             "and unlike those of the steps before",
         }.items()
     ),
+    *(
+        Option(
+            name=kind.upper(),
+            settings={
+                "recipe": "preference",
+                "preference.run": "runs/tiny",
+                "preference.loss.kind": kind,
+            },
+            function="rl.learner.preferences:pair_losses",
+            what=f"trains offline on a run's best and worst answers; {what}",
+            cost="a run of its own, below: two passes forward and one back a pair",
+        )
+        for kind, what in {
+            "dpo": "their difference grows, ever more slowly",
+            "ipo": "their difference has a goal",
+            "spin": "their difference grows up to a margin",
+            "sppo": "each of the two has a goal",
+        }.items()
+    ),
 )

@@ -39,6 +39,32 @@ filtering or SPIRAL's filter. `loss/clip_fraction`: tokens whose ratio is clippe
 a sequence's ratio all of its tokens. `loss/teacher_kl`: mean log-ratio of the policy to
 its teacher. `loss/likelihood`: that term before its weight.
 
+## Training on a run's answers
+
+POP (arXiv 2604.20051) needs no update while rollouts are played. The rubric scores of
+a run that is there order the answers of each task, and a Solver is trained on the best
+against the worst of each, from the base model, which is the reference:
+
+    python scripts/train.py --config tiny --run runs/tiny
+    python scripts/train.py --config tiny --recipe preference \\
+        --preference.run runs/tiny --run runs/tiny-dpo
+
+Optimizer, update, checkpoints, adapters and tracking are those of `solver_train`; the
+second folder is like that of a run with one Solver stage, which resumes, and which
+report, evaluation and export read. Nothing is sampled, and no inference process runs.
+
+- Pairs: of each task and step, among answers that are valid and were posed plainly.
+  None where the scores' standard deviation is below `preference.min_spread`, where one
+  has more than `preference.max_word_gap` words more than the other, or where one does
+  not fit a row. The log counts them; `pairs.jsonl` lists those that are trained on.
+- Trained on are all turns of the policy, as the template writes them. They are encoded
+  from their text: of unusual tokens the ids may be others than were sampled.
+- `preference/accuracy`: share of a step's pairs whose better answer has gained more
+  probability than the worse one; `preference/margin`: by how much, the difference of u;
+  `preference/better` and `preference/worse`: u of each; `loss/total`: the pairs' loss.
+- The learning rate is constant after its warm-up; POP's falls as a cosine. SPIN's
+  better answers are given ones, here they are the policy's best.
+
 ## Beside TRL and verl
 
 GSPO, Dr. GRPO, DAPO, SAPO, CISPO and RLOO agree to 1e-6, losses and gradients, with

@@ -37,7 +37,7 @@ function armSeries(stage, name, smooth, apart = false) {
     .filter((one) => one.x.length);
 }
 
-const ORDER = ["reward", "eval", "truth", "tasks", "alarm", "judge", "rollout", "loss", "agree", "errors", "perf", "time"];
+const ORDER = ["reward", "eval", "truth", "tasks", "alarm", "judge", "rollout", "preference", "loss", "agree", "errors", "perf", "time"];
 
 /** All metrics of a stage, those first that people look at first. */
 function metricNames(stage) {
