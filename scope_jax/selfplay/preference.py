@@ -20,6 +20,7 @@ from models import hf, sharding
 from models.chat import ChatRenderer
 from models.errors import StorageError, UserError
 from rl.learner import data_order, preferences
+from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.config import Config
 from scope_jax.method import preference, prompts
@@ -166,14 +167,15 @@ def train(
                     trainer.save(ITERATION, ROLE, step - 1, state)
                 raise
             began, own = time.monotonic(), chosen(step)
-            state, metrics = preferences.update(
-                updater,
-                state,
-                trainer.reference,
-                [pairs[index].members for index in own],
-                reference[own],
-                settings.loss,
-            )
+            members = [pairs[index].members for index in own]
+            given = (trainer.reference, members, reference[own], settings.loss)
+            try:
+                state, metrics = preferences.update(updater, state, *given)
+            except NonFiniteUpdateError as error:
+                raise UserError(
+                    f"step {step}: training stopped ({error}): lower solver_train."
+                    "optimizer.learning_rate, or resume with the same command"
+                ) from error
             metrics |= {"time/update": time.monotonic() - began} | memory()
             tracker.log(metrics, iteration=ITERATION, stage=ROLE, step=step)
             bar.advance(metrics)
