@@ -73,7 +73,7 @@ def test_a_killed_run_ends_with_the_same_bytes_as_one_that_was_not(played, tmp_p
     assert records(killed) == records(whole) and len(records(whole)) == 12
     assert same_weights(whole, killed) == 1
     losses = [record["loss/total"] for record in records(whole)]
-    assert losses[0] == pytest.approx(0.6931, abs=1e-4) > losses[-1]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.6
     assert "preference/accuracy" in page.build(whole)
     rows = (whole / "pairs.jsonl").read_text().splitlines()
     assert json.loads(rows[0])["scores"] == [1.0, 0.0]
