@@ -150,7 +150,8 @@ class PreferenceConfig:
     min_spread: Annotated[float, NOT_NEGATIVE] = 0.001
     """Least standard deviation of the rubric scores of a task's answers."""
     max_word_gap: CountOrZero = 100
-    """Most words that one answer of a pair may have more than the other."""
+    """Most words that one answer of a pair may have more than the other; 0 wants
+    equally long ones."""
 
     def __post_init__(self):
         check_fields(self)

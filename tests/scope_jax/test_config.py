@@ -212,6 +212,7 @@ NONE_OF_IT = {
     *("retrieval.cut_tokens", "retrieval.cut_overlap"),
     *("inference.max_restarts", "engine.cache_tokens", "inference.engine.cache_tokens"),
     *("checkpoint.every", "checkpoint.permanent_every", "inference.port"),
+    "preference.max_word_gap",
     *("challenger.rollout_sampling.top_k", "tasks.sampling.top_k"),
     *(
         f"{role}_train.{field}"
