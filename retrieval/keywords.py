@@ -28,10 +28,10 @@ from retrieval.passages import Passages
 
 VERSION = "bm25-1"
 ABOUT = "index.json"
-A_PASSAGE, A_WORD, A_PAIR, A_KNOWN = 72, 9, 36, 210
-"""Bytes while an index is built, see ``bytes_to_build``."""
-A_KNOWN_LATER = 210
-"""Bytes of a word of the vocabulary in an index that is open."""
+PASSAGE_BYTES, WORD_BYTES, PAIR_BYTES = 72, 9, 36
+"""While an index is built, see ``bytes_to_build``."""
+VOCABULARY_BYTES = 210
+"""Of a word of the vocabulary, while an index is built and while it is open."""
 
 
 class Keywords:
@@ -87,7 +87,8 @@ def bytes_to_build(passages: int, words: int, pairs: int, vocabulary: int) -> in
       pairs: the sum over passages of the number of different words.
       vocabulary: different words of all passages.
     """
-    return A_PASSAGE * passages + A_WORD * words + A_PAIR * pairs + A_KNOWN * vocabulary
+    texts = PASSAGE_BYTES * passages + WORD_BYTES * words + PAIR_BYTES * pairs
+    return texts + VOCABULARY_BYTES * vocabulary
 
 
 def bytes_kept(passages: int, pairs: int, vocabulary: int) -> tuple[int, int]:
@@ -98,7 +99,7 @@ def bytes_kept(passages: int, pairs: int, vocabulary: int) -> tuple[int, int]:
     scores of all passages, a copy that is sorted, and what is looked for in both.
     """
     mapped = 8 * pairs + 8 * (vocabulary + 1)
-    return mapped, A_KNOWN_LATER * vocabulary + 10 * passages
+    return mapped, VOCABULARY_BYTES * vocabulary + 10 * passages
 
 
 def open_or_build(

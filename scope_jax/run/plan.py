@@ -212,8 +212,7 @@ def _rollouts(
         remedy="raise placement.trainer.mesh.fsdp",
     )
     teaches = config.solver.teacher.kind != "none"  # which the engine's scores do
-    scores = {"compute_bytes": width}
-    scoring = memory.scoring(decoder, config.engine, **scores) if teaches else 0
+    scoring = memory.scoring(decoder, config.engine, compute_bytes=width)
     yield program(
         name="trainer: rollouts",
         kinds=held | engine | ({"scoring": scoring} if teaches else {}),

@@ -1,7 +1,8 @@
 """The loop over iterations and their three stages; resumes where it stopped."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,7 @@ def run(
     config = pinned(config)
     if config.tasks.file:
         read_given(config.tasks.file)
-    folder = _open_folder(path, config, hosts, fresh=fresh)
-    try:
+    with open_folder(path, config, hosts, fresh=fresh) as folder:
         if _is_evaluated(folder, config):
             evaluations = None
         if not _unfinished(folder, config, evaluations) and not evaluations:
@@ -105,11 +105,6 @@ def run(
             if parts.hosts.is_leader:
                 _summarise(parts)
         log.info("finished: everything is in %s, report.html first", path)
-    except (UserError, StorageError, Stopped):
-        folder.abandon()
-        raise
-    finally:
-        folder.close()
 
 
 def _run_stages(parts: Parts, config: Config, evaluations: Evaluations | None) -> None:
@@ -193,10 +188,14 @@ def _is_evaluated(folder: RunFolder | Follower, config: Config) -> bool:
     return not wanted.count or done
 
 
-def _open_folder(
+@contextlib.contextmanager
+def open_folder(
     path: Path, config: Config, hosts: Hosts, *, fresh: bool
-) -> RunFolder | Follower:
-    """The run folder in the leader, and a copy of its state in the other processes."""
+) -> Iterator[RunFolder | Follower]:
+    """The run folder in the leader, and a copy of its state in the other processes.
+
+    A start that fails before it has made anything is taken back.
+    """
     opened: list[RunFolder] = []
 
     def state() -> tuple[dict[str, Any], str]:
@@ -204,4 +203,11 @@ def _open_folder(
         return opened[0].manifest, opened[0].date
 
     manifest, date = hosts.from_leader(state)
-    return opened[0] if opened else Follower(path, manifest, date)
+    folder = opened[0] if opened else Follower(path, manifest, date)
+    try:
+        yield folder
+    except (UserError, StorageError, Stopped):
+        folder.abandon()
+        raise
+    finally:
+        folder.close()

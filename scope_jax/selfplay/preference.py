@@ -18,7 +18,7 @@ import numpy as np
 
 from models import hf, sharding
 from models.chat import ChatRenderer
-from models.errors import StorageError, UserError
+from models.errors import UserError
 from rl.learner import data_order, preferences
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
@@ -30,6 +30,7 @@ from scope_jax.run.sizes import check_sizes
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.metering import memory
 from scope_jax.selfplay.parts import base_model, renderer_of
+from scope_jax.selfplay.pipeline import open_folder
 from scope_jax.selfplay.trainer import Trainer
 from scope_jax.small_world.assets import resolve
 from scope_jax.system import stopping
@@ -42,6 +43,7 @@ log = logging.getLogger("scope_jax")
 
 ITERATION, ROLE = 1, "solver"
 STAGE = f"iter_{ITERATION}/{ROLE}"
+SCORE = "reward/rubric_score"
 PAIRS = "pairs.jsonl"
 """File of a run folder: of each pair what it is, and the reference's log-probs."""
 
@@ -88,8 +90,7 @@ def run(config: Config, path: Path, *, fresh: bool = False) -> None:
             f"placement.hosts.count={config.placement.hosts.count}: the recipe "
             "preference trains in one process: leave it at 1"
         )
-    folder = RunFolder(path, config, fresh=fresh)
-    try:
+    with open_folder(path, config, ONE_HOST, fresh=fresh) as folder:
         if folder.done(STAGE):
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
@@ -97,11 +98,6 @@ def run(config: Config, path: Path, *, fresh: bool = False) -> None:
             _run(config, folder, tracker)
         page.write(path)
         log.info("finished: everything is in %s, report.html first", path)
-    except (UserError, StorageError, Stopped):
-        folder.abandon()
-        raise
-    finally:
-        folder.close()
 
 
 def _run(config: Config, folder: RunFolder, tracker: Tracker) -> None:
@@ -291,9 +287,6 @@ def _pair(
         scores=(scores[best], scores[worst]),
         members=(better, worse),
     )
-
-
-SCORE = "reward/rubric_score"
 
 
 def _is_answer(record: Mapping[str, Any]) -> bool:

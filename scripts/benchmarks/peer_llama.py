@@ -211,10 +211,12 @@ def main() -> None:
     work = json.loads(Path(settings["work"]).read_text())
     slots = Slots(file, work["batch"], longest(work["conversations"]) + 1)
     slots.play(work["warm"])
-    ready = {"llama_cpp": slots.cpp.__version__, "threads": os.cpu_count()}
-    print(
-        json.dumps(ready | {"weights": "Q8_0" if quantized else "as ours"}), flush=True
-    )
+    ready = {
+        "llama_cpp": slots.cpp.__version__,
+        "threads": os.cpu_count(),
+        "weights": "Q8_0" if quantized else "as in the folder",
+    }
+    print(json.dumps(ready), flush=True)
     for _ in sys.stdin:
         print(json.dumps(slots.play(work["conversations"])), flush=True)
 

@@ -52,9 +52,9 @@ against the worst of each, from the base model, which is the reference:
         --preference.run runs/tiny --run runs/tiny-dpo
 
 On the rollouts of one run of `tiny` (512 tasks gave 481 pairs; 30 steps, 2 minutes) the
-true score on 450 test tasks went from 0.459 ± 0.019 to 0.691 ± 0.030, sampled at temperature
-1, and greedily from 0.368 ± 0.010 to 0.467 ± 0.041; that run itself reached 0.758 ± 0.045 and
-0.778 ± 0.052 (150 tasks). One seed, one beta.
+true score on 450 test tasks went from 0.459 ± 0.019 to 0.691 ± 0.030, sampled at
+temperature 1, and greedily from 0.368 ± 0.010 to 0.467 ± 0.041; that run itself reached
+0.758 ± 0.045 and 0.778 ± 0.052 (150 tasks). One seed, one beta.
 
 Optimizer, update, checkpoints, adapters and tracking are those of `solver_train`; the
 second folder is like that of a run with one Solver stage, which resumes, and which

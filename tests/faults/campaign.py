@@ -38,6 +38,9 @@ EVERY_SECOND_ITERATION = 8
 BEGIN, END = "<!-- campaign -->\n", "<!-- end of campaign -->\n"
 PAGE = ROOT / "docs/reliability.md"
 KEPT = Path(__file__).with_name("campaign.json")
+NOTHING: dict[str, Any] = {"next": 0, "schedules": 0, "good": 0}
+NOTHING |= {"faults": {}, "codes": {}, "points": []}
+"""The tally of a kind of which nothing was run."""
 
 
 def iterations_of(seed: int) -> int:
@@ -70,7 +73,7 @@ def simulate(folder: Path, schedules: int, place: Path) -> bool:
         simulation = simulations.of(seed)
         outcome = simulation.schedule(seed)
         well &= not outcome.wrong
-        record = as_record(outcome, len(simulation.names))
+        record = as_record(outcome)
         append(folder, record)
         if outcome.wrong:
             print(json.dumps(record, indent=1), flush=True)
@@ -79,12 +82,11 @@ def simulate(folder: Path, schedules: int, place: Path) -> bool:
     return well
 
 
-def as_record(outcome: Outcome, points: int) -> dict[str, Any]:
+def as_record(outcome: Outcome) -> dict[str, Any]:
     return {
         "kind": "simulated",
         "seed": outcome.seed,
         "iterations": iterations_of(outcome.seed),
-        "points": points,
         "wrong": outcome.wrong[-3000:],
         "codes": [start.code for start in outcome.starts],
         "faults": [fault for start in outcome.starts for fault in start.faults],
@@ -96,7 +98,7 @@ def real(folder: Path, kills: int) -> bool:
     """Runs real processes until as many have been killed."""
     found = [r for r in results(folder) if r["kind"] == "real"]
     count = sum(len(r["kills"]) for r in found)
-    count += kept().get("real", {"faults": {"kill": 0}})["faults"]["kill"]
+    count += kept().get("real", NOTHING)["faults"].get("kill", 0)
     seed = max((r["seed"] + 1 for r in found), default=first("real"))
     made: dict[int, Real] = {}
     well = True
@@ -105,7 +107,7 @@ def real(folder: Path, kills: int) -> bool:
         if number not in made:
             made[number] = Real(folder / "real", number)
         record = made[number].run(seed)
-        append(folder, record | {"points": len(list(made[number].names))})
+        append(folder, record)
         well &= not record["wrong"]
         count += len(record["kills"])
         seed += 1
@@ -127,7 +129,7 @@ def tiny(folder: Path) -> bool:
 
 def first(kind: str) -> int:
     """The first schedule of a kind that is not in the tally."""
-    return kept().get(kind, {"next": 0})["next"]
+    return kept().get(kind, NOTHING)["next"]
 
 
 # --- results --------------------------------------------------------------------------
@@ -159,14 +161,15 @@ def tally(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if not those:
             continue
         done = [split_fault(fault) for r in those for fault in r.get("faults", ())]
-        kills = [kill["name"] for r in those for kill in r.get("kills", ())]
+        kills = (kill["name"] for r in those for kill in r.get("kills", ()))
+        done += [("kill", named(point)) for point in kills]
         tallies[kind] = {
             "next": max(record["seed"] for record in those) + 1,
             "schedules": len(those),
             "good": sum(not record["wrong"] for record in those),
-            "faults": Counter(what for what, _ in done) or {"kill": len(kills)},
+            "faults": Counter(what for what, _ in done),
             "codes": Counter(str(c) for r in those for c in r.get("codes", ())),
-            "points": sorted({name for _, name in done} | set(map(named, kills))),
+            "points": sorted({name for _, name in done}),
         }
     return tallies
 
@@ -176,22 +179,15 @@ def merged(*tallies: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     whole: dict[str, dict[str, Any]] = {}
     for one in tallies:
         for kind, new in one.items():
-            old = whole.get(kind)
-            whole[kind] = (
-                new
-                if old is None
-                else {
-                    "next": max(old["next"], new["next"]),
-                    **{name: old[name] + new[name] for name in ("schedules", "good")},
-                    **{
-                        name: dict(
-                            sorted((Counter(old[name]) + Counter(new[name])).items())
-                        )
-                        for name in ("faults", "codes")
-                    },
-                    "points": sorted({*old["points"], *new["points"]}),
-                }
-            )
+            old = whole.get(kind, NOTHING)
+            whole[kind] = {
+                "next": max(old["next"], new["next"]),
+                "schedules": old["schedules"] + new["schedules"],
+                "good": old["good"] + new["good"],
+                "faults": Counter(old["faults"]) + Counter(new["faults"]),
+                "codes": Counter(old["codes"]) + Counter(new["codes"]),
+                "points": sorted({*old["points"], *new["points"]}),
+            }
     return whole
 
 
@@ -215,7 +211,8 @@ def keep(folder: Path) -> None:
     """Adds the folder's results to the tally, once: the next machine goes on there."""
     whole = merged(kept(), tally(results(folder)))
     KEPT.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
-    (folder / "results.jsonl").rename(folder / f"results.{time.time_ns()}.jsonl")
+    if (file := folder / "results.jsonl").is_file():
+        file.rename(folder / f"results.{time.time_ns()}.jsonl")
 
 
 def table(tallies: dict[str, dict[str, Any]]) -> str:
@@ -259,10 +256,10 @@ def _codes(shown: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{count[name]:,}' for count in counts)} |"
 
 
-def write_table(folder: Path) -> None:
-    """Puts the table into ``docs/reliability.md``."""
+def write_table() -> None:
+    """Puts the table of the tally into ``docs/reliability.md``."""
     text = PAGE.read_text(encoding="utf-8")
-    new = f"{BEGIN}{table(merged(kept(), tally(results(folder))))}{END}"
+    new = f"{BEGIN}{table(kept())}{END}"
     text = re.sub(f"{BEGIN}.*{END}", lambda _: new, text, flags=re.DOTALL)
     PAGE.write_text(text, encoding="utf-8")
 
@@ -280,7 +277,6 @@ def main(argv: list[str]) -> int:
     commands.add_parser("repeat").add_argument("seed", type=int)
     commands.add_parser("real").add_argument("--kills", type=int, default=200)
     commands.add_parser("tiny")
-    commands.add_parser("table")
     commands.add_parser("keep")
     given = parser.parse_args(argv)
     folder = given.folder.absolute()
@@ -290,16 +286,15 @@ def main(argv: list[str]) -> int:
     if given.command == "repeat":
         simulation = Simulations(place).of(given.seed)
         outcome = simulation.schedule(given.seed)
-        print(json.dumps(as_record(outcome, len(simulation.names)), indent=1))
+        print(json.dumps(as_record(outcome), indent=1))
         print("\n\n".join(start.said for start in outcome.starts))
         return 1 if outcome.wrong else 0
     if given.command == "real":
         return 0 if real(folder, given.kills) else 1
     if given.command == "tiny":
         return 0 if tiny(folder) else 1
-    if given.command == "keep":
-        keep(folder)
-    write_table(folder)
+    keep(folder)
+    write_table()
     return 0
 
 

@@ -97,6 +97,16 @@ def gradient(updater, params, reference, datums):
     return jax.device_get(after.opt_state.mu), metrics
 
 
+def slope_along(grads, params, total, step):
+    """By how much ``total`` of the parameters rises along their gradient."""
+    norm = np.sqrt(sum((np.float64(g) ** 2).sum() for g in jax.tree.leaves(grads)))
+    totals = [
+        total(jax.tree.map(lambda p, g, by=by: p + by / norm * g, params, grads))
+        for by in (step, -step)
+    ]
+    return (totals[0] - totals[1]) / (2 * step)
+
+
 def distance(a, b):
     """Relative norm of the difference of two trees."""
     a, b = (
