@@ -2,13 +2,15 @@
 
     python scripts/ablate.py --config tiny --arms full,no_gates --seeds 3 --iterations 3
     python scripts/ablate.py --collect
+    python scripts/ablate.py --study methods
     python scripts/ablate.py --swap runs/ablate/full_100
     python scripts/ablate.py --board
 
 Every arm is trained with every seed by scripts/train.py and scored by scripts/eval.py,
 one run after another, or one per GPU. A run that is finished leaves a small summary and
 is not played again; one that was interrupted resumes. Options of train.py may follow
-and hold in all arms. `--collect` makes tables and a figure of all summaries.
+and hold in all arms. `--study methods` compares options of docs/options.md instead, in
+one iteration. `--collect` makes tables and a figure of all summaries.
 `--swap RUN` lets one Solver of a run search and another answer. `--board` measures the
 speed board's row; with `--iterations 1` only as far as that.
 """
@@ -20,13 +22,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
-from ablation import board, collect, runs, study, summaries, swaps
-from ablation.arms import ARMS, chosen
+from ablation import board, collect, methods, runs, study, summaries, swaps
+from ablation.arms import METHODS, PARTS, chosen
 from models.errors import UserError
 from scope_jax.run import cli
 from scope_jax.system import stopping
 
-RUNS = Path("docs/small_world/runs")
+DOCS = Path("docs/small_world")
+STUDIES = {"parts": PARTS, "methods": METHODS}
+OUT = {"parts": Path("runs/ablate"), "methods": Path("runs/methods")}
+SUMMARIES = {"parts": DOCS / "runs", "methods": DOCS / "methods"}
+COMMON = {"parts": (), "methods": ("--iterations", "1")}
+COLLECT = {"parts": collect.write, "methods": methods.write}
 
 
 def parser() -> cli.ArgumentParser:
@@ -34,11 +41,12 @@ def parser() -> cli.ArgumentParser:
     made = cli.ArgumentParser(prog="ablate.py", description=__doc__, allow_abbrev=False)
     add = made.add_argument
     add("--config", default="tiny", help="configuration that arms depart from")
-    add("--arms", default=",".join(ARMS), help="default: all of them")
+    add("--study", default="parts", choices=STUDIES, help="which arms: see above")
+    add("--arms", help="default: all of the study's")
     add("--seeds", type=int, default=3, help="runs of each arm")
     add("--first-seed", type=int, default=100, help="their seeds count from here")
-    add("--out", type=Path, default=Path("runs/ablate"), help="folder of run folders")
-    add("--summaries", type=Path, default=RUNS, help="folder of summaries")
+    add("--out", type=Path, help="folder of run folders, default: runs/ablate")
+    add("--summaries", type=Path, help="their folder, default: docs/small_world/runs")
     add("--count", type=int, default=450, help="held-out tasks of an evaluation")
     add("--split", default="test", choices=["dev", "test"], help="their part")
     add("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
@@ -51,23 +59,25 @@ def parser() -> cli.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     given, overrides = parser().parse_known_args(argv)
+    name = given.study
+    kept = given.summaries or SUMMARIES[name]
     if given.collect:
-        found = summaries.read_all(given.summaries)
-        for path in collect.write(found, given.summaries):
+        for path in COLLECT[name](summaries.read_all(kept), kept):
             print(path)
         return 0
     if given.swap:
-        print(swaps.play(given.swap, given.count, given.split, given.summaries))
+        print(swaps.play(given.swap, given.count, given.split, kept))
         return 0
     if given.seeds < 1:
         raise UserError(f"--seeds {given.seeds}: needs at least one")
+    wanted = ",".join(STUDIES[name]) if given.arms is None else given.arms
     made = study.Study(
         config=given.config,
-        overrides=tuple(overrides),
-        arms=tuple(chosen(given.arms)),
+        overrides=(*COMMON[name], *overrides),
+        arms=tuple(chosen(wanted, STUDIES[name])),
         seeds=range(given.first_seed, given.first_seed + given.seeds),
-        out=given.out.absolute(),
-        summaries=given.summaries,
+        out=(given.out or OUT[name]).absolute(),
+        summaries=kept,
         count=given.count,
         split=given.split,
     )

@@ -81,6 +81,7 @@ def _metrics(name: str, work: Sequence[Totals]) -> dict[str, float]:
         found["saved_tokens"] = sums["cached_tokens"]
         found["saved_share"] = sums["cached_tokens"] / prompts
     if sums["slot_steps"]:
+        found["sampled_tokens"] = sums["decode_tokens"]
         found["busy_share"] = sums["decode_tokens"] / sums["slot_steps"]
         found["restarts"] = sums["restarts"]
         found["non_finite"] = sums["non_finite"]

@@ -1,10 +1,12 @@
 """The arms: what each changes, as options of ``scripts/train.py``.
 
-Whatever is not named here is the same in all arms. What an arm needs beside options
-(a weakened model, a file of true tasks) is made once and named in an option.
+``PARTS`` take a part of the method away; ``METHODS`` put another paper's in, an option
+of ``docs/options.md``. Whatever is not named here is the same in all arms of a study.
+What an arm needs beside options (a weakened model, a file of true tasks) is made once
+and named in an option.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,7 +36,7 @@ class Arm:
     true_tasks: bool = False
 
 
-ARMS = {
+PARTS = {
     "full": Arm(about="the method as it is"),
     "frozen_challenger": Arm(
         about="the base model writes the tasks of every iteration",
@@ -68,6 +70,42 @@ ARMS = {
     ),
 }
 
+METHODS = {
+    "default": Arm(about="GRPO as it is configured"),
+    "dr_grpo": Arm(
+        about="Dr. GRPO: no standard deviation, a constant length",
+        options=(
+            ("--solver_train.advantage_std", "false"),
+            ("--solver_train.loss.aggregation", "constant_length"),
+        ),
+    ),
+    "dynamic_sampling": Arm(
+        about="DAPO: groups of equal rewards are replaced",
+        options=(("--solver_train.dynamic_sampling", "true"),),
+    ),
+    "mars": Arm(
+        about="MARSHAL: an advantage for each turn",
+        options=(("--solver_train.advantage", "turn"),),
+    ),
+    "nft": Arm(
+        about="NFT: right and wrong answers, no advantage",
+        options=(("--solver_train.loss.policy", "nft"),),
+    ),
+    "pow3r": Arm(
+        about="POW3R: rubrics that separate answers count more",
+        options=(("--judge.weights.kind", "pow3r_instant"),),
+    ),
+    "zppo": Arm(
+        about="ZPPO: failed tasks are asked again with candidates",
+        options=(("--solver.reposing.kind", "ncq"),),
+    ),
+}
+"""All sample about as many tokens as ``default``, policies and judge together: where an
+option samples more in a step, its Solver takes fewer steps. How many was fixed on seed
+42, which no table uses."""
+
+ARMS = PARTS | METHODS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Materials:
@@ -82,22 +120,25 @@ class Materials:
     true_tasks: Callable[[int], Path] = field(repr=False)
 
 
-def chosen(names: str) -> list[str]:
+def chosen(names: str, study: Mapping[str, Arm] = PARTS) -> list[str]:
     """The arms of a list such as ``full,none``, in the order given.
+
+    Args:
+      study: those that there are.
 
     Raises:
       UserError: no such arm.
     """
     found = list(dict.fromkeys(name for name in names.split(",") if name))
     for name in found:
-        if name not in ARMS:
-            near = closest(name, list(ARMS))
+        if name not in study:
+            near = closest(name, list(study))
             remedy = f"did you mean {near}? " if near else ""
             raise UserError(
-                f"--arms {name}: no such arm: {remedy}known: {', '.join(ARMS)}"
+                f"--arms {name}: no such arm: {remedy}known: {', '.join(study)}"
             )
     if not found:
-        raise UserError(f"--arms {names}: names no arm: known: {', '.join(ARMS)}")
+        raise UserError(f"--arms {names}: names no arm: known: {', '.join(study)}")
     return found
 
 

@@ -6,6 +6,7 @@ and seed.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def summary(run: Run, base: Config, *, count: int, split: str) -> dict[str, Any]
         "settings": changed(base, config),
         "evaluation": {"count": count, "split": split},
         "scores": scores(paths),
+        "sampled_tokens": sampled_tokens(records),
         "iterations": [
             {"iteration": i, **{s: stage(records, i, s) for s in STAGES}}
             for i in iterations
@@ -134,6 +136,19 @@ def stage(
         "mean": {key: _mean(rows, key) for key in names},
         "last": {key: _mean(rows[-LAST:], key) for key in names},
     }
+
+
+def sampled_tokens(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Tokens that each engine sampled in all steps, by its name."""
+    found: dict[str, float] = {}
+    for row in records:
+        for key, value in row.items():
+            if name := _SAMPLED.fullmatch(key):
+                found[name[1]] = found.get(name[1], 0.0) + value
+    return found
+
+
+_SAMPLED = re.compile(r"perf/(\w+)_sampled_tokens")
 
 
 def seconds(records: Iterable[Mapping[str, Any]], iteration: int, name: str) -> float:

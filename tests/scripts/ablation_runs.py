@@ -21,6 +21,7 @@ def train(run, *, start=1000.0, scale=1.0):
                 row = {"iteration": iteration, "stage": stage, "step": step}
                 row |= {"time/unix": now, "reward/rubric_score": step / 10}
                 row |= {"truth/score": 0.5, "perf/compilations": 3.0}
+                row |= {"perf/rollout_sampled_tokens": 100.0}
                 if stage == "tasks":
                     row |= {"time/batch": 10 * scale, "time/waited_for_writing": 4.0}
                 else:

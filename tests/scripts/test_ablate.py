@@ -10,8 +10,9 @@ import pytest
 
 import configs
 from ablation import arms, runs, study, summaries, true_tasks
-from ablation.arms import ARMS, Materials
+from ablation.arms import METHODS, PARTS, Materials
 from models.errors import UserError
+from pages.option_rows import OPTIONS
 from scope_jax.run import cli
 from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.small_world.tasks import read_task, rubric_text
@@ -31,7 +32,7 @@ def settings_of(arm):
 
 
 def test_every_arm_is_a_few_settings():
-    assert {arm: settings_of(arm) for arm in ARMS} == {
+    assert {arm: settings_of(arm) for arm in PARTS} == {
         "full": {"seed": 7},
         "frozen_challenger": {"seed": 7, "challenger_train.steps": 0},
         "no_gates": {"seed": 7, "judge.gates": (), "judge.required_gates": 0},
@@ -51,12 +52,22 @@ def test_every_arm_is_a_few_settings():
     }
 
 
+def test_every_method_is_an_option_of_the_page_of_options():
+    rows = [{"seed": 7, **row.settings} for row in OPTIONS]
+    for arm in METHODS.keys() - {"default"}:
+        found = settings_of(arm)
+        found.pop("solver_train.steps", None)
+        assert found in rows, arm
+
+
 def test_an_unknown_arm_is_one_line():
     assert arms.chosen("none,full,none") == ["none", "full"]
     with pytest.raises(UserError, match=r"--arms no_gate: .* did you mean no_gates"):
         arms.chosen("full,no_gate")
     with pytest.raises(UserError, match="names no arm"):
         arms.chosen("")
+    with pytest.raises(UserError, match=r"known: default, dr_grpo"):
+        arms.chosen("full", METHODS)
 
 
 def test_true_tasks_are_true_and_of_the_part_that_is_trained_on(tmp_path):
@@ -178,6 +189,7 @@ def test_the_same_run_has_the_same_summary_but_for_seconds(made, monkeypatch, tm
     assert solver["last"]["reward/rubric_score"] == pytest.approx(0.45)
     assert solver["last"]["truth/score"] == 0.5
     assert "perf/compilations" not in solver["last"]
+    assert one["sampled_tokens"] == {"rollout": 100.0 * 6 * 3 * 2}
 
 
 def test_seconds_are_of_steps_and_from_the_start(made, monkeypatch):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ablation import board, collect, summaries, swaps
-from ablation.arms import ARMS
+from ablation import board, collect, methods, summaries, swaps
+from ablation.arms import METHODS, PARTS
 from models.errors import UserError
 from tests.scripts.ablation_runs import summary_of
 
@@ -37,7 +37,7 @@ def test_differences_are_paired_by_seed():
 
 def test_the_page_has_every_arm_and_only_what_is_known(tmp_path):
     kept = tmp_path / "runs"
-    for arm in ARMS:
+    for arm in PARTS:
         for seed in (1, 2):
             one = summary_of(arm, seed, (0.4, 0.5, 0.6 + seed / 100))
             summaries.save(one, kept / f"{arm}_{seed}.json")
@@ -49,13 +49,35 @@ def test_the_page_has_every_arm_and_only_what_is_known(tmp_path):
     assert "0.615 ± 0.064" in text and "nan" not in text
     assert "Answer length" in text and "tokens |" not in text
     drawn = figure.read_text()
-    for arm in ARMS:
+    for arm in PARTS:
         assert f">{arm}</text>" in drawn
-    assert drawn.count("<polyline") == len(ARMS)
-    assert drawn.count("stroke-opacity") == 3 * len(ARMS)
+    assert drawn.count("<polyline") == len(PARTS)
+    assert drawn.count("stroke-opacity") == 3 * len(PARTS)
     before = text, drawn
     collect.write(list(reversed(found)), kept)
     assert (page.read_text(), figure.read_text()) == before
+
+
+def test_methods_are_compared_at_the_tokens_that_they_sampled(tmp_path):
+    kept = tmp_path / "methods"
+    for arm, more in (("default", 0), ("zppo", 0.02)):
+        for seed in (1, 2):
+            one = summary_of(arm, seed, (0.4, 0.6 + seed / 100 + more))
+            tokens = {"rollout": 20_000.0 * seed, "judge": 5_000.0}
+            summaries.save(
+                one | {"sampled_tokens": tokens}, kept / f"{arm}_{seed}.json"
+            )
+    [page] = methods.write(summaries.read_all(kept), kept)
+    text = page.read_text()
+    assert "| `zppo` | 2 | 0.400 ± 0.000 | 0.635 ± 0.064 | +0.020 ± 0.000 |" in text
+    assert "| arm | seeds | Solver steps | judge | rollout | together |" in text
+    assert "| `default` | 2 | 8.000 ± 0.000 | 5.000 ± 0.000 | 30.0 ± 127.1 |" in text
+    assert f"- `zppo`: {METHODS['zppo'].about}" in text and "`nft`" not in text
+    summaries.save(summary_of("full", 1), kept / "full_1.json")
+    with pytest.raises(UserError, match="full is no arm of this study"):
+        methods.write(summaries.read_all(kept), kept)
+    with pytest.raises(UserError, match="holds no summary"):
+        methods.write([], kept)
 
 
 def test_no_summary_and_a_broken_one_are_one_line(tmp_path):
