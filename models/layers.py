@@ -121,7 +121,9 @@ def _product(module, name, x, inputs, outputs, init):
         flat = x.reshape(-1, width) @ weight.reshape(-1, width).T
         return flat.reshape(*leading, *outputs)
     axes = range(-summed, 0)
-    y = jnp.tensordot(weight, x, (tuple(axes), tuple(axes)))
+    y = jnp.tensordot(
+        weight, x, (tuple(axes), tuple(axes)), preferred_element_type=jnp.float32
+    ).astype(x.dtype)
     return jnp.moveaxis(y, (-2, -1), (0, 1))
 
 
