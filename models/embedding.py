@@ -42,6 +42,10 @@ def _products(params, config, hidden):
     if WEIGHTS_FIRST in params:
         table = params["embed" if config.tie_embeddings else "head"]
         kind = jnp.float32
+        if hidden.dtype == jnp.bfloat16:  # see ``layers.project``
+            return jnp.einsum(
+                "...D,VD->...V", hidden, table, preferred_element_type=kind
+            )
         axes = ((1,), (hidden.ndim - 1,))
         logits = jnp.tensordot(table, hidden, axes, preferred_element_type=kind)
         return jnp.moveaxis(logits, 0, -1)

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remat", choices=("block", "attention", "dots", "none"))
     parser.add_argument("--attention", default="auto", help="backend")
     parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of our passes beside peers, whose own is float32",
+    )
+    parser.add_argument(
         "--peer-micro",
         default="tunix=4,trl=4",
         help="micro-batches per step of each peer; fewer take more memory",
@@ -90,7 +96,7 @@ def beside_peers(config: DecoderConfig, args: argparse.Namespace) -> harness.Res
         capacity=1,
         logit_chunk=256,
         remat="dots",
-        compute_dtype="float32",
+        compute_dtype=args.dtype,
     )
     updater = Updater(config, LOSS, OPTIMIZER, shape, sharding.make_mesh())
     work = workloads.rollouts(config.vocab_size, groups=args.groups)
@@ -131,7 +137,7 @@ def beside_peers(config: DecoderConfig, args: argparse.Namespace) -> harness.Res
     return harness.Result(
         what=f"update: {len(work)} rollouts of {tokens:,} tokens, "
         f"{sum(sum(row.loss_mask) for row in work):,} of them in the loss, 31 M "
-        "parameters, float32, padding not counted",
+        f"parameters, {args.dtype}, padding not counted",
         unit="tokens",
         amount=tokens,
         seconds=seconds,

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import cache as cache_of
 from models import forward
 from models.cache import copy_pages, init_cache
 from models.unstacked import unstack
 from tests.models.oracle import pair
 
-CHUNK, PAGE = 4, 8
+CHUNK, PAGE, PAGES = 4, 8, 61
 FAMILIES = ("qwen3", "qwen2", "llama", "olmo3")
 
 
@@ -64,3 +65,47 @@ def test_a_prepared_model_holds_no_weight_twice():
         params = unstack(stacked, config, weights_first=weights_first)
         sizes = [sum(x.size for x in jax.tree.leaves(p)) for p in (params, stacked)]
         assert sizes[0] == sizes[1]
+
+
+def test_what_is_16_bits_is_not_made_32_and_back():
+    # XLA for CPUs did so with every page in every step, and with every weight.
+    _, config, params = pair("qwen3", seed=1)
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    params = unstack(params, config, weights_first=True)
+    cache = init_cache(config, PAGES, PAGE, jnp.bfloat16)
+    step = jax.jit(forward.decode_step, static_argnums=1, donate_argnums=2)
+    rows = np.zeros(3, int)
+    tables, active = np.array([[1], [2], [3]]), np.ones(3, bool)
+    lowered = step.lower(params, config, cache, rows, tables, rows, active)
+    text = lowered.compile().as_text()
+    assert "u16[61," in text  # the pages, by their number
+    assert "f32[61," not in text and "f32[61]" not in text
+    for weight in (params["blocks"][0]["mlp"]["gate_up"], params["embed"]):
+        shape = ",".join(map(str, weight.shape))
+        assert f"bf16[{shape}]" in text and f"f32[{shape}]" not in text
+
+
+def test_pages_of_16_bits_hold_what_was_written():
+    _, config, _ = pair("qwen3", seed=1)
+    heads, width = config.num_kv_heads, config.head_dim
+    made = np.random.default_rng(0).normal(size=(2, CHUNK, heads, width))
+    made = jnp.asarray(made, jnp.bfloat16)
+    [layer, *_] = init_cache(config, 3, PAGE, jnp.bfloat16)
+    pages = jnp.array([2, 0])
+    layer = cache_of.write_chunks(layer, made, -made, pages, jnp.array([0, CHUNK]))
+    keys, values = cache_of.read_pages(layer, pages)
+    assert keys.dtype == values.dtype == jnp.bfloat16
+    for row, at in ((0, 0), (1, CHUNK)):
+        there = slice(at, at + CHUNK)
+        expected = np.asarray(made[row].astype(jnp.float32))
+        found = np.asarray(keys[row, :, :, there].astype(jnp.float32))
+        np.testing.assert_array_equal(found.transpose(2, 0, 1), expected)
+        found = np.asarray(values[row, :, there].astype(jnp.float32))
+        np.testing.assert_array_equal(found.transpose(1, 0, 2), -expected)
+    token = write_one(layer, made[:, 0], pages)
+    keys, _ = cache_of.read_pages(token, pages)
+    np.testing.assert_array_equal(keys[:, :, :, 1], made[:, 0])
+
+
+def write_one(layer, numbers, pages):
+    return cache_of.write_tokens(layer, numbers, numbers, pages, jnp.array([1, 1]))
