@@ -10,9 +10,9 @@ Which axes come first depends on who reads (``models.cached_backends``). In
 before the one it keeps: with keys as [S, H] that product takes three times as long on a
 CPU. In ``TokensFirst``, which GPU kernels take, a token's numbers are contiguous.
 
-``HeadsFirst`` holds bfloat16 as integers of the same bits. XLA for CPUs moves bfloat16 as
-float32, and would make the whole cache larger, change a page, and make it small again,
-in every layer of every step.
+``HeadsFirst`` holds bfloat16 as integers of the same bits. XLA for CPUs moves bfloat16
+as float32, and would make the whole cache larger, change a page, and make it small
+again, in every layer of every step.
 """
 
 from typing import Any, NamedTuple

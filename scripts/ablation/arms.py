@@ -79,10 +79,6 @@ METHODS = {
             ("--solver_train.loss.aggregation", "constant_length"),
         ),
     ),
-    "dynamic_sampling": Arm(
-        about="DAPO: groups of equal rewards are replaced",
-        options=(("--solver_train.dynamic_sampling", "true"),),
-    ),
     "mars": Arm(
         about="MARSHAL: an advantage for each turn",
         options=(("--solver_train.advantage", "turn"),),
@@ -95,9 +91,13 @@ METHODS = {
         about="POW3R: rubrics that separate answers count more",
         options=(("--judge.weights.kind", "pow3r_instant"),),
     ),
+    "vote": Arm(
+        about="SPCT's vote: a grade is the mean of three verdicts",
+        options=(("--judge.votes", "3"), ("--solver_train.steps", "9")),
+    ),
     "zppo": Arm(
         about="ZPPO: failed tasks are asked again with candidates",
-        options=(("--solver.reposing.kind", "ncq"),),
+        options=(("--solver.reposing.kind", "ncq"), ("--solver_train.steps", "12")),
     ),
 }
 """All sample about as many tokens as ``default``, policies and judge together: where an
