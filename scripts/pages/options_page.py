@@ -76,8 +76,8 @@ report, evaluation and export read. Nothing is sampled, and no inference process
 
 Six of them, three seeds each, one iteration at equal sampled tokens, the judge's
 included: [small_world/methods.md](small_world/methods.md), by
-`python scripts/ablate.py --study methods`. Greedily nearly all reach what one iteration
-gives (0.85); at temperature 1:
+`python scripts/ablate.py --study methods`. Greedily all but MARS reach what one iteration
+gives (0.83 to 0.86); at temperature 1:
 
 - Dr. GRPO, NFT and POW3R: no effect beyond chance. All groups have rewards that differ,
   answers are of much the same length, and a step is one update.
