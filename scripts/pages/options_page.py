@@ -76,8 +76,8 @@ report, evaluation and export read. Nothing is sampled, and no inference process
 
 Six of them, three seeds each, one iteration at equal sampled tokens, the judge's
 included: [small_world/methods.md](small_world/methods.md), by
-`python scripts/ablate.py --study methods`. Greedily all but MARS reach what one iteration
-gives (0.83 to 0.86); at temperature 1:
+`python scripts/ablate.py --study methods`. Greedily all but MARS reach what one
+iteration gives (0.83 to 0.86); at temperature 1:
 
 - Dr. GRPO, NFT and POW3R: no effect beyond chance. All groups have rewards that differ,
   answers are of much the same length, and a step is one update.
@@ -86,9 +86,9 @@ gives (0.83 to 0.86); at temperature 1:
   adds a turn below the mean to a rollout's return.
 - Votes and ZPPO are worse for what they cost. Three verdicts a grade leave 9 steps of
   16, and after 9 steps the default's rubric score is the same (0.53 and 0.54, seed
-  100): the grader's noise is not what holds the Solver back. ZPPO leaves 12; of its groups
-  with candidates, prompts such as this model was never trained on, 5 to 9% of the
-  rubrics are met (40 to 50% plainly), so that they teach next to nothing.
+  100): the grader's noise is not what holds the Solver back. ZPPO leaves 12; of its
+  groups with candidates, prompts such as this model was never trained on, 5 to 9% of
+  the rubrics are met (40 to 50% plainly), so that they teach next to nothing.
 
 ## Beside TRL and verl
 
