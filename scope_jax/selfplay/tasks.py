@@ -177,6 +177,8 @@ async def _batches(
     # Of a batch that was written ahead and is not needed.
     for file in drafts(number).parent.glob("*.written.json*"):
         remove(file)
+    for batch in range(number, config.max_batches + 1):
+        remove(drafts(batch))  # one may be announced that was never there
     return number - 1
 
 

@@ -50,6 +50,8 @@ def replacing(
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+                if recorded and not path.exists():
+                    checksums.forget(path)  # it may have been announced
             raise
 
 

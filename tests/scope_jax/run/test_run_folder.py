@@ -332,6 +332,14 @@ def test_every_hash_is_what_sha256sum_checks(tmp_path, config):
     assert checked.stdout.split() == ["config.json:", "OK", "manifest.json:", "OK"]
 
 
+def test_a_file_that_could_not_appear_has_no_hash(tmp_path, monkeypatch):
+    (tmp_path / "SHA256SUMS").write_text("")
+    with monkeypatch.context() as refusing, pytest.raises(KeyboardInterrupt):
+        refusing.setattr("scope_jax.system.files.os.replace", interrupt)
+        write_text(tmp_path / "x.json", "1", recorded=True)
+    assert "x.json" not in (tmp_path / "SHA256SUMS").read_text()
+
+
 def test_a_process_killed_between_hash_and_file_left_both_whole(tmp_path, monkeypatch):
     file = tmp_path / "x.json"
     write_text(file, "1", recorded=True)
