@@ -263,7 +263,8 @@ class RunFolder(RunPaths):
         if self._has_results():
             return
         with contextlib.suppress(OSError):  # why the start failed matters more
-            for name in (*MADE_BY_A_START, METRICS):
+            # The hashes last: killed in between, they say that the rest is a run's.
+            for name in (METRICS, *MADE_BY_A_START):
                 (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "inference", ignore_errors=True)
 

@@ -303,6 +303,32 @@ def test_a_failed_start_deletes_nothing_where_one_result_is(tmp_path, config, re
     assert {file for file in run.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.parametrize("left", range(4))
+def test_killed_while_a_start_is_taken_back_the_same_command_starts(
+    tmp_path, config, monkeypatch, left
+):
+    run = tmp_path / "run"
+    folder = RunFolder(run, config)
+    folder.record("iter_1/challenger", status="running")
+    folder.manifest["stages"].clear()
+    write_text(run / "metrics.jsonl", "")
+    unlink, gone = pathlib.Path.unlink, []
+
+    def until_killed(path, **options):
+        if len(gone) == left:
+            raise KeyboardInterrupt
+        gone.append(path.name)
+        unlink(path, **options)
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(pathlib.Path, "unlink", until_killed)
+        folder.abandon()
+        raise KeyboardInterrupt  # after the last one
+    folder.close()
+    RunFolder(run, config).close()
+    assert (run / "config.json").is_file()
+
+
 def test_metrics_are_results(tmp_path, config):
     folder = RunFolder(tmp_path / "run", config)
     write_text(tmp_path / "run" / "metrics.jsonl", "one line\n")
