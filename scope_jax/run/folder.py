@@ -151,7 +151,7 @@ class RunFolder(RunPaths):
         if self._config_file.is_file():
             if not fresh:
                 self._refuse_differences(config)
-        elif self.path.is_dir() and not self._only_leftovers():
+        elif self.path.is_dir() and not self._only_leftovers(fresh):
             self._refuse_strangers(config, fresh=fresh)
         return False
 
@@ -237,9 +237,13 @@ class RunFolder(RunPaths):
         log.warning("%s: %s: kept as %s; %s", file, why, aside.name, FOUND_AGAIN)
         return empty
 
-    def _only_leftovers(self) -> bool:
-        """Whether nothing is there but what a failed start leaves."""
-        return all(any(map(entry.match, LEFTOVERS)) for entry in self.path.iterdir())
+    def _only_leftovers(self, fresh: bool) -> bool:
+        """Whether nothing is there but what a failed start leaves.
+
+        Hashes alone are such where no run is to go on; else they say which it was.
+        """
+        names = (*LEFTOVERS, checksums.NAME) if fresh else LEFTOVERS
+        return all(any(map(entry.match, names)) for entry in self.path.iterdir())
 
     def _has_results(self) -> bool:
         """Whether anything is there that a start alone does not make.

@@ -303,6 +303,20 @@ def test_a_failed_start_deletes_nothing_where_one_result_is(tmp_path, config, re
     assert {file for file in run.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_killed_before_its_configuration_appeared_the_same_command_starts(
+    tmp_path, config, monkeypatch, fresh
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("scope_jax.system.files.checksums.forget", lambda path: None)
+        killed.setattr("scope_jax.system.files.os.replace", interrupt)
+        RunFolder(run, config)
+    assert "config.json" in (run / "SHA256SUMS").read_text()
+    RunFolder(run, config, fresh=fresh).close()
+    assert (run / "config.json").is_file()
+
+
 @pytest.mark.parametrize("left", range(4))
 def test_killed_while_a_start_is_taken_back_the_same_command_starts(
     tmp_path, config, monkeypatch, left
