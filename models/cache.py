@@ -119,7 +119,8 @@ def _put(tensor, new, pages, offsets, chunk, *width):
     new = new.reshape(-1, chunk, *width)
     if tensor.dtype == jnp.uint16:
         new = jax.lax.bitcast_convert_type(new.astype(jnp.bfloat16), jnp.uint16)
-    new = new.astype(tensor.dtype)
+    else:
+        new = new.astype(tensor.dtype)
     return at.set(new, mode="drop", unique_indices=True).reshape(tensor.shape)
 
 

@@ -42,7 +42,7 @@ def _products(params, config, hidden):
     if WEIGHTS_FIRST in params:
         table = params["embed" if config.tie_embeddings else "head"]
         kind = jnp.float32
-        if hidden.dtype == jnp.bfloat16:  # see ``layers.project``
+        if hidden.dtype == jnp.bfloat16:  # as in ``layers._product``
             return jnp.einsum(
                 "...D,VD->...V", hidden, table, preferred_element_type=kind
             )

@@ -116,18 +116,17 @@ def _product(module, name, x, inputs, outputs, init):
         flat = x.reshape(-1, width) @ weight.reshape(width, -1)
         return flat.reshape(*leading, *outputs)
     weight = module.param(name, init, outputs + inputs)
+    leading, width = x.shape[:-summed], math.prod(inputs)
     if module.flat:  # training: as above, or the update takes 1.3 times as long
-        leading, width = x.shape[:-summed], math.prod(inputs)
         flat = x.reshape(-1, width) @ weight.reshape(-1, width).T
         return flat.reshape(*leading, *outputs)
-    axes = tuple(range(-summed, 0))
     if x.dtype == jnp.bfloat16:
         # Summed in float32, or XLA for CPUs makes the weights float32 first; and from
         # the right, which takes three quarters of the time that it does from the left.
-        leading, width = x.shape[:-summed], math.prod(inputs)
         flat, weight = x.reshape(-1, width), weight.reshape(-1, width)
         y = jnp.einsum("MK,NK->MN", flat, weight, preferred_element_type=jnp.float32)
         return y.astype(x.dtype).reshape(*leading, *outputs)
+    axes = tuple(range(-summed, 0))
     y = jnp.tensordot(weight, x, (axes, axes))
     return jnp.moveaxis(y, (-2, -1), (0, 1))
 

@@ -16,24 +16,42 @@ speed board's row; with `--iterations 1` only as far as that.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from ablation import board, collect, methods, runs, study, summaries, swaps
-from ablation.arms import METHODS, PARTS, chosen
+from ablation.arms import METHODS, PARTS, Arm, chosen
 from models.errors import UserError
 from scope_jax.run import cli
 from scope_jax.system import stopping
 
 DOCS = Path("docs/small_world")
-STUDIES = {"parts": PARTS, "methods": METHODS}
-OUT = {"parts": Path("runs/ablate"), "methods": Path("runs/methods")}
-SUMMARIES = {"parts": DOCS / "runs", "methods": DOCS / "methods"}
-COMMON = {"parts": (), "methods": ("--iterations", "1")}
-COLLECT = {"parts": collect.write, "methods": methods.write}
+
+
+class Kind(NamedTuple):
+    """A kind of study: its arms, folders, common options, and what makes its page."""
+
+    arms: Mapping[str, Arm]
+    out: Path
+    summaries: Path
+    options: tuple[str, ...]
+    collect: Callable[[Sequence[collect.Summary], Path], list[Path]]
+
+
+STUDIES = {
+    "parts": Kind(PARTS, Path("runs/ablate"), DOCS / "runs", (), collect.write),
+    "methods": Kind(
+        METHODS,
+        Path("runs/methods"),
+        DOCS / "methods",
+        ("--iterations", "1"),
+        methods.write,
+    ),
+}
 
 
 def parser() -> cli.ArgumentParser:
@@ -45,8 +63,8 @@ def parser() -> cli.ArgumentParser:
     add("--arms", help="default: all of the study's")
     add("--seeds", type=int, default=3, help="runs of each arm")
     add("--first-seed", type=int, default=100, help="their seeds count from here")
-    add("--out", type=Path, help="folder of run folders, default: runs/ablate")
-    add("--summaries", type=Path, help="their folder, default: docs/small_world/runs")
+    add("--out", type=Path, help="folder of run folders, default: the study's")
+    add("--summaries", type=Path, help="folder of summaries, default: the study's")
     add("--count", type=int, default=450, help="held-out tasks of an evaluation")
     add("--split", default="test", choices=["dev", "test"], help="their part")
     add("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
@@ -59,10 +77,10 @@ def parser() -> cli.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     given, overrides = parser().parse_known_args(argv)
-    name = given.study
-    kept = given.summaries or SUMMARIES[name]
+    kind = STUDIES[given.study]
+    kept = given.summaries or kind.summaries
     if given.collect:
-        for path in COLLECT[name](summaries.read_all(kept), kept):
+        for path in kind.collect(summaries.read_all(kept), kept):
             print(path)
         return 0
     if given.swap:
@@ -70,13 +88,13 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if given.seeds < 1:
         raise UserError(f"--seeds {given.seeds}: needs at least one")
-    wanted = ",".join(STUDIES[name]) if given.arms is None else given.arms
+    wanted = ",".join(kind.arms) if given.arms is None else given.arms
     made = study.Study(
         config=given.config,
-        overrides=(*COMMON[name], *overrides),
-        arms=tuple(chosen(wanted, STUDIES[name])),
+        overrides=(*kind.options, *overrides),
+        arms=tuple(chosen(wanted, kind.arms)),
         seeds=range(given.first_seed, given.first_seed + given.seeds),
-        out=(given.out or OUT[name]).absolute(),
+        out=(given.out or kind.out).absolute(),
         summaries=kept,
         count=given.count,
         split=given.split,

@@ -85,9 +85,9 @@ def test_what_peft_saves_is_read_and_written_back_byte_for_byte(tmp_path, family
     assert settings == LoraConfig(rank=2, alpha=7.0, targets=("q_proj", "down_proj"))
     attached = lora.attach(params, lora.scaled(adapter, settings))
     expected = logits_of(theirs.double(), TOKENS)
-    # Theirs is float64; in float32 the worst of nine families is off by 1.2e-5.
+    # Theirs is float64; in float32 the worst of nine families is off by 1.1e-5.
     np.testing.assert_allclose(
-        run(attached, config, TOKENS), expected, atol=5e-5 * expected.std()
+        run(attached, config, TOKENS), expected, atol=2e-5 * expected.std()
     )
     base = str(tmp_path / "base")
     hf.save_adapter(tmp_path / "ours", config, adapter, settings, base=base)
