@@ -240,9 +240,11 @@ class RunFolder(RunPaths):
     def _only_leftovers(self, fresh: bool) -> bool:
         """Whether nothing is there but what a failed start leaves.
 
-        Hashes alone are such where no run is to go on; else they say which it was.
+        Hashes alone are such where no run is to go on, or where none of them is of a
+        configuration; else they say which run it was.
         """
-        names = (*LEFTOVERS, checksums.NAME) if fresh else LEFTOVERS
+        unknown = fresh or not checksums.recorded(self._config_file)
+        names = (*LEFTOVERS, checksums.NAME) if unknown else LEFTOVERS
         return all(any(map(entry.match, names)) for entry in self.path.iterdir())
 
     def _has_results(self) -> bool:
