@@ -321,14 +321,14 @@ class Client:
             log.debug("%s: attempt %d: %s", url, attempt, why)
             now, most = time.monotonic(), self.config.outage_timeout
             failed_first = now if failed_first is None else failed_first
-            lasted = now - failed_first
-            if lasted >= most:
+            left = failed_first + most - now
+            if left <= 0:
                 raise ServerUnavailable(
-                    f"{url}: {why}: {attempt} attempts in {lasted:.0f} s "
+                    f"{url}: {why}: {attempt} attempts in {now - failed_first:.0f} s "
                     "(inference.outage_timeout)"
                 )
             self._waits.failed(url, why, most)
-            await asyncio.sleep(min(attempt, LONGEST_WAIT, most - lasted))
+            await asyncio.sleep(min(attempt, LONGEST_WAIT, left))
 
     def say_waits(self) -> None:
         """Says on the screen which answers are overdue; to be called now and then."""

@@ -157,8 +157,7 @@ class RunFolder(RunPaths):
 
     def _refuse_strangers(self, config: Config, *, fresh: bool) -> None:
         """A folder without a configuration: ours only if its hash says that."""
-        known = checksums.recorded(self._config_file)
-        if not known or fresh:
+        if fresh or not checksums.recorded(self._config_file):
             raise UserError(
                 f"{self.path}: holds files but no config.json: name a new folder with "
                 "--run"
@@ -240,11 +239,10 @@ class RunFolder(RunPaths):
     def _only_leftovers(self, fresh: bool) -> bool:
         """Whether nothing is there but what a failed start leaves.
 
-        Hashes alone are such where no run is to go on, or where none of them is of a
-        configuration; else they say which run it was.
+        So are hashes, unless they say which run is to go on.
         """
-        unknown = fresh or not checksums.recorded(self._config_file)
-        names = (*LEFTOVERS, checksums.NAME) if unknown else LEFTOVERS
+        known = checksums.recorded(self._config_file) and not fresh
+        names = LEFTOVERS if known else (*LEFTOVERS, checksums.NAME)
         return all(any(map(entry.match, names)) for entry in self.path.iterdir())
 
     def _has_results(self) -> bool:

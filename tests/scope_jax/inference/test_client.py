@@ -87,7 +87,9 @@ def waits(monkeypatch):
             return getattr(asyncio, name)
 
         async def sleep(self, seconds):
+            before = sum(waited)
             waited.append(seconds)
+            assert sum(waited) > before, "the clock stands still"
 
     class Time:
         def monotonic(self):
@@ -133,6 +135,14 @@ def test_as_long_as_the_setting_allows_and_no_longer(waits, caplog):
     assert [line.split(" s (")[0] for line in said(caplog)] == [
         f"waiting for {url}/retrieve, for {lasted} of at most 50" for lasted in (6, 36)
     ]
+
+
+@pytest.mark.parametrize("began", [0.1, 14.1, 18.6])
+def test_the_last_wait_ends_whatever_the_clock_says(waits, began):
+    waits.append(began)  # 50 minus (14.1 + 50 - 14.1) is 7e-15
+    with scripted(503) as (url, _), pytest.raises(ServerUnavailable, match="in 50 s"):
+        ask(lambda c: c.search(["q"]), url, outage_timeout=50)
+    assert sum(waits) >= began + 50
 
 
 def test_who_answers_again_after_minutes_is_no_error(waits, caplog):
