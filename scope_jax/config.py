@@ -39,6 +39,7 @@ from scope_jax.method.judge import JudgeConfig
 from scope_jax.method.solver import SolverConfig
 from scope_jax.method.task_settings import DocumentsConfig, TasksConfig
 from scope_jax.method.types import ToolFormat, check_own_code
+from scope_jax.method.unread import check_unread
 from scope_jax.system.placement import PlacementConfig
 
 
@@ -324,6 +325,7 @@ class Config:
         teacher.check_weights(
             self.solver.teacher, self.solver_train, self.challenger_train
         )
+        check_unread(self)
         check_own_code("tools", self.tools)
         if (self.recipe == "preference") != bool(self.preference.run):
             raise UserError(

@@ -57,9 +57,10 @@ class OverlongConfig:
     """What a rollout loses for the tokens that it samples, over all its turns."""
 
     limit: Count = 8192
-    """Beyond this many tokens it loses 1."""
+    """Beyond this many tokens it loses 1, where there is a buffer."""
     buffer: CountOrZero = 0
-    """Tokens before the limit over which the loss grows from 0 to 1; 0 for none."""
+    """Tokens before the limit over which the loss grows from 0 to 1; 0: it never loses
+    anything."""
     mask: bool = False
     """Train on nothing of a rollout that was cut off at any limit of tokens; it keeps
     its reward, which its group is compared with."""

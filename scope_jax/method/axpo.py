@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
+from models.errors import UserError
 from models.ranges import NOT_NEGATIVE, CountOrZero, Share, check_fields
 from rl.records import Completion, Datum
 from scope_jax.method import formats
@@ -22,7 +23,7 @@ class ResamplingConfig:
     """Other searches where all who searched have failed (AXPO)."""
 
     count: CountOrZero = 0
-    """K, continuations that are sampled; AXPO has 4. 0: off."""
+    """K, continuations that are sampled, 2 at least; AXPO has 4. 0: off."""
     fail: Share = 0.2
     """Rubric score below which a rollout has failed: the lower end of the scores at
     which tasks are kept."""
@@ -32,6 +33,11 @@ class ResamplingConfig:
 
     def __post_init__(self):
         check_fields(self)
+        if self.count == 1:
+            raise UserError(
+                "count=1: one continuation is a group of its own and has nothing to be "
+                "compared with: give 2 or more, or 0"
+            )
 
 
 class Prefix(NamedTuple):

@@ -187,7 +187,7 @@ def assess(
     short = None
     if task_type == SHORT:
         short = short_answer_score(messages)
-        value = (3 * value + short) / 4 if short and value else 0.0
+        value = (3 * value + short) / 4 if short and parse.valid else 0.0
     turns = formats.assistant_texts(messages)
     errors = (*parse.errors, *search_errors(turns, tool_format))
     return Assessment(score, parse, value, errors, short)

@@ -1,6 +1,7 @@
 """What the Challenger wrote, parsed: its task and its format score (spec 4, 9.1)."""
 
 import itertools
+import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,6 +145,15 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().translate(_PUNCTUATION).split())
 
 
+def _result_of(content: str) -> str:
+    """The text of a tool's answer; one that was cut is no JSON, and taken as it is."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return content
+    return str(found.get("result", content)) if isinstance(found, dict) else content
+
+
 def short_answer_score(messages: Sequence[Message]) -> float:
     """Score A of a short question's reference answer: short, in the last result?"""
     answer = formats.last_pair(written_text(messages), "answer")
@@ -153,7 +163,7 @@ def short_answer_score(messages: Sequence[Message]) -> float:
     result = ""  # the last one, as text
     for message in messages:
         if message["role"] == "tool":
-            result = message["content"]
+            result = _result_of(message["content"])
         elif message["role"] == "user":
             block = formats.last_pair(message["content"], "information")
             result = block.content if block else result

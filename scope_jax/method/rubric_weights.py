@@ -81,7 +81,9 @@ def rubric_weights(
       rho_j = (v_j + eps) / (sum_i w_i (v_i + eps) / sum_i w_i)
 
     References:
-      POW3R (arXiv 2605.20164); that each group is weighted by itself is ours
+      POW3R (arXiv 2605.20164); that each group is weighted by itself is
+      ours, and that AXPO's continuations have the weights of the group that they are
+      compared with
     """
     w = np.asarray(weights, np.float64)
     found = [

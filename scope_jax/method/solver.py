@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from models.errors import UserError
 from models.ranges import POSITIVE, Count, CountOrZero, Finite, Share, check_fields
 from scope_jax.method import formats
 from scope_jax.method.axpo import ResamplingConfig
@@ -94,11 +93,6 @@ class SolverConfig:
     def __post_init__(self):
         check_fields(self)
         check_own_code("reward", self.reward)
-        if self.teacher.kind == "dual_path" and self.resampling.count:
-            raise UserError(
-                f"resampling.count={self.resampling.count}: teacher.kind=dual_path "
-                "reads no rewards, so there is nothing to credit: set one of them off"
-            )
 
 
 def length_factor(tokens: int, limits: LengthConfig) -> float:

@@ -104,15 +104,10 @@ class Stage(Protocol):
     """What a training stage says that a teacher depends on."""
 
     loss: Loss
-    advantage: str
-    dynamic_sampling: bool
-    drop_zero: bool
 
 
 def check_weights(config: TeacherConfig, solver: Stage, challenger: Stage) -> None:
     """Refuses a teacher whose word has no weight, and a weight without a teacher.
-
-    And, beside a kind that reads no rewards, what is made of them.
 
     Raises:
       UserError: naming both settings.
@@ -137,15 +132,3 @@ def check_weights(config: TeacherConfig, solver: Stage, challenger: Stage) -> No
                 f"challenger_train.loss.{name}={own:g}: the Challenger has no teacher: "
                 "set it to 0"
             )
-    if kind != "dual_path":
-        return
-    reads = {
-        "dynamic_sampling": solver.dynamic_sampling,
-        "drop_zero": solver.drop_zero,
-        "advantage=turn": solver.advantage == "turn",
-    }
-    for name in (name for name, on in reads.items() if on):
-        raise UserError(
-            f"solver_train.{name}: is about rewards, and {named} reads none: leave it "
-            "off, or choose another kind"
-        )

@@ -30,11 +30,6 @@ def check_sizes(config: Config) -> None:
             f"world, and retrieval.passages={config.retrieval.passages} is not: give "
             "--evaluation.count 0, and later your own prompts to scripts/eval.py --file"
         )
-    if config.solver.resampling.count == 1 and config.solver_train.advantage == "rloo":
-        raise UserError(
-            "solver.resampling.count=1: is a group of its own, and solver_train."
-            "advantage=rloo compares with others: give 2 or more"
-        )
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):

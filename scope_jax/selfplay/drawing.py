@@ -21,6 +21,8 @@ log = logging.getLogger("scope_jax")
 MAX_DRAWS = 10
 SPREAD = 1e-6  # of rewards; means of rubrics that are equal may differ by rounding
 
+Worth = Callable[[Rollout], float]
+"""What sets a rollout apart from others of its group."""
 Play = Callable[[Sequence[Any], int], list[Rollout]]
 """Plays and rewards groups of prompts; the first group has this number."""
 
@@ -31,6 +33,7 @@ def until_full(
     more: Callable[[int, int], Sequence[Any]],
     *,
     step: int,
+    worth: Worth,
 ) -> tuple[list[Rollout], dict[str, float]]:
     """A step's rollouts, as many groups of them with spread as it has prompts.
 
@@ -39,6 +42,7 @@ def until_full(
       play: plays them.
       more: other prompts of the step: from the n-th one on, at most so many.
       step: for the warning.
+      worth: a rollout's r.
 
     Returns:
       (all rollouts, metrics). Groups that are not trained on have no datum left.
@@ -52,7 +56,7 @@ def until_full(
     """
     full, played, draws = len(prompts), len(prompts), 1
     rollouts = play(prompts, 0)
-    kept = differing(rollouts)
+    kept = differing(rollouts, worth)
     while len(kept) < full and draws < MAX_DRAWS:
         # As many as are likely to give what is missing, at the rate so far.
         wanted = math.ceil((full - len(kept)) * played / max(len(kept), 1))
@@ -61,7 +65,7 @@ def until_full(
             break
         rollouts += play(others, played)
         played, draws = played + len(others), draws + 1
-        kept = differing(rollouts)
+        kept = differing(rollouts, worth)
     if len(kept) < full:
         why = "no prompt is left" if draws < MAX_DRAWS else f"{draws} draws were made"
         log.warning(
@@ -83,9 +87,9 @@ def until_full(
     )
 
 
-def differing(rollouts: Sequence[Rollout]) -> list[int]:
-    """Numbers of the prompts' groups whose rewards differ, in order."""
-    rewards = np.array([one.compared for one in rollouts])
+def differing(rollouts: Sequence[Rollout], worth: Worth) -> list[int]:
+    """Numbers of the prompts' groups whose rollouts differ, in order."""
+    rewards = np.array([worth(one) for one in rollouts])
     groups = np.array([one.group for one in rollouts])
     return [
         int(group)

@@ -48,7 +48,7 @@ def advantages(
     """
     rewards = [rollout.compared for rollout in rollouts]
     groups = [rollout.group for rollout in rollouts]
-    keys = [f"{one.trace.get('task_type', '')}/{one.role}" for one in rollouts]
+    keys = [_kind_of(one) for one in rollouts]
     if settings.advantage == "rloo":
         return leave_one_out_advantages(rewards, groups).tolist()
     if settings.advantage == "role":
@@ -132,16 +132,16 @@ def masked(
 def with_overlong(rollout: Rollout, settings: StageConfig) -> Rollout:
     """The rollout with what it loses for its length, where the stage has such a term.
 
-    Its length are the tokens that it sampled, over all turns.
+    Its length are the tokens that were sampled, over all turns; those that it was begun
+    with are a part of its answer, too.
     """
     limits = settings.overlong
     if not limits.buffer:
         return rollout
-    loss = overlong_penalty(
-        rollout.sampled_tokens, limit=limits.limit, buffer=limits.buffer
-    )
+    length = rollout.begun_tokens + rollout.sampled_tokens
+    loss = overlong_penalty(length, limit=limits.limit, buffer=limits.buffer)
     line = (
-        f"{rollout.sampled_tokens} tokens (loses from {limits.limit - limits.buffer} "
+        f"{length} tokens (loses from {limits.limit - limits.buffer} "
         f"on, 1 beyond {limits.limit}): {loss:.4g}"
     )
     told = {
@@ -154,6 +154,17 @@ def with_overlong(rollout: Rollout, settings: StageConfig) -> Rollout:
         metrics=rollout.metrics | {"reward/overlong": loss},
         trace=rollout.trace | told,
     )
+
+
+def _kind_of(rollout: Rollout) -> str:
+    """What a running mean of rewards is of: rollouts that were asked alike.
+
+    Prompts with candidate answers, and searches sampled anew, have a mean of their own:
+    they fail far more often, and would lower that of the others.
+    """
+    posed = "" if rollout.posed == "replay" else rollout.posed
+    kind = f"{rollout.trace.get('task_type', '')}/{rollout.role}"
+    return f"{kind}/{posed}" if posed else kind
 
 
 def _turn_rewards(rollout: Rollout, search_weight: float) -> list[float]:
@@ -186,13 +197,21 @@ def _by_turn(rollout: Rollout, turns: tuple[float, ...]) -> Iterator[Datum]:
         yield replace(datum, advantages=tuple(values.tolist()))
 
 
-def _with_outcomes(rollouts: Sequence[Rollout], right_from: float) -> list[Rollout]:
-    """The rollouts, their datums with outcome and the share of right ones of a group.
+def is_right(rollout: Rollout, right_from: float) -> bool:
+    """Whether its score is at least that; one that was never scored is wrong."""
+    return rollout.metrics.get(SCORES.get(rollout.role, ""), 0.0) >= right_from
 
-    A rollout that was never scored is wrong.
-    """
-    scores = [one.metrics.get(SCORES.get(one.role, ""), 0.0) for one in rollouts]
-    right = np.array([score >= right_from for score in scores], np.float64)
+
+def worth(rollout: Rollout, settings: StageConfig) -> float:
+    """What differs in its group: its reward, or with policy "nft" its outcome."""
+    if settings.loss.policy == "nft":
+        return float(is_right(rollout, settings.right_from))
+    return rollout.compared
+
+
+def _with_outcomes(rollouts: Sequence[Rollout], right_from: float) -> list[Rollout]:
+    """The rollouts, their datums with outcome and the group's share of right ones."""
+    right = np.array([is_right(one, right_from) for one in rollouts], np.float64)
     groups = np.array([one.group for one in rollouts])
     out = []
     for one, outcome in zip(rollouts, right, strict=True):

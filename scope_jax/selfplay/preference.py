@@ -45,6 +45,7 @@ ITERATION, ROLE = 1, "solver"
 STAGE = f"iter_{ITERATION}/{ROLE}"
 SCORE = "reward/rubric_score"
 PAIRS = "pairs.jsonl"
+UNJUDGED = ("discarded: too few grades readable", "no rubrics")
 """File of a run folder: of each pair what it is, and the reference's log-probs."""
 
 
@@ -290,11 +291,18 @@ def _pair(
 
 
 def _is_answer(record: Mapping[str, Any]) -> bool:
-    """Whether a stored rollout is a valid answer to its task as it was set."""
+    """Whether a stored rollout is a valid answer to its task as it was set.
+
+    One whose grades could not be read has a score of 0 that says nothing of it. Of one
+    whose search was sampled anew (AXPO), what follows that search is not trained on.
+    """
+    trace = record["trace"]
     return (
-        bool(record["trace"].get("answer"))
+        bool(trace.get("answer"))
         and SCORE in record["metrics"]
         and "posed" not in record
+        and "axpo" not in trace
+        and trace.get("branch") not in UNJUDGED
     )
 
 

@@ -28,7 +28,8 @@ async def with_resamples(
     Args:
       group: rewarded rollouts of one prompt.
       play: of the same prompt.
-      together: what a group's rewards become that depend on one another.
+      together: what rewards become that depend on the grades of the whole group; for
+        the continuations, too: they are compared with the source.
     """
     config = world.config.solver.resampling
     wanted = config.count and group[0].posed in PLAIN

@@ -174,13 +174,27 @@ async def reward_solver(world: World, rollout: Rollout, task: Task) -> Rollout:
     return _solver_rewarded(world, graded, task, assessment)
 
 
-def reweighted(world: World, group: Sequence[Rollout], task: Task) -> list[Rollout]:
-    """A group's rollouts, rewarded again with weights that its grades give."""
+def reweighted(
+    world: World,
+    group: Sequence[Rollout],
+    task: Task,
+    *,
+    by: Sequence[Rollout] | None = None,
+) -> list[Rollout]:
+    """A group's rollouts, rewarded again with weights that its grades give.
+
+    Args:
+      world: whose rewards and weights.
+      group: rewarded rollouts.
+      task: of all of them.
+      by: rollouts whose grades give the weights, where these are others: rewards are
+        comparable only if their weights are the same.
+    """
     config = world.config.judge.weights
     if config.kind == "equal" or task.target is not None or not task.rubrics:
         return list(group)
     weights = rubric_weights(
-        [[grade.score for grade in rollout.grades] for rollout in group],
+        [[grade.score for grade in rollout.grades] for rollout in by or group],
         [config.of(rubric) for rubric in task.rubrics],
         config,
     )

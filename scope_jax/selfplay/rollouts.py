@@ -71,6 +71,7 @@ class Rollout:
       passages: text of every search result that was shown.
       turn_log: one line per turn: what was read in it and what followed.
       sampled_tokens: over all turns.
+      begun_tokens: that its first turn was begun with, sampled for another rollout.
       cut_off: whether it would have gone on but for a limit of tokens: that of its last
         turn, of the context, or of what a reward may read.
       trained: of each sampled turn its message's index, and what is trained on of it.
@@ -102,6 +103,7 @@ class Rollout:
     passages: tuple[str, ...]
     turn_log: tuple[dict[str, Any], ...]
     sampled_tokens: int
+    begun_tokens: int = 0
     cut_off: bool = False
     trained: tuple[tuple[int, TrainedTurn], ...] = ()
     left_out: int = 0
@@ -252,9 +254,8 @@ async def converse(
         # Results behind the last turn may lie beyond the context (spec 3.7).
         tokens.cut_response(limit)
     turns = tuple(zip(spoken, tokens.turns(), strict=True))
-    return _ended(
-        seed, state, tokens, action, last, trained=trained, sampled=sampled, turns=turns
-    )
+    counts = {"trained": trained, "sampled": sampled, "begun": len(begun.ids)}
+    return _ended(seed, state, tokens, action, last, turns=turns, **counts)
 
 
 def _ended(
@@ -266,6 +267,7 @@ def _ended(
     *,
     trained: int,
     sampled: int,
+    begun: int,
     turns: tuple[tuple[int, TrainedTurn], ...],
 ) -> Rollout:
     """The record of a conversation that has come to its end."""
@@ -281,6 +283,7 @@ def _ended(
         passages=state.passages,
         turn_log=state.turn_log,
         sampled_tokens=sampled,
+        begun_tokens=begun,
         cut_off="length" in (action.reason, last.finish_reason)
         or trained < len(state.messages),
         trained=turns,

@@ -109,12 +109,12 @@ def train_solver(parts: Parts, iteration: int) -> None:
 
     async def post_rollout(prompt: SolverPrompt, group: list[Rollout]) -> list[Rollout]:
         def together(rollouts: list[Rollout]) -> list[Rollout]:
-            return reweighted(world, rollouts, prompt.task)
+            return reweighted(world, rollouts, prompt.task, by=group)
 
-        group = await buffer.with_right_answer(prompt, together(group))
+        own = await buffer.with_right_answer(prompt, together(group))
         play = functools.partial(rollout, prompt)
-        group = await with_resamples(world, group, play, together)
-        return await taught(world, prompt.task, group)
+        own = await with_resamples(world, own, play, together)
+        return await taught(world, prompt.task, own)
 
     if tasks:
         if config.solver.teacher.kind != "none":

@@ -7,6 +7,7 @@ last checkpoint as if nothing had happened.
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import time
@@ -25,7 +26,7 @@ from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay import drawing
-from scope_jax.selfplay.estimates import advantages, masked, with_advantages
+from scope_jax.selfplay.estimates import advantages, masked, with_advantages, worth
 from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
@@ -171,9 +172,11 @@ def _play_together(
         return stage.more(step, start, count) if stage.more else ()
 
     prompts = stage.prompts(step)
-    if not parts.trainer.stage_config(stage.role).dynamic_sampling:
+    settings = parts.trainer.stage_config(stage.role)
+    if not settings.dynamic_sampling:
         return play(prompts, 0), {}
-    return drawing.until_full(prompts, play, more, step=step)
+    own = functools.partial(worth, settings=settings)
+    return drawing.until_full(prompts, play, more, step=step, worth=own)
 
 
 def carry_over(parts: Parts, iteration: int, role: str) -> None:

@@ -284,6 +284,36 @@ def test_one_number_is_for_every_row_and_nonsense_is_refused():
             draws.search_schedule(spec, 3, 1)
 
 
+@pytest.mark.parametrize("answer", ["Zürich", 'the "Aare"', "Bern on the Aare"])
+def test_a_short_answer_is_looked_for_in_what_a_tool_said_not_in_its_json(answer):
+    text = 'Zürich, Bern\non the Aare, the "Aare"'
+    asked = {"role": "assistant", "content": f"<answer>{answer}</answer>"}
+
+    def score(content):
+        told = {"role": "tool", "content": content}
+        return challenger_output.short_answer_score([told, asked])
+
+    whole = json.dumps({"result": text})
+    assert score(whole) == 1
+    assert score(json.dumps({"result": "x"})) == 0
+    assert (
+        score("Zürich Bern on the Aare, the Aare" + whole[-20:]) == 1
+    )  # cut: as it is
+
+
+def test_a_good_short_answer_counts_without_any_format():
+    """F = (3F + A) / 4 whenever A > 0, and so A / 4 where F is 0 (spec 9.1)."""
+    messages = chat(
+        "U: p <information>Bern</information>",
+        "A: <answer>Bern</answer><task>Which city?</task>",
+        "A: x",
+    )
+    given = {"task_type": "short_form_qa", "strict_think": True}
+    assessed = challenger.assess(messages, 3, "search_r1", **given)
+    assert assessed.format.value == 0 and assessed.short == 1
+    assert assessed.value == 0.25
+
+
 def test_short_questions_need_a_short_answer_from_the_last_result():
     def score(answer, result="The city of Bern."):
         return challenger_output.short_answer_score(

@@ -19,13 +19,13 @@ from rl.learner.losses import LossConfig
 from rl.records import Datum
 from scope_jax.config import StageConfig
 from scope_jax.method.transcript import TrainedTurn
-from scope_jax.run.sizes import check_sizes
 from scope_jax.selfplay import drawing, stages, training
 from scope_jax.selfplay.estimates import (
     advantages,
     masked,
     with_advantages,
     with_overlong,
+    worth,
 )
 from scope_jax.selfplay.training import TrainingStage, train
 from scope_jax.system.hosts import ONE_HOST
@@ -107,6 +107,16 @@ def test_the_stage_chooses_its_estimator():
     assert again == pytest.approx([-0.05 * 0.95**2])
 
 
+def test_rollouts_that_were_asked_otherwise_have_a_running_mean_of_their_own():
+    memory, settings = {}, StageConfig(advantage="role")
+    kinds = ("", "ncq", "resampled", "replay")
+    group = [replace(rollout(1.0), posed=posed) for posed in kinds]
+    found = advantages(group, settings, memory)
+    assert found == pytest.approx([1.0, 1.0, 1.0, 0.95])
+    kept = memory["baselines"]
+    assert set(kept) == {f"writing/solver{k}" for k in ("", "/ncq", "/resampled")}
+
+
 def test_outcomes_are_set_where_the_loss_reads_them():
     scores = (0.5, 0.49, math.nan)
     group = [
@@ -135,6 +145,8 @@ def test_a_long_rollout_loses_and_says_so():
     assert got.metrics["reward/overlong"] == -0.5
     assert "90 tokens" in got.trace["why"][-1]
     assert with_overlong(long, StageConfig()) is long
+    begun = with_overlong(replace(long, begun_tokens=5), settings)
+    assert begun.metrics["reward/overlong"] == -0.75
 
 
 def test_rollouts_that_were_cut_off_keep_their_part_in_their_group_s_mean(caplog):
@@ -182,17 +194,11 @@ def test_a_group_of_one_is_refused_where_others_are_needed(given):
     StageConfig(group_size=1, advantage="role")
 
 
-def test_one_continuation_is_refused_where_others_are_needed():
-    tiny = configs.load("tiny")
-    resampling = replace(tiny.solver.resampling, count=1)
-    config = replace(tiny, solver=replace(tiny.solver, resampling=resampling))
-    check_sizes(config)
-    alone = replace(config, solver_train=replace(tiny.solver_train, advantage="rloo"))
-    with pytest.raises(UserError, match=r"resampling\.count=1: .* give 2 or more"):
-        check_sizes(alone)
-
-
 # ---------------------------------------------------------------- drawing again
+
+
+def reward_of(one):
+    return worth(one, StageConfig())
 
 
 class Drawn:
@@ -213,7 +219,8 @@ class Drawn:
         return self.others[start : start + count]
 
     def run(self):
-        return drawing.until_full(self.prompts, self.play, self.more, step=7)
+        given = self.prompts, self.play, self.more
+        return drawing.until_full(*given, step=7, worth=reward_of)
 
 
 def trained_groups(rollouts):
@@ -265,8 +272,24 @@ def test_a_step_that_stays_small_is_counted_and_warned_of(others, why, draws, ca
 def test_what_was_sampled_again_for_a_group_stays_with_it():
     group = [rollout(r, g) for g, r in [(0, 0.3), (0, 0.3), (1, 0.0), (1, 1.0)]]
     group += [rollout(0.5, -1), rollout(0.5, -2)]
-    rollouts, _ = drawing.until_full([0, 1], lambda *_: group, lambda *_: (), step=1)
+    rollouts, _ = drawing.until_full(
+        [0, 1], lambda *_: group, lambda *_: (), step=1, worth=reward_of
+    )
     assert trained_groups(rollouts) == [-2, 1]
+
+
+def test_with_outcomes_groups_differ_by_them_and_not_by_rewards():
+    scores = [(0, 0.9), (0, 0.6), (1, 0.4), (1, 0.5)]
+    group = [
+        replace(rollout(reward, g), metrics={"reward/rubric_score": score})
+        for reward, (g, score) in enumerate(scores)
+    ]
+    nft = StageConfig(loss=LossConfig(policy="nft"))
+    differ = {
+        name: drawing.differing(group, lambda one, own=own: worth(one, own))
+        for name, own in (("rewards", StageConfig()), ("outcomes", nft))
+    }
+    assert differ == {"rewards": [0, 1], "outcomes": [1]}
 
 
 def test_a_step_may_draw_every_other_prompt_once():

@@ -100,6 +100,10 @@ def record(group, sample, score, answer="the answer", **fields):
     } | fields
 
 
+def traced(record, **more):
+    return record | {"trace": record["trace"] | more}
+
+
 def a_run(folder, *records):
     write_json_lines(folder / "rollouts/iter_1/solver/step_0001.jsonl", records)
     return str(folder)
@@ -126,6 +130,8 @@ def test_each_task_of_a_run_gives_a_pair_or_a_reason(tmp_path, caplog):
         record(5, 0, 1.0),
         record(5, 1, 0.0, answer=None),  # there is no valid answer
         record(5, 2, 0.0, posed="ncq"),
+        traced(record(5, 3, 0.0), branch="discarded: too few grades readable"),
+        traced(record(5, 4, 0.0), axpo={"begun_tokens": 3}),
     ]
     config = with_pairs(a_run(tmp_path, *records))
     [pair] = pairs_of(config, renderer("search_r1"), None)

@@ -78,6 +78,17 @@ def test_pow3r_weighs_what_separates_the_group():
     assert [one.grades for one in found] == [one.grades for one in group]
 
 
+def test_equal_verdicts_are_worth_the_same_under_the_weights_of_one_group():
+    weights = RubricWeights(kind="pow3r_instant", floor=1e-12)
+    group, world = group_of(
+        "13", "12", "1", judge=JudgeConfig(weights=weights), solver=SolverConfig()
+    )
+    [_, _, source] = reweighted(world, group, TASK)
+    again = [group[2], group[0]]
+    assert reweighted(world, again, TASK, by=group)[0] == source
+    assert reweighted(world, again, TASK)[0].reward != source.reward
+
+
 def test_the_overlong_term_is_in_every_reward_once():
     """Also where a group's rewards are made again."""
     weights = JudgeConfig(weights=RubricWeights(kind="pow3r_instant"))

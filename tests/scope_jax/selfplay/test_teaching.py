@@ -213,30 +213,12 @@ def test_the_released_preset_turns_the_student_s_sign():
     assert weights == pytest.approx([2 * math.e / (1 + math.e), 2 / (1 + math.e)])
 
 
-def with_teacher(kind, role="solver", *, stage=(), **loss) -> Config:
+def with_teacher(kind, role="solver", **loss) -> Config:
     config = configs.load("tiny")
     solver = replace(config.solver, teacher=TeacherConfig(kind=kind))
     own = getattr(config, f"{role}_train")
-    own = replace(own, loss=replace(own.loss, **loss), **dict(stage))
+    own = replace(own, loss=replace(own.loss, **loss))
     return replace(config, solver=solver, **{f"{role}_train": own})
-
-
-@pytest.mark.parametrize(
-    "stage",
-    [
-        {"dynamic_sampling": True},
-        {"advantage": "turn"},
-        {"drop_zero": True, "advantage": "role"},
-    ],
-    ids=str,
-)
-def test_what_is_made_of_rewards_is_refused_where_none_are_read(stage):
-    weights = {"distillation": 1.0, "likelihood": 1.0}
-    with_teacher("critique", distillation=1.0, stage=stage)
-    with pytest.raises(
-        UserError, match=f"{next(iter(stage))}.*kind=dual_path reads none"
-    ):
-        with_teacher("dual_path", stage=stage, **weights)
 
 
 def test_a_teacher_and_its_weight_need_each_other():
