@@ -61,6 +61,7 @@ PRESETS = {
     },
     "dual path": {"teacher": TeacherConfig(kind="dual_path")},
 }
+RUBRICS = {"all": "pow3r_instant", "dual path": "equal"}
 WEIGHTS = {"all": {"distillation": 0.1}, "dual path": {}}
 WEIGHTS["dual path"] = {"distillation": 1.0, "likelihood": 1.0}
 
@@ -100,7 +101,7 @@ class School(Run):
             prompts="small_world",
             solver=SolverConfig(**PRESETS[kind]),
             solver_train=stage,
-            judge=replace(base.judge, weights=RubricWeights(kind="pow3r_instant")),
+            judge=replace(base.judge, weights=RubricWeights(kind=RUBRICS[kind])),
             checkpoint=CheckpointConfig(every=0, permanent_every=0),
         )
         # Another loss than both roles had when the trainer was made.
