@@ -259,8 +259,9 @@ def stopped(
         write_json_lines(batch, map(asdict, error.datums))
     return UserError(
         f"{batch}: holds the batch at which training stopped ({error}): look at its "
-        "log-probs and advantages, lower optimizer.learning_rate, or resume from the "
-        "last checkpoint with the same command"
+        "log-probs and advantages. The same command repeats these steps, which helps "
+        "only if the hardware was at fault; otherwise start another run (--run) with "
+        "a lower optimizer.learning_rate"
     )
 
 
