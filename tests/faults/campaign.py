@@ -30,6 +30,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "scripts"))
 
 from tests.faults.comparing import compared  # noqa: E402
+from tests.faults.faults import WORDS  # noqa: E402
 from tests.faults.real import Real, held  # noqa: E402
 from tests.faults.simulation import Outcome, Simulation  # noqa: E402
 
@@ -230,8 +231,9 @@ def table(tallies: dict[str, dict[str, Any]]) -> str:
         )
     if "simulated" in shown:
         lines += ["", "| fault, simulated | times |", "| --- | --- |"]
-        faults = sorted(shown["simulated"]["faults"].items())
-        lines += [f"| {name} | {times:,} |" for name, times in faults]
+        counts = shown["simulated"]["faults"].items()
+        faults = sorted((WORDS[name], times) for name, times in counts)
+        lines += [f"| {what} | {times:,} |" for what, times in faults]
     lines += ["", *_codes(shown)]
     if "tiny" in tallies:
         one = tallies["tiny"]

@@ -58,6 +58,30 @@ KINDS = {
     ),
 }
 """What can happen at each kind of point."""
+WORDS = {
+    "body": "an answer with status 200 and a malformed body",
+    "cut": "an answer cut short",
+    "drop": "connection closed before the answer",
+    "full": "disk full or read-only from then on",
+    "kill after": "process killed after the operation",
+    "kill before": "process killed before the operation",
+    "kill between": "process killed partway through the operation",
+    "late": "a request or an answer 1 or 10 s late",
+    "lose": "a request that never arrives",
+    "power": "power loss",
+    "refuse": "connection refused",
+    "refused": "a file operation fails at once",
+    "refused between": "a file operation fails partway",
+    "server kill": "inference process killed",
+    "server kill between": "inference process killed partway through its own write",
+    "server pause": "inference process hangs for 0.5 to 40 s",
+    "server stop": "inference process hangs for good",
+    "short": "a write takes part of its bytes",
+    "signal": "SIGINT or SIGTERM, once",
+    "status": f"status {', '.join(map(str, STATUSES[:-1]))} or {STATUSES[-1]}",
+    "two signals": "SIGINT or SIGTERM, twice",
+}
+"""What each of these is, for people."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 
 from tests.faults import campaign
+from tests.faults.faults import KINDS, WORDS
 
 SIMULATED = [
     {
@@ -57,3 +58,9 @@ def test_what_is_kept_counts_once_and_the_next_campaign_goes_on_behind_it(
     assert "| simulated | 3 | 6 | 3 | 1 | 2 of 3 |" in before
     assert "| killed | 3 | 1 |" in before
     assert json.loads((tmp_path / "campaign.json").read_text()) == campaign.kept()
+
+
+def test_every_fault_has_a_description_of_its_own():
+    drawn = {what for kinds in KINDS.values() for what in kinds}
+    assert drawn == WORDS.keys() >= campaign.kept()["simulated"]["faults"].keys()
+    assert len(set(WORDS.values())) == len(WORDS)
