@@ -1,8 +1,8 @@
 """OLMo-3-7B-Instruct with function-call text, every constant as in the reference.
 
 Hardware: six GPUs of 80 GB: 0 and 1 for inference, 2 to 5 for training.
-Input: passages (`--retrieval.passages`), one JSON object per line; the reference uses
-Wikipedia of 2018. Build the index first: `scripts/build_index.py --passages
+Input: passages (`--retrieval.passages`) in any form of docs/your-text.md; the reference
+uses Wikipedia of 2018. Build the index first: `scripts/build_index.py --passages
 wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
 Expect: as many iterations, steps and tasks as `qwen25_7b`. Not measured here yet.
 

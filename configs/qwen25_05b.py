@@ -5,9 +5,10 @@ read the results, far too little to learn anything. The prompts show example tur
 small models need them to follow the formats.
 
 Hardware: two CPU cores and 18 GB of memory, or one GPU (then both processes share it).
-Input: `--model.path`, a folder in Hugging Face format of Qwen2, Qwen3 or Llama type;
-`--retrieval.passages`, one JSON object per line; `--retrieval.encoder_path`, a MiniLM
-folder, or `--retrieval.encoder lexical`, which needs no weights.
+Input: `--model.path`, a folder in Hugging Face format or a hub name of a family in
+docs/families.md; `--retrieval.passages`, passages in any form of docs/your-text.md;
+`--retrieval.encoder_path`, a sentence encoder (MiniLM, E5, bge), or
+`--retrieval.encoder lexical`, which needs no weights.
 Expect: about 35 minutes; then tasks, rubrics, answers and grades to read in
 `runs/qwen25_05b/report.html`. Of eight tasks that a 0.5B model writes, three or four
 have the required form; as a judge it says of nearly every rubric that it is met.

@@ -6,9 +6,9 @@ method's rewards, prompts and rules, with fewer and shorter conversations.
 
 Hardware: one GPU of 24 GB or more. `--memory 48` or `--memory 80` chooses sizes for a
 larger one, and whether whole weights are trained.
-Input: passages (`--retrieval.passages`), one JSON object per line. Build the index
-first: `scripts/build_index.py --passages FILE --encoder transformer --encoder-path
-intfloat/e5-base-v2`.
+Input: passages (`--retrieval.passages`) in any form of docs/your-text.md. Build the
+index first: `scripts/build_index.py --passages FILE --encoder transformer
+--encoder-path intfloat/e5-base-v2`.
 Expect: three iterations of 10 Challenger steps (16 x 8 rollouts), up to 320 tasks and
 10 Solver steps (32 x 8 rollouts). Not measured here yet: the plan is derived.
 

@@ -9,8 +9,8 @@ Hardware: six GPUs of 80 GB: 0 and 1 for inference, 2 to 5 for training. Five:
 `--placement.inference.devices 0 --placement.inference.replicas 1
 --inference.engine.slots 16 --inference.engine.cache_tokens 98304
 --placement.trainer.devices 1,2,3,4`.
-Input: passages (`--retrieval.passages`), one JSON object per line; the reference uses
-Wikipedia of 2018. Build the index first: `scripts/build_index.py --passages
+Input: passages (`--retrieval.passages`) in any form of docs/your-text.md; the reference
+uses Wikipedia of 2018. Build the index first: `scripts/build_index.py --passages
 wiki-18.jsonl --encoder transformer --encoder-path intfloat/e5-base-v2`.
 Expect: three iterations of 20 Challenger steps (64 x 8 rollouts), up to 5,120 tasks and
 20 Solver steps (256 x 8 rollouts). Not measured here yet.

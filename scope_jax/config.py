@@ -305,7 +305,7 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints of the training stages."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Evaluation at the end of a run."""
+    """Evaluation on held-out tasks, during a run and at its end."""
     tracking: TrackingConfig = TrackingConfig()
     """Progress, logs, TensorBoard."""
     compat: Compat = Compat()
