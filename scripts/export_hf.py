@@ -4,6 +4,7 @@
     python scripts/export_hf.py runs/look --iteration 1 --role challenger --step 10
 
 Weights (safetensors), configurations, tokenizer, and the chat template of the training.
+Of a run that trained adapters it is a PEFT folder; `--merged` writes a whole model.
 The run is only read, so it may still be going on. Its base model must still exist.
 """
 
