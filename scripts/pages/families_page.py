@@ -29,11 +29,11 @@ folder.
 TESTS = """
 ## What is tested
 
-Number of small configurations, every tensor random, whose float32 logits (and gradients
-of every parameter) are those of transformers; of models that are exported as the bytes
-that were imported, in float32 and bfloat16; of models with whose random adapters peft
-0.21 computes what we do, and whose adapter folders come back byte for byte; and of
-those whose programs are lowered for CUDA.
+The table counts small models with random weights. *Logits*, *gradients*: float32
+results equal those of transformers, gradients for every parameter. *Import and export*:
+the exported bytes are the imported ones, in float32 and bfloat16. *Adapters*: peft 0.21
+computes the same with random adapters, and their folders come back byte for byte.
+*Lowered for CUDA*: the programs compile for CUDA up to the point that needs a GPU.
 
 | `model_type` | logits | gradients | import and export | adapters | lowered for CUDA |
 | --- | --- | --- | --- | --- | --- |
