@@ -1,3 +1,5 @@
+"""The warm start: its training, what is shipped of it, and its script."""
+
 import dataclasses
 import runpy
 from pathlib import Path

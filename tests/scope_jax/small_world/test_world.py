@@ -1,3 +1,5 @@
+"""The generated small world: entities, names, facts, documents, passages file."""
+
 import itertools
 import json
 
