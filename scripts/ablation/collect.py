@@ -11,6 +11,7 @@ from scipy.special import stdtrit  # JAX needs SciPy
 
 from ablation import swaps
 from ablation.arms import ARMS
+from ablation.summaries import LAST
 from models.errors import UserError
 from scope_jax.report import charts
 from scope_jax.system.files import write_text
@@ -22,7 +23,8 @@ HEAD = """# Ablations in the small world
 
 Written by `python scripts/ablate.py --collect` from the summaries in `{folder}`.
 Numbers are means over seeds; behind ± stands half of a 95% interval over seeds (Student
-t). True scores are those of held-out tasks.
+t). True scores are those of held-out tasks. Other tables show means over all steps or
+batches of a stage; tables of the truth, over its last {last}.
 
 ![True scores over iterations]({figure})
 """
@@ -132,7 +134,7 @@ def table(
 def page(summaries: Sequence[Summary], folder: str, figure: str) -> str:
     """The Markdown page of all tables."""
     arms, names = by_arm(summaries), solvers(summaries)
-    parts = [HEAD.format(folder=folder, figure=figure)]
+    parts = [HEAD.format(folder=folder, figure=figure, last=LAST)]
     parts.append(
         "".join(f"- `{a}`: {ARMS[a].about}\n" for a in arms if a in ARMS),
     )
@@ -149,9 +151,9 @@ def page(summaries: Sequence[Summary], folder: str, figure: str) -> str:
         "Rubric score, task creation": ("tasks", "reward/rubric_score"),
         "Rubric score, Solver stage": ("solver", "reward/rubric_score"),
         "Answer length in tokens, Solver stage": ("solver", "rollout/answer_tokens"),
-        "Tasks kept": ("tasks", "tasks/kept"),
-        "Tasks too easy": ("tasks", "tasks/too_easy"),
-        "Tasks too hard": ("tasks", "tasks/too_hard"),
+        "Tasks kept per batch": ("tasks", "tasks/kept"),
+        "Tasks too easy per batch": ("tasks", "tasks/too_easy"),
+        "Tasks too hard per batch": ("tasks", "tasks/too_hard"),
     }
     for title, (stage, name) in shown.items():
         columns = {f"iter_{i}": metric(i, stage, name, "mean") for i in iterations}
