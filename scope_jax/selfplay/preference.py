@@ -170,8 +170,10 @@ def train(
                 state, metrics = preferences.update(updater, state, *given)
             except NonFiniteUpdateError as error:
                 raise UserError(
-                    f"step {step}: training stopped ({error}): lower solver_train."
-                    "optimizer.learning_rate, or resume with the same command"
+                    f"step {step}: training stopped ({error}). The same command "
+                    "repeats this, which helps only if the hardware was at fault; "
+                    "otherwise start another run (--run) with a lower solver_train."
+                    "optimizer.learning_rate"
                 ) from error
             metrics |= {"time/update": time.monotonic() - began} | memory()
             tracker.log(metrics, iteration=ITERATION, stage=ROLE, step=step)
