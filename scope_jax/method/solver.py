@@ -28,6 +28,10 @@ from scope_jax.method.task_buffer import ReposingConfig
 from scope_jax.method.teacher import TeacherConfig
 from scope_jax.method.types import ToolFormat, check_own_code
 
+UNREADABLE = "discarded: too few grades readable"
+NO_RUBRICS = "no rubrics"
+"""Why a valid answer has a score of 0 that says nothing of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LengthConfig:
@@ -324,10 +328,10 @@ def _accuracy(
         return float(right), "exact match", why
     if assessment.graded is not None and n_rubrics:
         total = rubric_score(grades, n_rubrics, judge)
-        branch = "graded" if total is not None else "discarded: too few grades readable"
+        branch = "graded" if total is not None else UNREADABLE
         accuracy = (total or 0.0) / n_rubrics
     elif assessment.graded is not None:
-        branch = "no rubrics"
+        branch = NO_RUBRICS
     elif assessment.answer.valid and assessment.length == 0:
         branch = "over twice the hard length limit: not graded"
     if grades:

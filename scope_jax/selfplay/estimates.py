@@ -203,7 +203,7 @@ def is_right(rollout: Rollout, right_from: float) -> bool:
 
 
 def worth(rollout: Rollout, settings: StageConfig) -> float:
-    """What differs in its group: its reward, or with policy "nft" its outcome."""
+    """What groups are told apart by: the reward; with policy "nft", the outcome."""
     if settings.loss.policy == "nft":
         return float(is_right(rollout, settings.right_from))
     return rollout.compared

@@ -24,6 +24,7 @@ from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.config import Config
 from scope_jax.method import preference, prompts
+from scope_jax.method.solver import NO_RUBRICS, UNREADABLE
 from scope_jax.report import page, stored
 from scope_jax.run.folder import RunFolder
 from scope_jax.run.sizes import check_sizes
@@ -45,7 +46,6 @@ ITERATION, ROLE = 1, "solver"
 STAGE = f"iter_{ITERATION}/{ROLE}"
 SCORE = "reward/rubric_score"
 PAIRS = "pairs.jsonl"
-UNJUDGED = ("discarded: too few grades readable", "no rubrics")
 """File of a run folder: of each pair what it is, and the reference's log-probs."""
 
 
@@ -304,7 +304,7 @@ def _is_answer(record: Mapping[str, Any]) -> bool:
         and SCORE in record["metrics"]
         and "posed" not in record
         and "axpo" not in trace
-        and trace.get("branch") not in UNJUDGED
+        and trace.get("branch") not in (UNREADABLE, NO_RUBRICS)
     )
 
 
