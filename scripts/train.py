@@ -10,10 +10,11 @@ it at once.
 ``--plan`` prints how much memory each program needs, and whether it fits.
 """
 
+import functools
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -22,6 +23,8 @@ if __name__ == "__main__":  # until `main` looks at signals: imports take second
 
 import check_packages  # noqa: F401
 import configs
+from models.errors import UserError
+from scope_jax.config import Config
 from scope_jax.run import cli, tracking
 from scope_jax.system import stopping
 
@@ -48,25 +51,32 @@ def main(argv: Sequence[str]) -> int:
             print(found.text())
             found.check()
             return 0
-        if config.recipe == "preference":
-            from scope_jax.selfplay import preference
+        train = _recipe(config, options.profile)
+    train(config, options.folder(config), fresh=options.fresh)
+    return 0
 
-            preference.run(config, options.folder(config), fresh=options.fresh)
-            return 0
-        from scope_jax.evaluation import in_a_run
-        from scope_jax.selfplay import pipeline
-        from scope_jax.system import hosts
 
-        joined = hosts.join(config.placement.hosts)
-    pipeline.run(
-        config,
-        options.folder(config),
-        hosts=joined,
-        fresh=options.fresh,
-        profile=options.profile,
+def _recipe(config: Config, profile: int) -> Callable[..., None]:
+    """What trains as the configuration says; joins the processes of other hosts."""
+    if config.recipe == "preference":
+        from scope_jax.selfplay import preference
+
+        if profile:
+            raise UserError(
+                f"--profile {profile}: the recipe preference traces no steps: leave it "
+                "out"
+            )
+        return preference.run
+    from scope_jax.evaluation import in_a_run
+    from scope_jax.selfplay import pipeline
+    from scope_jax.system import hosts
+
+    return functools.partial(
+        pipeline.run,
+        hosts=hosts.join(config.placement.hosts),
+        profile=profile,
         evaluations=in_a_run.EVALUATIONS,
     )
-    return 0
 
 
 if __name__ == "__main__":

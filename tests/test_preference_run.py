@@ -1,6 +1,7 @@
 """Preference training, started as a user starts it, on rollouts of a small run."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -61,19 +62,47 @@ def start(folder, played, *options):
     )
 
 
-def test_a_killed_run_ends_with_the_same_bytes_as_one_that_was_not(played, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    output = finish(start(whole, played, "--preference.epochs", "2"))
+@pytest.fixture(scope="module")
+def whole(played, tmp_path_factory):
+    """A run of 12 steps that nothing interrupted, and what it printed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, finish(start(folder, played, "--preference.epochs", "2"))
+
+
+def test_pairs_are_learned_in_order(whole):
+    folder, output = whole
     assert "24 pairs" in output and "pairs in order" in output
-    process = start(killed, played, "--preference.epochs", "2")
-    checkpoints = killed / "checkpoints/iter_1/solver"
-    kill_when(process, lambda: (checkpoint.latest(checkpoints) or 0) >= 3)
-    assert '"done"' not in (killed / "manifest.json").read_text()
-    finish(start(killed, played, "--preference.epochs", "2"))
-    assert records(killed) == records(whole) and len(records(whole)) == 12
-    assert same_weights(whole, killed) == 1
-    losses = [record["loss/total"] for record in records(whole)]
+    losses = [record["loss/total"] for record in records(folder)]
+    assert len(losses) == 12
     assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.6
-    assert "preference/accuracy" in page.build(whole)
-    rows = (whole / "pairs.jsonl").read_text().splitlines()
+    assert "preference/accuracy" in page.build(folder)
+    rows = (folder / "pairs.jsonl").read_text().splitlines()
     assert json.loads(rows[0])["scores"] == [1.0, 0.0]
+
+
+def test_a_killed_run_ends_with_the_same_bytes_as_one_that_was_not(
+    whole, played, tmp_path
+):
+    process = start(tmp_path, played, "--preference.epochs", "2")
+    checkpoints = tmp_path / "checkpoints/iter_1/solver"
+    kill_when(process, lambda: (checkpoint.latest(checkpoints) or 0) >= 3)
+    assert '"done"' not in (tmp_path / "manifest.json").read_text()
+    finish(start(tmp_path, played, "--preference.epochs", "2"))
+    assert records(tmp_path) == records(whole[0])
+    assert same_weights(whole[0], tmp_path) == 1
+
+
+def test_a_signal_saves_the_steps_that_are_done(played, tmp_path):
+    rare = "--preference.epochs", "10", "--checkpoint.every", "100"
+    process = start(tmp_path, played, *rare)
+    metrics = tmp_path / "metrics.jsonl"
+    kill_when(
+        process, lambda: metrics.is_file() and metrics.read_bytes(), signal.SIGTERM
+    )
+    assert process.returncode == 143
+    done = metrics.read_bytes()
+    saved = checkpoint.latest(tmp_path / "checkpoints/iter_1/solver")
+    assert 1 <= saved == len(records(tmp_path)) < 60
+    finish(start(tmp_path, played, *rare))
+    assert metrics.read_bytes().startswith(done)  # no step was made again
+    assert len(records(tmp_path)) == 60

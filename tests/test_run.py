@@ -51,14 +51,14 @@ def finish(process):
     return output
 
 
-def kill_when(process, reached):
-    """Kills the trainer, with no chance to clean up, once ``reached()`` is true."""
+def kill_when(process, reached, number=signal.SIGKILL):
+    """Sends the trainer a signal once ``reached()`` is true, and waits for its end."""
     end = time.monotonic() + DEADLINE
     while not reached():
         assert process.poll() is None, process.communicate()[0][-3000:]
         assert time.monotonic() < end, "not reached in time"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(number)
     process.communicate()
 
 

@@ -61,6 +61,8 @@ class Updater:
       programs: compiled executables by (name, capacity in micro-batches).
       attention: the backend that was chosen.
       compute_dtype: of the forward pass.
+      skipped_in_a_row: updates up to the last one whose gradients were not finite; for
+        whoever goes on from a checkpoint to set.
 
     Raises:
       UserError: if the rows of a micro-batch can't be spread over the mesh, or the
@@ -125,7 +127,7 @@ class Updater:
             "logprobs": jax.jit(self._logprobs_fn, out_shardings=self._batch_sharding),
         }
         self.programs: dict[tuple[str, int], Any] = {}
-        self._skipped_in_a_row = 0
+        self.skipped_in_a_row = 0
 
     # ----------------------------------------------------------------- update
 
@@ -180,8 +182,8 @@ class Updater:
                 state, reference_params, batch, old_logprobs=old_logprobs
             )
             every.append(metrics)
-            skipped = self._skipped_in_a_row + 1 if metrics["loss/skipped"] else 0
-            self._skipped_in_a_row = skipped
+            skipped = self.skipped_in_a_row + 1 if metrics["loss/skipped"] else 0
+            self.skipped_in_a_row = skipped
             if skipped >= self.update_config.max_skipped:
                 why = f"{skipped} gradients in a row were not finite"
                 raise NonFiniteUpdateError(why, datums)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -89,11 +90,14 @@ def serve(
         ws="none",
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=5,
+        # A trainer has gone, or wants nothing more; others still wait for answers.
+        timeout_graceful_shutdown=5
+        if settings.parent
+        else math.ceil(settings.inference.request_timeout),
         # Clients keep connections between the turns of their conversations.
         timeout_keep_alive=300,
     )
-    process.server = _Server(config)
+    process.server = _Server(config, alone=not settings.parent)
     process.server.run(sockets=[process.socket])
     if process.failure is not None:
         raise process.failure
@@ -101,14 +105,27 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that ends with exit code 0 when it is asked to end."""
+    """uvicorn that ends with exit code 0 when it is asked to end.
+
+    Args:
+      alone: nobody kills it if it takes long to end: a second signal does it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, alone: bool):
+        super().__init__(config)
+        self.alone = alone
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+            loop.add_signal_handler(number, self._end, number)
         yield
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.alone and self.should_exit:
+            os._exit(128 + number)
+        self.should_exit = True
 
 
 class _Process:

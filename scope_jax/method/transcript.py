@@ -175,6 +175,7 @@ class RunningTranscript:
         self._sampled = [0] * self._prompt_tokens
         self._logprobs = [math.nan] * self._prompt_tokens
         self._turns: list[tuple[int, int]] = []  # positions of each, end exclusive
+        self._first = 0  # the first position that can be trained on
         self.response_tokens = self.left_out = 0
 
     def prompt(self) -> tuple[int, ...]:
@@ -211,6 +212,10 @@ class RunningTranscript:
         self._prompt_tokens = max(self._prompt_tokens - dropped, 0)
         for kept in (self._ids, self._loss, self._sampled, self._logprobs):
             del kept[:dropped]
+        if dropped:  # nothing is left that predicts the first one
+            self._first = 1
+            self._loss[0] = self._sampled[0] = 0
+            self._logprobs[0] = math.nan
         self._turns = [(start - dropped, end - dropped) for start, end in self._turns]
         return dropped
 
@@ -237,7 +242,7 @@ class RunningTranscript:
         return tuple(self._turn(start, end) for start, end in self._turns)
 
     def _turn(self, start: int, end: int) -> TrainedTurn:
-        first, last = max(start, 0), min(end, len(self._ids))
+        first, last = max(start, self._first), min(end, len(self._ids))
         trained = max(last - first, 0)
         if trained == end - start or not trained:
             return TrainedTurn(end - start, trained, 0, None if trained else 0)

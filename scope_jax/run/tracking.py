@@ -127,7 +127,7 @@ class Tracker:
         """
         record: dict[str, Any] = {"iteration": iteration, "stage": stage, "step": step}
         measured = dict(metrics) | self._goodput(metrics)
-        record |= {name: _number(value) for name, value in sorted(measured.items())}
+        record |= {name: number(value) for name, value in sorted(measured.items())}
         record["time/unix"] = round(time.time(), 3)
         place = bisect.bisect(
             self.records, records.position(record), key=records.position
@@ -314,7 +314,7 @@ class StageProgress:
 def _summary(state: State, metrics: Mapping[str, Any]) -> list[str]:
     """What a step's line says: the numbers that are watched, and words."""
     words = [f"{name} {v}" for name, v in metrics.items() if isinstance(v, str)]
-    numbers = {k: _number(v) for k, v in metrics.items() if not isinstance(v, str)}
+    numbers = {k: number(v) for k, v in metrics.items() if not isinstance(v, str)}
     shown = progress.watched(state.stage, [numbers])
     speed = numbers.get("perf/tokens_per_second")
     heldout = None if state.stage == "evaluation" else numbers.get(HELDOUT)
@@ -336,7 +336,8 @@ def _seconds(record: Mapping[str, Any]) -> float:
     return laps.get("time/batch", sum(laps.values()))
 
 
-def _number(value: Any) -> float | int | None:
+def number(value: Any) -> float | int | None:
+    """A metric's value as JSON has it; what is not finite is None."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or value is None:

@@ -30,6 +30,7 @@ from scope_jax.run.folder import RunFolder
 from scope_jax.run.sizes import check_sizes
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.metering import memory
+from scope_jax.selfplay.own_parts import pinned
 from scope_jax.selfplay.parts import base_model, renderer_of
 from scope_jax.selfplay.pipeline import open_folder
 from scope_jax.selfplay.trainer import Trainer
@@ -91,6 +92,7 @@ def run(config: Config, path: Path, *, fresh: bool = False) -> None:
             f"placement.hosts.count={config.placement.hosts.count}: the recipe "
             "preference trains in one process: leave it at 1"
         )
+    config = pinned(config)
     with open_folder(path, config, ONE_HOST, fresh=fresh) as folder:
         if folder.done(STAGE):
             log.info("%s is finished: see report.html; --fresh starts over", path)
@@ -213,6 +215,7 @@ def _reference(
     out = np.full((len(pairs), 2), math.nan)
     left = set(range(len(pairs)))
     for own in batches:
+        stopping.check()  # of a large model this takes a while, and saves nothing
         if new := [index for index in own if index in left]:
             members = [pairs[index].members for index in new]
             out[new] = preferences.log_probs(

@@ -26,6 +26,9 @@ from scope_jax.system.compilation import return_memory, settle
 
 log = logging.getLogger("scope_jax")
 
+SKIPPED = "skipped updates"
+"""In a checkpoint's memory: ``Updater.skipped_in_a_row``, unless it is 0."""
+
 
 class NoEngine:
     """In the place of a ``PolicyEngine`` where nothing is sampled."""
@@ -113,7 +116,7 @@ class Trainer:
         The policy is on the engine, and every program of the update is compiled.
         """
         self.engine.use(None)  # another role's; its memory goes into the new state
-        state, step, self.memory = self._restore(iteration, role)
+        state, step = self._restore(iteration, role)
         self.updater(role).compile()
         state = self._wait(role, state)
         self._check_engine(role, state)  # and so compiled before the first step
@@ -137,12 +140,14 @@ class Trainer:
 
     def save(self, iteration: int, role: str, step: int, state: TrainState) -> None:
         """Writes a checkpoint; of those that are not permanent the newest is kept."""
+        skipped = self.updater(role).skipped_in_a_row
+        memory = self.memory | ({SKIPPED: skipped} if skipped else {})
         checkpoint.save(
             self._folder.checkpoints(iteration, role),
             step,
             state,
             meta={"iteration": iteration, "role": role, "name": self._config.name}
-            | ({"memory": self.memory} if self.memory else {}),
+            | ({"memory": memory} if memory else {}),
             **self._kept,
         )
 
@@ -159,7 +164,7 @@ class Trainer:
     def carry_over(self, iteration: int, role: str) -> None:
         """Ends a stage that has nothing to train on: its policy stays as it was."""
         self.engine.use(None)
-        state, _, self.memory = self._restore(iteration, role)
+        state, _ = self._restore(iteration, role)
         self.save(iteration, role, iteration * self.stage_config(role).steps, state)
         self.finish(iteration, role, state)
 
@@ -180,7 +185,14 @@ class Trainer:
         dtype = str(self.updater("solver").compute_dtype)
         self.engine.use(self._base.load(path, dtype=dtype))
 
-    def _restore(
+    def _restore(self, iteration: int, role: str) -> tuple[TrainState, int]:
+        """A stage's state and step, and ``memory``, as it stopped or begins."""
+        state, step, memory = self._found(iteration, role)
+        self.memory = dict(memory)
+        self.updater(role).skipped_in_a_row = self.memory.pop(SKIPPED, 0)
+        return state, step
+
+    def _found(
         self, iteration: int, role: str
     ) -> tuple[TrainState, int, dict[str, Any]]:
         """From the stage's last checkpoint, the iteration before, or the base model.

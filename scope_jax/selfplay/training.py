@@ -10,8 +10,7 @@ import contextlib
 import functools
 import itertools
 import logging
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +18,9 @@ from typing import Any, TypeVar
 import jax
 
 from models.errors import UserError
-from rl.learner import agreement
 from rl.learner.packing import uid_order
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
-from scope_jax.run import alarm
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay import drawing
 from scope_jax.selfplay.estimates import advantages, masked, with_advantages, worth
@@ -31,6 +28,7 @@ from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
 from scope_jax.selfplay.parts import Parts
 from scope_jax.selfplay.rollouts import Rollout, Seed
+from scope_jax.selfplay.step_end import UNSCORED, end_step, warn
 from scope_jax.selfplay.truth_metrics import with_truth
 from scope_jax.system import stopping
 from scope_jax.system.files import write_json_lines
@@ -84,32 +82,35 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
         state, done = trainer.begin(iteration, role)
     if stage.memory:
         stage.memory.restore(trainer.memory.get(MEMORY))
-    saved = done
+    saved, unscored = done, trainer.memory.pop(UNSCORED, None)
     first, last = (iteration - 1) * config.steps, iteration * config.steps
-    parts.tracker.rewind(iteration, role, done)
+    scored = done - bool(unscored)
+    parts.tracker.rewind(iteration, role, scored)
     parts.folder.record(name, status="running")
     with stopping.deferred():
         parts.serving.run(meter.engine_work())  # what came before belongs to no step
     with parts.tracker.stage(
-        iteration, role, total=config.steps, done=done - first
+        iteration, role, total=config.steps, done=scored - first
     ) as bar:
+        if unscored:
+            end_step(parts, iteration, role, done, state, unscored, bar)
         for step in range(done + 1, last + 1):
             meter.start()
             with _traced(parts, step - first, f"iter_{iteration}_{role}_{step}"):
-                # Rollouts and their rewards: every host plays its share of the groups.
                 try:
+                    # Rollouts and rewards: every host plays its share of the groups.
                     rollouts, drawn = _play_together(parts, iteration, stage, step, bar)
+                    seconds = meter.lap("rollout")
+                    # Advantages: each reward against its group's.
+                    file = parts.folder.rollouts(iteration, role, step)
+                    datums, true = _estimated(parts, role, rollouts, file)
+                    # Before the update: a server that is gone must not throw it away.
+                    with stopping.deferred():  # it ends in all processes or in none
+                        work = parts.serving.run(meter.engine_work())
                 except Stopped:
                     if step - 1 > saved:
                         trainer.save(iteration, role, step - 1, state)
                     raise
-                seconds = meter.lap("rollout")
-                # Advantages: each reward against its group's.
-                file = parts.folder.rollouts(iteration, role, step)
-                datums, true = _estimated(parts, role, rollouts, file)
-                # Before the update, which a server that is gone must not throw away.
-                with stopping.deferred():  # it ends in all processes or in none
-                    work = parts.serving.run(meter.engine_work())
                 # Update the policy and load it into the engine.
                 try:
                     state, metrics = trainer.update(role, state, datums)
@@ -124,13 +125,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
             metrics["perf/tokens_per_second"] = metrics["rollout/tokens"] / max(
                 seconds, 1e-9
             )
-            metrics |= _evaluated(parts, role, step)
-            metrics |= _watched(parts, role, metrics | {"step": step})
-            _warn(metrics, step - first, compiled=step > done + 1)
-            parts.tracker.log(metrics, iteration=iteration, stage=role, step=step)
-            bar.advance(metrics)
-            if step == last or parts.world.config.checkpoint.is_due(step):
-                trainer.save(iteration, role, step, state)
+            warn(metrics, step - first, compiled=step > done + 1)
+            if end_step(parts, iteration, role, step, state, metrics, bar):
                 saved = step
     trainer.finish(iteration, role, state)
     parts.folder.record(name, status="done", step=last)
@@ -270,60 +266,3 @@ def _traced(parts: Parts, step: int, name: str) -> contextlib.AbstractContextMan
     if not 2 <= step < 2 + parts.profile:
         return contextlib.nullcontext()
     return jax.profiler.trace(str(parts.folder.path / "profile" / name))
-
-
-def _evaluated(parts: Parts, role: str, step: int) -> dict[str, float]:
-    """Scores of the policy as it is after this step, where they are due.
-
-    The engine plays it already, and each conversation has a seed of its own: training
-    is the same with it and without. Nothing stops inside, so that a resumed run has
-    the same metrics.
-    """
-    if not parts.score or not parts.world.config.evaluation.is_due(role, step):
-        return {}
-    started = time.monotonic()
-    with stopping.deferred():
-        metrics = parts.score(parts, step)
-        parts.serving.run(parts.meter.engine_work())  # it belongs to no step
-    return metrics | {"time/evaluation": time.monotonic() - started}
-
-
-def _watched(parts: Parts, role: str, record: Mapping[str, float]) -> dict[str, float]:
-    """The alarm at this step, of all that the role's stages have measured so far.
-
-    Only where there is a truth to compare with, and in the process that has the run's
-    earlier records; it warns when the alarm goes on.
-    """
-    earlier = [r for r in parts.tracker.records if r["stage"] == role]
-    found = alarm.check([*earlier, record], parts.world.config.tracking.alarm)
-    if found is None or not parts.hosts.is_leader:
-        return {}
-    if found.line:
-        log.warning("%s", found.line)
-    return {alarm.METRIC: float(found.on)}
-
-
-def _warn(metrics: Mapping[str, float], step: int, *, compiled: bool) -> None:
-    """Warns of what a person should look at.
-
-    Args:
-      compiled: whether every program should already have been compiled.
-    """
-    # Without a datum to train on there was nothing to compare.
-    disagreement = metrics["loss/updates"] and agreement.alarm(metrics)
-    if disagreement:
-        log.warning("%s", disagreement)
-    if compiled and metrics["perf/compilations"]:
-        log.warning(
-            "%d programs were compiled during step %d: a shape changed",
-            metrics["perf/compilations"],
-            step,
-        )
-    if metrics.get("loss/skipped"):
-        log.warning("step %d: a non-finite gradient, its update was skipped", step)
-    if metrics.get("loss/dropped_rows"):
-        log.warning(
-            "step %d: %d datums longer than a packed row were left out of the update",
-            step,
-            metrics["loss/dropped_rows"],
-        )

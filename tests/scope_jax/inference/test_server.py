@@ -365,7 +365,9 @@ def test_port_in_use_is_one_line_and_exit_code_2(tmp_path):
     ]
 
 
-def test_sigterm_ends_it_with_code_0(tmp_path):
+@pytest.fixture
+def running(tmp_path):
+    """A server's process and its port."""
     state = tmp_path / "state.json"
     settings = ServerSettings(inference=world.inference_config(), state_file=str(state))
     process = start(settings, tmp_path / "settings.json")
@@ -380,5 +382,42 @@ def test_sigterm_ends_it_with_code_0(tmp_path):
             break
         except httpx.ConnectError:
             assert time.monotonic() < deadline
+    yield process, port
+    process.kill()
+    process.communicate()
+
+
+def begun(port):
+    """A connection with a request of which the last byte is missing."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    head = "POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
+    connection.sendall(head.encode())
+    time.sleep(0.2)
+    return connection
+
+
+def test_sigterm_ends_it_with_code_0(running):
+    process, _ = running
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=30) == 0
+
+
+def test_sigterm_waits_for_answers_that_have_begun(running):
+    process, port = running
+    with begun(port) as connection:
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(6)  # it was cut off after 5
+        connection.sendall(b"}")
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 ")
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_second_signal_ends_it_at_once(running):
+    process, port = running
+    with begun(port):
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=5) == 143

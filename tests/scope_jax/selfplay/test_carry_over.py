@@ -11,6 +11,7 @@ import pytest
 
 import configs
 from models import sharding
+from models.errors import UserError
 from models.fingerprint import fingerprint
 from models.lora import LoraConfig
 from models.unstacked import unstack
@@ -145,6 +146,22 @@ def run(request, tiny_config, tiny_params, tmp_path_factory):
             stage = TrainingStage(role, lambda step: [None], play)
             train(made.parts, iteration, stage)
     return made
+
+
+def test_updates_that_were_skipped_count_behind_a_new_start_too(
+    tiny_config, tiny_params, tmp_path, monkeypatch
+):
+    """Or a program that is started again and again walks to the end untrained."""
+    broken = tiny_params | {"final_norm": tiny_params["final_norm"] * np.nan}
+    stage = TrainingStage("solver", lambda step: [None], play)
+    made = Run(tmp_path, tiny_config, broken, monkeypatch)
+    train(made.parts, 1, stage)
+    assert [r["loss/skipped"] for r in made.tracker.records] == [1, 1]
+    made.folder.close()
+    made = Run(tmp_path, tiny_config, broken, monkeypatch)
+    with pytest.raises(UserError, match="3 gradients in a row were not finite"):
+        train(made.parts, 2, stage)
+    made.folder.close()
 
 
 @pytest.mark.parametrize("role", ["challenger", "solver"])

@@ -166,6 +166,22 @@ def test_the_recipe_and_its_run_need_each_other():
         replace(base, preference=PreferenceConfig(run="x"))
 
 
+def test_a_trace_of_its_steps_is_refused():
+    import train as script
+
+    with pytest.raises(UserError, match="--profile 1: the recipe preference traces"):
+        script._recipe(with_pairs("x"), 1)
+
+
+def test_own_code_is_checked_and_pinned_as_in_any_run(tmp_path):
+    """Or an evaluation with the same options would be of another configuration."""
+    own = tmp_path / "own.py"
+    own.write_text("async def search(queries):\n    return [[] for _ in queries]\n")
+    pinned = replace(with_pairs("x"), tools=f"{own}:search", tools_hash="0" * 16)
+    with pytest.raises(UserError, match=r"has the hash .*, not 0000"):
+        preference.run(pinned, tmp_path / "run")
+
+
 # ------------------------------------------------------------------- the stage
 
 
@@ -229,11 +245,10 @@ def test_a_stage_that_is_stopped_goes_on_bit_for_bit(
     whole, tiny_config, tiny_params, tmp_path, monkeypatch
 ):
     """Before the fourth step: what is done is saved, though no checkpoint is due."""
-    made, looks = Class(tmp_path, tiny_config, tiny_params, monkeypatch, whole.rank), []
+    made = Class(tmp_path, tiny_config, tiny_params, monkeypatch, whole.rank)
 
     def check():
-        looks.append(None)
-        if len(looks) == 4:
+        if len(made.tracker.records) == 3:
             raise Stopped("stopped by SIGINT", 130)
 
     with monkeypatch.context() as patch:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from rl.learner import packing
 from scope_jax.method.compat import Compat
 from scope_jax.selfplay.estimates import advantages, with_advantages
 from tests.scope_jax.selfplay.test_rollouts import (
@@ -64,6 +65,31 @@ def test_what_has_slid_out_of_the_context_is_not_shown_as_trained(running):
     [datum] = rollout.datums
     assert sum(turn.trained for _, turn in rollout.trained) == sum(datum.loss_mask)
     assert rollout.trained[0][1].trained == 0
+
+
+@pytest.mark.quirk(48)
+def test_the_first_token_of_a_context_that_slid_is_not_trained_on(running):
+    """It may be one that was sampled, and nothing is left that predicts it."""
+    whole, _ = play(running, GUIDED)
+    [datum] = whole.datums
+    last = len(datum.ids) - (len(GUIDED[2]) + CLOSING)
+    inside = 0
+    for response in range(20, last, 3):
+        slid, _ = play(
+            running,
+            GUIDED,
+            context=last + 1,
+            response=response,
+            compat=Compat(sliding_context=True),
+        )
+        [cut] = slid.datums
+        start = last - (response - 1)
+        assert cut.ids == datum.ids[start:][:response]
+        assert cut.loss_mask == (0, *datum.loss_mask[start + 1 :][: response - 1])
+        assert sum(turn.trained for _, turn in slid.trained) == sum(cut.loss_mask)
+        packing.pack([cut], rows=1, length=1024)
+        inside += datum.sampled_mask[start]
+    assert inside > 3
 
 
 def test_a_turn_without_a_datum_is_trained_on_not_at_all(rerendering):

@@ -14,12 +14,14 @@ from models.errors import UserError
 from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run import alarm
-from scope_jax.run.tracking import Tracker, TrackingConfig
-from scope_jax.selfplay import metering, training
+from scope_jax.run.tracking import Tracker, TrackingConfig, read
+from scope_jax.selfplay import metering, step_end
 from scope_jax.selfplay.estimates import with_advantages
 from scope_jax.selfplay.metering import StepMeter, step_metrics
 from scope_jax.selfplay.training import TrainingStage, stopped, train
+from scope_jax.system import stopping
 from scope_jax.system.hosts import ONE_HOST
+from tests.records import comparable
 from tests.scope_jax.selfplay.scripted import empty_rollout
 
 
@@ -175,6 +177,121 @@ def test_a_server_that_is_gone_ends_a_step_before_its_update_not_after(tmp_path)
     assert (tmp_path / "rollouts.jsonl").is_file()
 
 
+class Solvers:
+    """Solver stages of three steps in one folder, with a table in the place of JAX.
+
+    Attributes:
+      kept: step, state and memory of the newest checkpoint.
+      gone: what needs the server fails while this is true.
+    """
+
+    def __init__(self, folder, **checkpoints):
+        config = configs.load("tiny")
+        self.stage = dataclasses.replace(config.solver_train, steps=3, group_size=1)
+        self.config = dataclasses.replace(
+            config,
+            evaluation=dataclasses.replace(config.evaluation, every=2),
+            checkpoint=dataclasses.replace(config.checkpoint, **checkpoints),
+        )
+        self.folder, self.kept, self.gone = folder, (0, 0, {}), False
+        self.played = 0
+        self.trainer = SimpleNamespace(
+            stage_config=lambda role: self.stage,
+            begin=self.begin,
+            update=lambda role, state, datums: (state + 1, {"loss/updates": 0}),
+            save=self.save,
+            finish=lambda *_: None,
+        )
+
+    def begin(self, iteration, role):
+        step, state, memory = self.kept
+        self.trainer.memory = json.loads(memory) if memory else {}
+        return state, step
+
+    def save(self, iteration, role, step, state):
+        assert step == state
+        self.kept = step, state, json.dumps(self.trainer.memory)
+
+    async def needed(self):
+        if self.gone:
+            raise stopping.Stopped("error: no server", 1)
+        return {}
+
+    def score(self, parts, step):
+        parts.serving.run(self.needed())
+        return {"eval/score": step / 8}
+
+    async def rollout(self, prompt, seed):
+        self.played += 1
+        return scored(0, 1.0, metrics={"reward/x": seed[3] / 4})
+
+    def train(self):
+        serving = SimpleNamespace(run=asyncio.run, work=self.needed)
+        folder = SimpleNamespace(
+            record=lambda *_, **__: None,
+            rollouts=lambda _, __, step: self.folder / f"{step}.jsonl",
+        )
+        with Tracker(self.folder, TrackingConfig(tensorboard=False)) as tracker:
+            parts = SimpleNamespace(
+                trainer=self.trainer,
+                hosts=ONE_HOST,
+                meter=StepMeter(serving, serving, ONE_HOST),
+                serving=serving,
+                world=SimpleNamespace(config=self.config, truth=None),
+                tracker=tracker,
+                folder=folder,
+                profile=0,
+                score=self.score,
+            )
+            train(parts, 1, TrainingStage("solver", lambda step: [None], self.rollout))
+
+    def records(self):
+        return [comparable(record) for record in read(self.folder)]
+
+
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_a_server_that_is_gone_during_an_evaluation_costs_no_step(
+    tmp_path, every, monkeypatch
+):
+    whole = Solvers(tmp_path / "whole", every=every)
+    whole.train()
+    assert [r.get("eval/score") for r in whole.records()] == [None, 0.25, None]
+    run = Solvers(tmp_path / "run", every=every)
+    score = run.score
+
+    def fails(parts, step):
+        run.gone = True
+        return score(parts, step)
+
+    monkeypatch.setattr(run, "score", fails)
+    for _ in range(2):  # and again when it is given again
+        with pytest.raises(stopping.Stopped, match="no server"):
+            run.train()
+        run.gone = False
+        assert run.kept[0] == run.played == 2 and len(run.records()) == 1
+    monkeypatch.setattr(run, "score", score)
+    run.train()
+    assert run.played == 3
+    assert run.records() == whole.records()
+    assert run.kept == whole.kept
+
+
+def test_a_server_that_is_gone_before_an_update_costs_no_earlier_step(
+    tmp_path, monkeypatch
+):
+    run = Solvers(tmp_path, every=100)
+    rollout = run.rollout
+
+    async def last(prompt, seed):
+        run.gone = seed[3] == 2
+        return await rollout(prompt, seed)
+
+    monkeypatch.setattr(run, "rollout", last)
+    with pytest.raises(stopping.Stopped, match="no server"):
+        run.train()
+    assert run.kept[0] == 1 and run.played == 2
+
+
 def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
     """One warning when it goes on; the same numbers where every step is a resume."""
     caplog.set_level(logging.WARNING, logger="scope_jax")
@@ -186,8 +303,8 @@ def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
     for step, score in enumerate([0.4, 0.4, 0.4, 0.4, 0.6, 0.7, 0.7, 0.4, 0.3], 1):
         record = {"step": step, alarm.PROXY: score, "truth/score": 0.3}
         with Tracker(tmp_path, TrackingConfig(tensorboard=False)) as parts.tracker:
-            assert training._watched(parts, "challenger", {"step": step}) == {}
-            metrics = training._watched(parts, "solver", record)
+            assert step_end._watched(parts, "challenger", {"step": step}) == {}
+            metrics = step_end._watched(parts, "solver", record)
             parts.tracker.log(record | metrics, iteration=1, stage="solver", step=step)
         found.append(metrics[alarm.METRIC])
     assert found == [0, 0, 0, 0, 0, 0, 1, 1, 0]
@@ -196,4 +313,4 @@ def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
         "step 1: the policy may be exploiting the judge"
     ]
     parts.hosts.is_leader = False  # it may not have the earlier records
-    assert training._watched(parts, "solver", record) == {}
+    assert step_end._watched(parts, "solver", record) == {}
