@@ -30,12 +30,14 @@ class Range:
     Attributes:
       above, least: exclusive and inclusive lower bound.
       below, most: exclusive and inclusive upper bound.
+      gap: how large what is not 0 has to be.
     """
 
     above: float | None = None
     least: float | None = None
     below: float | None = None
     most: float | None = None
+    gap: float = SMALLEST  # smaller ones are flushed to 0 on nearly every device
 
     def problem(self, value: float) -> str:
         """What ``value`` must be instead, and empty if it is.
@@ -49,9 +51,9 @@ class Range:
             return "" if self._holds(value) else f"must be {self.words()}"
         if not (math.isfinite(value) and self._holds(value)):
             return f"must be {self.words()}"
-        # Smaller ones are flushed to 0 on nearly every device.
-        if value and not SMALLEST <= abs(value) <= LARGEST:
-            return f"must be 0 or between {SMALLEST:.3g} and {LARGEST:.3g} in size"
+        if value and not self.gap <= abs(value) <= LARGEST:
+            zero = "0 or " if self._holds(0) else ""
+            return f"must be {zero}between {self.gap:.3g} and {LARGEST:.3g} in size"
         if not self._holds(rounded := float(np.float32(value))):
             return f"must be {self.words()}, but is {rounded:g} in single precision"
         return ""
@@ -80,6 +82,10 @@ class Range:
 
 NOT_NEGATIVE = Range(least=0)
 POSITIVE = Range(above=0)
+TEMPERATURE = Range(least=0, gap=1e-6)
+"""0 is greedy. Logits divided by much less than the gap are infinite."""
+WARM = Range(above=0, gap=TEMPERATURE.gap)
+"""A temperature that is not 0."""
 
 Count = Annotated[int, Range(least=1, most=WHOLE)]
 CountOrZero = Annotated[int, Range(least=0, most=WHOLE)]

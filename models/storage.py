@@ -118,12 +118,16 @@ def replace_folder(new: str | Path, path: str | Path) -> None:
     """Gives a finished folder the name ``path``, in place of an older one there.
 
     A process that is killed in between leaves the older one as ``NAME.replaced``, and
-    the new one where it was.
+    the new one where it was. A disk that refuses it leaves the older one in its place.
     """
     new, path = Path(new), Path(path)
-    if path.exists():
-        set_aside(path, REPLACED)
-    new.rename(path)
+    aside = set_aside(path, REPLACED) if path.exists() else None
+    try:
+        new.rename(path)
+    except OSError:
+        if aside:  # or whoever clears up would take it for a leftover
+            aside.rename(path)
+        raise
     sync_folder(path.parent)
     shutil.rmtree(path.with_name(f"{path.name}.{REPLACED}"), ignore_errors=True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from models.ranges import (
-    NOT_NEGATIVE,
+    TEMPERATURE,
     Count,
     CountOrZero,
     Range,
@@ -23,7 +23,7 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 class SamplingParams:
     """How one completion is sampled."""
 
-    temperature: Annotated[float, NOT_NEGATIVE] = 1.0
+    temperature: Annotated[float, TEMPERATURE] = 1.0
     """Divides the logits; 0 is greedy."""
     top_p: Annotated[float, Range(above=0, most=1)] = 1.0
     """Sample only from the most likely tokens that together have this probability; 1 is

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import check_packages  # noqa: F401
 import configs
 from models.errors import UserError
-from models.ranges import NOT_NEGATIVE, Count, CountOrZero, check_fields
+from models.ranges import TEMPERATURE, Count, CountOrZero, check_fields
 from scope_jax.config import Config
 from scope_jax.evaluation import checkpoints, compare, entries, judges, results
 from scope_jax.evaluation.comparison import Comparison, read_rows
@@ -85,7 +85,7 @@ class EvalOptions:
     """Seed of that draw."""
     samples: Count = 1
     """Answers to each question."""
-    temperature: Annotated[float, NOT_NEGATIVE] = 0.0
+    temperature: Annotated[float, TEMPERATURE] = 0.0
     """Temperature of answers; 0 is greedy."""
     chat: ChatConfig = ChatConfig()
     """How a chat server is asked that judges; a judge of our own server has the

@@ -251,10 +251,13 @@ def _metadata(path: Path) -> Any:
 def _remove_partial(folder: Path) -> None:
     """Removes what killed processes left in ``folder``: names that we and Orbax give.
 
-    Anything else stays: a checkpoint that lacks a file may be all that there is.
+    Anything else stays: a checkpoint that lacks a file may be all that there is, and so
+    may one that was put aside for another that never came.
     """
     for path in folder.iterdir():
-        ours = path.name.endswith((WRITING, REPLACED))
+        ours = path.suffix == WRITING or (
+            path.suffix == REPLACED and path.with_suffix("").exists()
+        )
         if path.is_dir() and (ours or ".orbax-checkpoint-tmp" in path.name):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -64,7 +64,10 @@ class Objective:
             places = (micro[name] for name in ("parents", "cuts", "positions"))
             borders["branches"] = Branches(*places)
         if self.attention == "cudnn":  # then a row holds one datum
-            borders = {"lengths": jnp.sum(micro["segment_ids"] > 0, axis=1)}
+            lengths = jnp.sum(micro["segment_ids"] > 0, axis=1)
+            # An empty row, too: nothing says what cuDNN makes of none, and a NaN
+            # would reach the weights although no loss is taken there.
+            borders = {"lengths": jnp.maximum(lengths, 1)}
         hidden = forward.hidden(
             compute,
             self.config,

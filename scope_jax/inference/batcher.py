@@ -59,7 +59,10 @@ class SearchBatcher:
 
     async def _run(self) -> None:
         while taken := self._take():
-            await self._call(taken)
+            # A call for each number of results: what an approximate index finds among
+            # its first depends on how many it is asked for.
+            for topk in sorted({waiting.topk for waiting in taken}):
+                await self._call([one for one in taken if one.topk == topk], topk)
 
     def _take(self) -> list[_Waiting]:
         taken, size = [], 0
@@ -75,9 +78,8 @@ class SearchBatcher:
             size += len(following.queries)
         return taken
 
-    async def _call(self, taken: list[_Waiting]) -> None:
+    async def _call(self, taken: list[_Waiting], topk: int) -> None:
         queries = [q for waiting in taken for q in waiting.queries]
-        topk = max(waiting.topk for waiting in taken)
         try:
             found = iter(await asyncio.to_thread(self.search, queries, topk))
         except Exception as error:
@@ -88,6 +90,6 @@ class SearchBatcher:
         self.calls += 1
         self.queries += len(queries)
         for waiting in taken:
-            own = [next(found)[: waiting.topk] for _ in waiting.queries]
+            own = [next(found) for _ in waiting.queries]
             if not waiting.future.done():
                 waiting.future.set_result(own)

@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, Field
 
 from models.errors import UserError
-from models.ranges import NOT_NEGATIVE, POSITIVE, Count, check_fields
+from models.ranges import NOT_NEGATIVE, POSITIVE, TEMPERATURE, Count, check_fields
 from scope_jax.inference.access import Secrets, bearer
 from scope_jax.inference.answers import BadAnswer, Text, body_of, read, read_error
 
@@ -42,7 +42,7 @@ class ChatConfig:
     """Address, with or without `/v1`; in an evaluation `--judge URL#MODEL` says it."""
     model: str = ""
     """Name of the model there, likewise."""
-    temperature: Annotated[float | None, NOT_NEGATIVE] = 1.0
+    temperature: Annotated[float | None, TEMPERATURE] = 1.0
     """None sends none: some hosted models take no other than their own."""
     max_tokens: Count = 16384
     """Most tokens of an answer, thinking included."""

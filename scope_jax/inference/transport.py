@@ -47,7 +47,8 @@ class Transport:
         """The JSON of a successful answer; a GET without a body, else a POST.
 
         Args:
-          seconds: without a byte of the answer.
+          seconds: until all of the answer is there. httpx's own timeout is for each
+            piece of it, and some proxies send spaces while they wait.
 
         Raises:
           Failed: no success.
@@ -56,8 +57,11 @@ class Transport:
         """
         method = "GET" if body is None else "POST"
         options = {"timeout": httpx.Timeout(seconds, connect=30), "headers": headers}
-        async with self._connection() as http:
-            response = await http.request(method, url, json=body, **options)
+        try:
+            async with self._connection() as http, asyncio.timeout(seconds):
+                response = await http.request(method, url, json=body, **options)
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"not whole after {seconds:g} s") from None
         if not response.is_success:
             raise Failed(response.status_code, *read_error(response))
         return body_of(response)
@@ -65,7 +69,11 @@ class Transport:
     async def ask_lines(
         self, url: str, body: Any, seconds: float, headers: dict[str, str]
     ) -> AsyncIterator[Any]:
-        """The JSON of each line of an answer, as it comes; otherwise as ``ask``."""
+        """The JSON of each line of an answer, as it comes; otherwise as ``ask``.
+
+        Args:
+          seconds: until the next piece of the answer.
+        """
         options = {"timeout": httpx.Timeout(seconds, connect=30), "headers": headers}
         async with (
             self._connection() as http,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from models.errors import UserError
-from models.ranges import NOT_NEGATIVE, Count, CountOrZero, Share, check_fields
+from models.ranges import TEMPERATURE, Count, CountOrZero, Share, check_fields
 from scope_jax.method import formats, rubric_quality
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
@@ -29,11 +29,11 @@ Stage = Literal["challenger", "tasks", "solver"]
 class StageTemperatures:
     """Temperature of grading, by what the grades are for."""
 
-    challenger: Annotated[float, NOT_NEGATIVE] = 0.0
+    challenger: Annotated[float, TEMPERATURE] = 0.0
     """Stage 1: difficulty of a Challenger's task."""
-    tasks: Annotated[float, NOT_NEGATIVE] = 0.0
+    tasks: Annotated[float, TEMPERATURE] = 0.0
     """Stage 2: difficulty of a task to keep or drop."""
-    solver: Annotated[float, NOT_NEGATIVE] = 0.6
+    solver: Annotated[float, TEMPERATURE] = 0.6
     """Stage 3: reward of a Solver, and evaluation."""
 
     def __post_init__(self):
@@ -48,9 +48,9 @@ class JudgeConfig:
     """The judge is a thinking model (Qwen3): grading asks for plain reasoning."""
     grade_temperature: StageTemperatures = StageTemperatures()
     """Sampling temperature of grades, by stage."""
-    rubric_temperature: Annotated[float, NOT_NEGATIVE] = 0.0
+    rubric_temperature: Annotated[float, TEMPERATURE] = 0.0
     """Sampling temperature of rubric writing."""
-    gate_temperature: Annotated[float, NOT_NEGATIVE] = 0.0
+    gate_temperature: Annotated[float, TEMPERATURE] = 0.0
     """Sampling temperature of the quality gates."""
     grade_tokens: Count = 16384
     """Most new tokens of a grade."""

@@ -30,8 +30,8 @@ class Found:
 
     Attributes:
       records: in the order of the file, without their checksums.
-      whole: whether every byte of it is in ``records``; else its last line was being
-        written when a process was killed.
+      whole: whether every line of it is in ``records`` and has its end; else the last
+        one was being written when a process was killed.
       checked: whether its lines have checksums.
     """
 
@@ -79,7 +79,8 @@ def read(path: Path) -> Found:
             records.append(_record(str(path), last, checked))
         except DamagedError:
             return Found(records, whole=False, checked=checked)
-    return Found(records, checked=checked or not records)
+    # Without its line break another record would end up on the last line.
+    return Found(records, whole=not last, checked=checked or not records)
 
 
 def readable(path: Path) -> tuple[list[dict[str, Any]], str]:

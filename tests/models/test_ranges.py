@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranges import NOT_NEGATIVE, POSITIVE, Range
+from models.ranges import NOT_NEGATIVE, POSITIVE, TEMPERATURE, WARM, Range
 
 SHARE = Range(least=0, below=1)
 AT_LEAST_1 = Range(least=1)
@@ -25,8 +25,11 @@ def test_what_a_range_holds(value):
         (POSITIVE, -1.0, "must be above 0"),
         (POSITIVE, math.nan, "must be above 0"),
         (POSITIVE, math.inf, "must be above 0"),
-        (POSITIVE, 1e-50, "must be 0 or between 1.18e-38 and 3.4e\\+38 in size"),
-        (POSITIVE, 1e-40, "must be 0 or between"),  # flushed to 0 on most devices
+        (POSITIVE, 1e-50, "must be between 1.18e-38 and 3.4e\\+38 in size"),
+        (POSITIVE, 1e-40, "must be between"),  # flushed to 0 on most devices
+        (TEMPERATURE, 2e-38, "must be 0 or between 1e-06 and 3.4e\\+38 in size"),
+        (WARM, 2e-38, "must be between 1e-06 and 3.4e\\+38 in size"),
+        (TEMPERATURE, -0.1, "must be at least 0"),
         (NOT_NEGATIVE, 1e39, "must be 0 or between"),
         (SHARE, 1.0, "must be at least 0 and less than 1$"),
         (SHARE, 0.99999999, "less than 1, but is 1 in single precision"),
@@ -43,7 +46,15 @@ def test_what_it_refuses_and_why(allowed, value, why):
 
 @given(st.floats() | st.integers(-3, 3))
 def test_a_number_that_passes_passes_as_float32_too(value):
-    for allowed in (POSITIVE, NOT_NEGATIVE, SHARE, AT_LEAST_1, Range(most=2.5)):
+    for allowed in (
+        POSITIVE,
+        NOT_NEGATIVE,
+        TEMPERATURE,
+        WARM,
+        SHARE,
+        AT_LEAST_1,
+        Range(most=2.5),
+    ):
         if not allowed.problem(value):
             single = float(np.float32(value))
             assert math.isfinite(single) and allowed._holds(single)

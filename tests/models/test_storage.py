@@ -1,5 +1,6 @@
 """A folder takes another's place; a kill at any time loses neither."""
 
+import errno
 import os
 
 import pytest
@@ -58,3 +59,21 @@ def test_killed_at_any_rename_both_folders_are_still_there(
         assert kept == [before, {"new": "new", "place.replaced": "old"}]
     else:
         assert kept == [{"new": "new"}]
+
+
+def test_a_disk_that_refuses_the_new_folder_leaves_the_older_one(tmp_path, monkeypatch):
+    new, place = folder(tmp_path / "new", "new"), folder(tmp_path / "place", "old")
+    rename, refused = os.rename, []
+
+    def refuse_once(source, target, **more):
+        if str(source) == str(new) and not refused:
+            refused.append(target)
+            raise OSError(errno.EIO, "refused")
+        return rename(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", refuse_once)
+    with pytest.raises(OSError, match="refused"):
+        replace_folder(new, place)
+    assert refused and contents(tmp_path) == {"new": "new", "place": "old"}
+    replace_folder(new, place)
+    assert contents(tmp_path) == {"place": "new"}

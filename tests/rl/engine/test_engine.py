@@ -135,17 +135,19 @@ def test_what_does_not_fit_or_makes_no_sense_is_a_typed_completion(engine):
         request(11, sampling={"temperature": float("nan")}),
         request(11, sampling={"top_p": 0.0}),
         request(11, sampling={"temperature": 1e-50}),  # greedy in float32
+        request(11, sampling={"temperature": 2e-38}),  # makes logits infinite
         request(11, sampling={"top_k": 2**31}),
         request(11, seed64=-1),
         request(11, seed64=2**64),
         request(11, stop_ids=tuple(range(9))),
     ]
     done = engine.generate(asked)
-    assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 10
-    assert [len(c.ids) for c in done] == [8] + [0] * 12
+    assert [c.finish_reason for c in done] == ["length"] * 3 + ["error"] * 11
+    assert [len(c.ids) for c in done] == [8] + [0] * 13
     # Which of them are malformed, and how, is said; a model's fault would not be.
     words = ["no tokens", "id 64: the model has 64", "id -1", "temperature=nan"]
-    words += ["top_p=0.0", "temperature=1e-50", "top_k=", "seed64=-1", "seed64=1844"]
+    words += ["top_p=0.0", "temperature=1e-50", "temperature=2e-38"]
+    words += ["top_k=", "seed64=-1", "seed64=1844"]
     words += ["9 stop ids: exceed engine.max_stop_ids=8"]
     assert [c.problem for c in done[:3]] == [""] * 3
     for completion, said in zip(done[3:], words, strict=True):

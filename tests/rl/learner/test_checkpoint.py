@@ -1,12 +1,16 @@
 """Checkpoints: bit-equal, atomic, on any mesh, and only as many as asked."""
 
+import errno
+import os
+from pathlib import Path
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 from models import sharding
-from models.errors import DamagedError, UserError
+from models.errors import DamagedError, StorageError, UserError
 from rl.learner import checkpoint
 from rl.learner.config import UpdateConfig
 from rl.learner.losses import LossConfig
@@ -160,6 +164,28 @@ def test_a_step_may_be_saved_again(tmp_path):
     checkpoint.save(tmp_path, 1, {"x": np.arange(3) + 5})
     got, _, _ = checkpoint.restore(tmp_path, {"x": np.arange(3)})
     np.testing.assert_array_equal(got["x"], [5, 6, 7])
+
+
+def test_a_disk_that_refuses_a_step_the_second_time_keeps_the_first(
+    tmp_path, monkeypatch
+):
+    """Even one that refuses to put it back, until the next start finds it."""
+    rename = os.rename
+    for refused in (["5.writing"], ["5.writing", "5.replaced"]):
+        folder = tmp_path / str(len(refused))
+        checkpoint.save(folder, 5, {"x": np.arange(3)})
+
+        def refuse(source, target, refused=refused, **more):
+            if Path(source).name in refused:
+                raise OSError(errno.EIO, "refused")
+            return rename(source, target, **more)
+
+        with monkeypatch.context() as patched, pytest.raises(StorageError):
+            patched.setattr(os, "rename", refuse)
+            checkpoint.save(folder, 5, {"x": np.zeros(3, int)})
+        assert checkpoint.newest_whole(folder, lambda _: None) == 5
+        found, _, _ = checkpoint.restore(folder, {"x": np.arange(3)})
+        assert found["x"].tolist() == [0, 1, 2]
 
 
 def test_no_checkpoint_is_one_clear_line(tmp_path):

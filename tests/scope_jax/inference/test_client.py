@@ -12,7 +12,7 @@ import inference_world as world
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rl.engine.counters import COUNTERS
@@ -35,6 +35,16 @@ class Text(str):
     """An answer as it is, instead of what is to be written as JSON."""
 
 
+SPACES = Text("a space now and then, and no end")
+"""What a proxy sends while the server behind it hangs."""
+
+
+async def spaces():
+    while True:
+        yield b" "
+        await asyncio.sleep(0.02)
+
+
 @contextlib.contextmanager
 def scripted(*answers):
     """A server that gives these answers in turn, the last one for ever.
@@ -53,6 +63,8 @@ def scripted(*answers):
         if isinstance(now, int):
             error = {"message": "as scripted", "code": code}
             return JSONResponse({"error": error}, status_code=now)
+        if now is SPACES:
+            return StreamingResponse(spaces(), media_type="application/json")
         if isinstance(now, Text):
             return Response(now, media_type="application/json")
         if isinstance(now, float):
@@ -162,6 +174,13 @@ def test_no_server_and_no_answer_in_time_are_tried_again(waits):
     assert waits == [1, 2]
     with scripted(30.0, FOUND) as (url, seen):
         ask(lambda c: c.search(["q"]), url, search_timeout=0.2)
+    assert len(seen) == 2
+
+
+def test_an_answer_that_comes_but_does_not_end_is_asked_for_again(waits, caplog):
+    caplog.set_level("DEBUG")
+    with scripted(SPACES, FOUND) as (url, seen):
+        ask(lambda c: c.search(["q"]), url, search_timeout=0.3)
     assert len(seen) == 2
 
 

@@ -168,6 +168,32 @@ def test_a_full_queue_is_what_they_send_again():
     assert (first, second) == ([["a"]], [["b", "b"]])
 
 
+def test_what_is_found_does_not_depend_on_what_others_ask_for():
+    """Nor on when: an approximate index finds others if it is asked for more."""
+    going, go_on, calls = threading.Event(), threading.Event(), []
+
+    def approximate(queries, topk):
+        going.set()
+        go_on.wait(30)
+        calls.append((queries, topk))
+        return [[f"{query} of {topk}"] * topk for query in queries]
+
+    async def run():
+        search = SearchBatcher(approximate, batch=8, max_queue=8)
+        first = asyncio.create_task(search(["a"], 1))
+        await asyncio.to_thread(going.wait, 30)
+        asked = [(["b"], 2), (["c"], 1), (["d", "e"], 2)]
+        waiting = [asyncio.create_task(search(*each)) for each in asked]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(first, *waiting)
+
+    a, b, c, (d, e) = asyncio.run(run())
+    assert (a, b, c) == ([["a of 1"]], [["b of 2"] * 2], [["c of 1"]])
+    assert (d, e) == (["d of 2"] * 2, ["e of 2"] * 2)
+    assert calls == [(["a"], 1), (["c"], 1), (["b", "d", "e"], 2)]
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -106,6 +106,18 @@ def test_a_damaged_line_is_named_and_nothing_is_rewritten(tmp_path, damage):
         assert [r["step"] for r in tracker.records] == [1, *range(3, 13)]
 
 
+def test_a_last_line_without_its_line_break_takes_no_other_with_it(tmp_path):
+    """As an editor leaves it, or a loss of power."""
+    with Tracker(tmp_path, QUIET) as tracker:
+        steps(tracker, 1, "solver", [1, 2])
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes((whole := file.read_bytes()).removesuffix(b"\n"))
+    with Tracker(tmp_path, QUIET) as tracker:
+        assert file.read_bytes() == whole
+        steps(tracker, 1, "solver", [3])
+    assert [record["step"] for record in read(tmp_path)] == [1, 2, 3]
+
+
 def test_a_copy_is_kept_before_lines_are_dropped(tmp_path):
     with Tracker(tmp_path, QUIET) as tracker:
         steps(tracker, 1, "solver", [1, 2, 3])
