@@ -37,8 +37,9 @@ class UpdateConfig:
     be long enough for a conversation with all its turns."""
     compute_dtype: Dtype = "auto"
     """Arithmetic of the update's forward pass, the same in both stages, as one engine
-    plays both policies; auto is `model.dtype`. Master weights, moments and gradient
-    sums are always float32."""
+    plays both policies; auto is `model.dtype`. Master weights, moments and the sums
+    of gradients over micro-batches are always float32; a product's gradient is made,
+    and summed over devices, in this type."""
     max_skipped: Count = 3
     """Training stops after this many updates in a row were skipped because their
     gradient was not finite."""

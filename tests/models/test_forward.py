@@ -10,6 +10,7 @@ from models.attention import row_attention
 from models.cache import init_cache
 from models.config import DecoderConfig
 from models.decoder import Block
+from models.embedding import embed
 from models.errors import UserError
 from models.hf.published import PUBLISHED
 from models.layers import rms_norm
@@ -195,6 +196,35 @@ def test_no_gradient_flows_from_a_logit_to_later_tokens():
     params = untied
     reached = jnp.abs(jax.grad(logit_of_token_5)(params["embed"])).sum(-1) > 0
     assert reached[:12].tolist() == [True] * 6 + [False] * 6
+
+
+def test_the_gradient_of_a_bfloat16_embedding_is_summed_in_float32(
+    tiny_config, tiny_params
+):
+    """In bfloat16 a frequent token's would lose all but its largest summands.
+
+    Read off the program: CPUs would sum in float32 either way, GPUs do not.
+    """
+    table = tiny_params["embed"].astype(jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    tokens = jnp.asarray(rng.integers(0, 3, (4, 512)))
+    given = jnp.asarray(rng.normal(size=(4, 512, 32)), jnp.bfloat16)
+
+    def value(table):
+        x = embed({"embed": table}, tiny_config, tokens)
+        return jnp.sum((x * given).astype(jnp.float32))
+
+    sums = [
+        equation.outvars[0].aval.dtype
+        for equation in jax.make_jaxpr(jax.grad(value))(table).eqns
+        if equation.primitive.name == "scatter-add"
+    ]
+    assert sums == [jnp.float32]
+    expected = np.zeros(table.shape)
+    np.add.at(expected, np.asarray(tokens), np.asarray(given, np.float64))
+    found = jax.grad(value)(table)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(float), expected, rtol=2**-8, atol=1e-3)
 
 
 def test_a_pattern_that_does_not_divide_the_layers_still_shares_its_programs():
