@@ -26,6 +26,9 @@ from models.lora import TARGETS, LoraConfig, shapes
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# With every other beginning (PiSSA, OLoRA, CorDA, LoftQ) peft changes the model's own
+# weights when it loads the adapter. Saved converted, such an adapter has True there.
+BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 # Fields of adapter_config.json that mean another computation than ours, and the values
 # that don't.
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -42,6 +45,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "layer_replication": (None,),
     "alora_invocation_tokens": (None,),
+    "init_lora_weights": (True, False, None, *BEGINNINGS),
 }
 
 

@@ -158,6 +158,9 @@ def test_damage_is_found(tmp_path):
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'.: not"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern=.*not supported"),
         ({"peft_type": "IA3"}, "peft_type='IA3': not supported"),
+        # These two take a library or numbers that are not here to be loaded by peft.
+        ({"init_lora_weights": "corda"}, "init_lora_weights='corda': not supported"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights='loftq': not supported"),
         ({"r": 5}, r"r=5 imply \[5, 48\]: check that they belong together"),
         ({"r": None}, "r=None, lora_alpha=6: not those of an adapter"),
         ({"base_model_name_or_path": ""}, "names no model: write the folder"),
@@ -169,11 +172,41 @@ def test_damage_is_found(tmp_path):
 )
 def test_an_adapter_that_would_be_computed_wrongly_is_refused(tmp_path, change, said):
     written(tmp_path)
-    file = tmp_path / "adapter" / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    (tmp_path / "adapter" / "SHA256SUMS").unlink()
+    change_fields(tmp_path / "adapter", **change)
     with pytest.raises(UserError, match=said):
         hf.load(tmp_path / "adapter", dtype="float32")
+
+
+def change_fields(folder, **fields):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    (folder / "SHA256SUMS").unlink()
+
+
+LEFT_ALONE = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+@pytest.mark.parametrize("kind", [*LEFT_ALONE, "pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_for_which_peft_changes_the_model_is_refused_and_no_other(
+    tmp_path, kind
+):
+    settings = LoraConfig(rank=2, alpha=6, targets=("q_proj", "down_proj"))
+    model, config, _, _ = written(tmp_path, settings=settings)
+    change_fields(tmp_path / "adapter", init_lora_weights=kind)
+    matrix = model.model.layers[0].self_attn.q_proj.weight
+    before = matrix.detach().clone()
+    theirs = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
+    after = model.model.layers[0].self_attn.q_proj.base_layer.weight
+    assert torch.equal(before, after) == (kind in LEFT_ALONE)
+    if kind not in LEFT_ALONE:
+        with pytest.raises(UserError, match=f"init_lora_weights='{kind}': not sup"):
+            hf.load(tmp_path / "adapter", dtype="float32")
+        return
+    _, merged = hf.load(tmp_path / "adapter", dtype="float32")
+    expected = logits_of(theirs.double(), TOKENS)
+    np.testing.assert_allclose(
+        run(merged, config, TOKENS), expected, atol=2e-5 * expected.std()
+    )
 
 
 def test_a_tensor_that_is_none_of_ours_is_refused(tmp_path):
