@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from models import checksums
 from models.config import DecoderConfig
@@ -104,8 +105,12 @@ def load_config(path: str | Path) -> DecoderConfig:
         raise UserError(f"{file}: {error}") from error
 
 
-def read_json(file: Path) -> dict:
-    """Reads a JSON object from a model folder; raises ``UserError`` if it can't."""
+def read_json(file: Path, kind: type = dict) -> Any:
+    """Reads a JSON object, or a list, from a model folder.
+
+    Raises:
+      UserError: if it can't.
+    """
     if not file.is_file():
         raise UserError(
             f"{file.parent}: no {file.name} in this folder: give a Hugging Face model "
@@ -121,8 +126,9 @@ def read_json(file: Path) -> dict:
         raise UserError(
             f"{file}: not valid JSON ({first_line(error)}): download it again"
         ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: not a JSON object: download it again")
+    if not isinstance(value, kind):
+        name = "object" if kind is dict else kind.__name__
+        raise UserError(f"{file}: not a JSON {name}: download it again")
     return value
 
 
