@@ -9,6 +9,7 @@ from typing import Any
 from models import checksums
 from models.config import DecoderConfig
 from models.errors import DamagedError, UserError, first_line
+from models.families import TEXT_PARTS
 
 # Marks the folder of an adapter, which belongs to another model.
 ADAPTER = "adapter_config.json"
@@ -103,6 +104,16 @@ def load_config(path: str | Path) -> DecoderConfig:
         return DecoderConfig.from_hf(fields)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
+
+
+def sees_images(path: str | Path) -> bool:
+    """Whether a folder's model sees images too, and only its text model is read.
+
+    Raises:
+      UserError: as from ``load_config``.
+    """
+    folder = base_of(path) or resolve(path)
+    return read_json(folder / "config.json").get("model_type") in list(TEXT_PARTS)
 
 
 def read_json(file: Path, kind: type = dict) -> Any:

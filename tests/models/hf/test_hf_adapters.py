@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from models import forward, hf, lora, sharding
 from models.errors import DamagedError, UserError
+from models.families import TEXT_PARTS
 from models.lora import LoraConfig
 from tests.models.cases import ONE_OF_EACH
-from tests.models.oracle import logits_of, pair, torch
+from tests.models.oracle import logits_of, model_with_images, pair, torch
 from tests.models.test_lora import random_adapter
 
 peft = pytest.importorskip("peft")
@@ -116,6 +119,46 @@ def test_a_round_trip_is_byte_equal(tmp_path, family, dtype):
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         first, second = (tmp_path / f / name for f in ("adapter", "again"))
         assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(("outer", "family"), TEXT_PARTS.items())
+def test_peft_adapts_the_text_model_of_one_that_sees_images(tmp_path, outer, family):
+    model = model_with_images(outer, family, **ONE_OF_EACH[family])
+    model.save_pretrained(tmp_path / "base")
+    assert hf.sees_images(tmp_path / "base")
+    config, params = hf.load(tmp_path / "base", dtype="float32")
+    adapter = random_adapter(config, SETTINGS)
+    base = {"base": str(tmp_path / "base"), "images": True}
+    hf.save_adapter(tmp_path / "adapter", config, adapter, SETTINGS, **base)
+    with warnings.catch_warnings():  # it only warns of what it does not find
+        warnings.simplefilter("error", UserWarning)
+        theirs = peft.PeftModel.from_pretrained(model.double(), tmp_path / "adapter")
+    names = [name for name, _ in theirs.named_parameters() if "lora_" in name]
+    assert names and all(".language_model.layers." in name for name in names)
+    expected = logits_of(theirs, TOKENS)
+    attached = lora.attach(params, lora.scaled(adapter, SETTINGS))
+    close = partial(np.testing.assert_allclose, atol=1e-5 * expected.std())
+    close(run(attached, config, TOKENS), expected)
+    close(
+        run(hf.load(tmp_path / "adapter", dtype="float32")[1], config, TOKENS), expected
+    )
+    theirs.save_pretrained(tmp_path / "theirs")
+    again, settings = hf.load_adapter(tmp_path / "theirs", config)
+    assert settings == SETTINGS
+    jax.tree.map(np.testing.assert_array_equal, again, adapter)
+
+
+def test_names_of_a_model_with_images_as_transformers_before_4_52_has_them(tmp_path):
+    _, config, _, adapter = written(tmp_path)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    older = {
+        name.replace(".model.layers", ".language_model.model.layers"): tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(older, file)
+    assert all(name.startswith("base_model.model.language_model.") for name in older)
+    read, _ = hf.load_adapter(tmp_path / "adapter", config)
+    jax.tree.map(np.testing.assert_array_equal, read, adapter)
 
 
 def test_a_merged_model_is_placed_as_its_base(tmp_path):
