@@ -40,7 +40,8 @@ class RetrievalConfig:
     `refuse` names the line; `replace` puts a question mark in its place."""
     encoder: Literal["lexical", "transformer"] = "lexical"
     """`lexical`: hashed words weighted by rarity, without a model, for small corpora;
-    `transformer`: a BERT-type model (E5, MiniLM, bge)."""
+    `transformer`: a BERT-type model without a layer behind its pooling (E5, MiniLM,
+    bge)."""
     encoder_path: str = ""
     """Hugging Face folder or hub name of the transformer encoder."""
     index_dir: str = ""

@@ -10,6 +10,7 @@ from models.hf.folder import (
     load_config,
     read_json,
     resolve,
+    sees_images,
     verify,
 )
 from models.hf.loading import load
@@ -27,6 +28,7 @@ __all__ = [
     "resolve",
     "save",
     "save_adapter",
+    "sees_images",
     "verify",
     "vocab_rows",
 ]

@@ -2,7 +2,8 @@
 
 ``adapter_config.json`` says what the adapter is and which model it belongs to;
 ``adapter_model.safetensors`` has a [R, in] matrix ``lora_A`` and a [out, R] matrix
-``lora_B`` for each adapted one, under the model's own names.
+``lora_B`` for each adapted one, under the model's own names. In a model that also sees
+images these are those of the text model within it, which peft then adapts.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from models.config import DecoderConfig
 from models.errors import UserError, first_line
 from models.forward import Params
 from models.hf.folder import ADAPTER, read_json
-from models.hf.layout import Leaf, copy_transposed, layout
+from models.hf.layout import Leaf, copy_transposed, layout, name_among_images, text_name
 from models.hf.layout import Path as LeafPath
 from models.hf.saving import new_folder, write_json
 from models.hf.tensor_files import Planned, write_file
@@ -26,6 +27,9 @@ from models.lora import TARGETS, LoraConfig, shapes
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# With every other beginning (PiSSA, OLoRA, CorDA, LoftQ) peft changes the model's own
+# weights when it loads the adapter. Saved converted, such an adapter has True there.
+BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 # Fields of adapter_config.json that mean another computation than ours, and the values
 # that don't.
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -42,6 +46,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "layer_replication": (None,),
     "alora_invocation_tokens": (None,),
+    "init_lora_weights": (True, False, None, *BEGINNINGS),
 }
 
 
@@ -52,9 +57,10 @@ class _Matrix:
     path: LeafPath
     leaf: Leaf
 
-    def name(self, layer: int, letter: str) -> str:
+    def name(self, layer: int, letter: str, *, images: bool = False) -> str:
         """The tensor of a layer's A or B."""
         module = self.leaf.name.format(layer).removesuffix(".weight")
+        module = name_among_images(module) if images else module
         return f"{PREFIX}{module}.lora_{letter}.weight"
 
 
@@ -71,6 +77,7 @@ def save_adapter(
     lora: LoraConfig,
     *,
     base: str,
+    images: bool = False,
     tokenizer: Any = None,
     template: str | None = None,
     dtype: Any = None,
@@ -81,6 +88,7 @@ def save_adapter(
       path: the folder; an existing adapter folder is replaced.
       adapter: not scaled.
       base: folder or hub name of the model that it belongs to.
+      images: whether that model also sees images (``sees_images``).
       tokenizer, template: as for ``save``.
       dtype: of the tensors; None keeps that of the adapter.
 
@@ -100,18 +108,22 @@ def save_adapter(
                 flat = one.reshape((-1, rank) if letter == "a" else (rank, -1))
                 turned = np.empty(flat.shape[::-1], flat.dtype)
                 copy_transposed(turned, flat)
-                tensors[matrix.name(layer, letter.upper())] = turned
+                name = matrix.name(layer, letter.upper(), images=images)
+                tensors[name] = turned
     size = sum(tensor.nbytes for tensor in tensors.values())
     with new_folder(path, ADAPTER, size) as draft:
         planned = [Planned(name, x.shape, x.dtype) for name, x in tensors.items()]
         write_file(draft / WEIGHTS, planned, tensors.values())
-        write_json(draft / ADAPTER, _fields(lora, base))
+        write_json(draft / ADAPTER, _fields(lora, base, images))
         if tokenizer is not None:
             save_tokenizer(draft, tokenizer, template)
 
 
-def _fields(lora: LoraConfig, base: str) -> dict[str, Any]:
+def _fields(lora: LoraConfig, base: str, images: bool) -> dict[str, Any]:
     whole = lora.alpha == int(lora.alpha)
+    targets: list[str] | str = list(lora.targets)
+    if images:  # what sees them has layers of the same names; vLLM wants the () last
+        targets = rf".*language_model.*\.({'|'.join(lora.targets)})"
     return {
         "base_model_name_or_path": base,
         "bias": "none",
@@ -121,7 +133,7 @@ def _fields(lora: LoraConfig, base: str) -> dict[str, Any]:
         "lora_dropout": 0.0,
         "peft_type": "LORA",
         "r": lora.rank,
-        "target_modules": list(lora.targets),
+        "target_modules": targets,
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,
@@ -173,11 +185,18 @@ def _read(file: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(file, framework="np") as opened:
             names = list(opened.keys())
-            return {name: opened.get_tensor(name) for name in names}
+            return {_usual(name): opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError, TypeError) as error:
         raise UserError(
             f"{file}: cannot be read ({first_line(error)}): download it again"
         ) from error
+
+
+def _usual(name: str) -> str:
+    """The name of a tensor as of an adapter of a model of text alone."""
+    if not name.startswith(PREFIX):
+        return name
+    return PREFIX + text_name(name.removeprefix(PREFIX))
 
 
 def _settings(

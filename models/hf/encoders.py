@@ -24,7 +24,8 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
       path: a local folder, or a name on the Hugging Face hub.
 
     Raises:
-      UserError: if files are missing or damaged, or the model isn't a BERT encoder.
+      UserError: if files are missing or damaged, or the model isn't a BERT encoder, or
+        a layer follows its pooling.
     """
     folder = resolve(path)
     file = folder / "config.json"
@@ -68,14 +69,24 @@ def load_encoder(path: str | Path) -> tuple[EncoderConfig, Params, Any]:
 
 # Names of the kinds of pooling in sentence-transformers, current and older.
 POOLINGS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
+# An encoder's steps, in a file of sentence-transformers, and those that we compute;
+# a vector is scaled to length 1 in any case.
+MODULES = "modules.json"
+COMPUTED = ("Transformer", "Pooling", "Normalize")
 # Tensors of a BERT that sentence vectors don't need.
 UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
 def _pooling(folder: Path) -> str:
     """Reads the kind of pooling; the mean if the folder has no such file."""
-    file = folder / "1_Pooling" / "config.json"
+    place = _pooling_folder(folder)
+    file = folder / (place or "1_Pooling") / "config.json"
     if not file.is_file():
+        if place:
+            raise UserError(
+                f"{file}: no such file, but {MODULES} names its folder: download the "
+                "encoder again"
+            )
         return "mean"
     fields = read_json(file)
     prefix = "pooling_mode_"
@@ -89,6 +100,32 @@ def _pooling(folder: Path) -> str:
             "with mean or cls pooling"
         )
     return POOLINGS[kinds[0]]
+
+
+def _pooling_folder(folder: Path) -> str:
+    """Where ``modules.json`` has the pooling; "" if there is none, or no such file."""
+    file = folder / MODULES
+    if not file.is_file():
+        return ""
+    found = ""
+    for module in read_json(file, list):
+        fields = module if isinstance(module, dict) else {}
+        # Older and newer packages keep the same modules at different places.
+        kind, place = str(fields.get("type")), fields.get("path")
+        name = kind.rpartition(".")[2]
+        if name not in COMPUTED:
+            raise UserError(
+                f"{file}: module {kind}: not supported: use an encoder of "
+                f"{', '.join(COMPUTED)} alone"
+            )
+        if name == "Pooling":
+            if found or not isinstance(place, str) or not place:
+                raise UserError(
+                    f"{file}: path={place!r} of {kind}: must be the folder of the one "
+                    "pooling: use the encoder's own file"
+                )
+            found = place
+    return found
 
 
 def _read_params(config: EncoderConfig, read) -> Params:

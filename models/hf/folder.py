@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from models import checksums
 from models.config import DecoderConfig
 from models.errors import DamagedError, UserError, first_line
+from models.families import TEXT_PARTS
 
 # Marks the folder of an adapter, which belongs to another model.
 ADAPTER = "adapter_config.json"
@@ -104,8 +106,22 @@ def load_config(path: str | Path) -> DecoderConfig:
         raise UserError(f"{file}: {error}") from error
 
 
-def read_json(file: Path) -> dict:
-    """Reads a JSON object from a model folder; raises ``UserError`` if it can't."""
+def sees_images(path: str | Path) -> bool:
+    """Whether a folder's model sees images too, and only its text model is read.
+
+    Raises:
+      UserError: as from ``load_config``.
+    """
+    folder = base_of(path) or resolve(path)
+    return read_json(folder / "config.json").get("model_type") in list(TEXT_PARTS)
+
+
+def read_json(file: Path, kind: type = dict) -> Any:
+    """Reads a JSON object, or a list, from a model folder.
+
+    Raises:
+      UserError: if it can't.
+    """
     if not file.is_file():
         raise UserError(
             f"{file.parent}: no {file.name} in this folder: give a Hugging Face model "
@@ -121,8 +137,9 @@ def read_json(file: Path) -> dict:
         raise UserError(
             f"{file}: not valid JSON ({first_line(error)}): download it again"
         ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: not a JSON object: download it again")
+    if not isinstance(value, kind):
+        name = "object" if kind is dict else kind.__name__
+        raise UserError(f"{file}: not a JSON {name}: download it again")
     return value
 
 

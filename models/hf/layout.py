@@ -17,6 +17,25 @@ from models.families import NORMS
 
 Path = tuple[str, ...]
 
+# How names of the text model begin in a model that also sees images: as on the hub, and
+# as transformers 4.52 and later name them in memory.
+TEXT_NAMES = {
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "model.language_model.": "model.",
+}
+
+
+def text_name(name: str) -> str:
+    """A tensor's name in a model of text alone, of one that also sees images."""
+    begin = next((begin for begin in TEXT_NAMES if name.startswith(begin)), "")
+    return TEXT_NAMES.get(begin, "") + name.removeprefix(begin)
+
+
+def name_among_images(name: str) -> str:
+    """The name in a model that also sees images, in memory; see ``text_name``."""
+    return name.replace("model.", "model.language_model.", 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:

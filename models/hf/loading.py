@@ -19,7 +19,7 @@ from models.config import DecoderConfig
 from models.errors import UserError
 from models.hf.adapters import load_adapter
 from models.hf.folder import base_of, load_config, resolve, verify
-from models.hf.layout import flatten, layout, unflatten
+from models.hf.layout import TEXT_NAMES, flatten, layout, text_name, unflatten
 from models.hf.place import THREADS, chunks, place
 from models.hf.tensor_files import FLOAT_DTYPES, Entry, open_tensors
 from models.precision import resolved
@@ -27,13 +27,8 @@ from models.sharding import param_shardings
 
 # Tensors that some checkpoints have and that we compute instead: rotary frequencies.
 IGNORED = (".rotary_emb.inv_freq",)
-# How names of the text model begin in a model that also sees images, and what of that
-# model isn't read: as on the hub, and as transformers 5 names them in memory.
-TEXT_NAMES = {
-    "language_model.model.": "model.",
-    "language_model.lm_head.": "lm_head.",
-    "model.language_model.": "model.",
-}
+# What isn't read of a model that also sees images: as on the hub, and as transformers 5
+# names it in memory.
 IMAGE_NAMES = tuple(
     f"{prefix}{part}."
     for prefix in ("", "model.")
@@ -134,8 +129,7 @@ def _text_tensors(tensors: dict[str, Entry]) -> dict[str, Entry]:
     for name, entry in tensors.items():
         if name.startswith(IMAGE_NAMES):
             continue
-        begin = next((begin for begin in TEXT_NAMES if name.startswith(begin)), "")
-        found[TEXT_NAMES.get(begin, "") + name.removeprefix(begin)] = entry
+        found[text_name(name)] = entry
     return found
 
 

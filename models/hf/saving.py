@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 ROPE_FIELDS = ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq")
 SHARD_BYTES = 5_000_000_000
+OLD = "old"  # inside a draft: the folder whose place it takes
 QWEN2_CUTS = (
     "%s: its tokenizer cuts text in other places than Qwen2's, but transformers 5 "
     "reads every folder of model_type qwen2 with Qwen2's cuts, so AutoTokenizer gives "
@@ -211,7 +212,7 @@ def _appearing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.draft-*"):
         with contextlib.suppress(OSError), _locked(left):
-            shutil.rmtree(left)
+            _remove(left, path)
     # Locked before it is named a draft, or another writer could remove it.
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
     try:
@@ -219,7 +220,7 @@ def _appearing(path: Path) -> Iterator[Path]:
             draft = draft.rename(
                 draft.with_name(draft.name.replace(".new-", ".draft-"))
             )
-            new, old = draft / "new", draft / "old"
+            new, old = draft / "new", draft / OLD
             new.mkdir()
             yield new
             checksums.record_folder(new)  # on disk before it gets its final name
@@ -228,7 +229,18 @@ def _appearing(path: Path) -> Iterator[Path]:
             new.rename(path)
             storage.sync_folder(path.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft, path)
+
+
+def _remove(draft: Path, path: Path) -> None:
+    """Removes a draft, but not the only copy of the folder that it was to replace.
+
+    An error or a kill between the two renames leaves that folder in the draft, and none
+    in its place.
+    """
+    if (draft / OLD).exists() and not path.exists():
+        (draft / OLD).rename(path)
+    shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextlib.contextmanager

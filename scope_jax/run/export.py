@@ -84,8 +84,9 @@ def export(
     chat = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
     written = {"tokenizer": tokenizer, "dtype": dtype, "template": chat.template}
     if config.lora.used and not merged:
-        base = absolute(config.model.path)
-        hf.save_adapter(out, decoder, params, config.lora, base=base, **written)
+        path = config.model.path
+        base = {"base": absolute(path), "images": hf.sees_images(path)}
+        hf.save_adapter(out, decoder, params, config.lora, **base, **written)
         return out, words
     if config.lora.used:
         whole = hf.load(config.model.path, dtype=_stored(config.model.path))[1]

@@ -25,6 +25,7 @@ class BaseModel:
       decoder: the shape that all weights of a run have.
       mesh: of all trainer processes.
       hosts: these processes.
+      images: whether the base model also sees images, which a run has none of.
     """
 
     path: str
@@ -33,6 +34,7 @@ class BaseModel:
     decoder: DecoderConfig
     mesh: Mesh
     hosts: Hosts
+    images: bool = False
 
     @classmethod
     def open(
@@ -54,6 +56,7 @@ class BaseModel:
             decoder=decoder,
             mesh=mesh,
             hosts=hosts,
+            images=hf.sees_images(path),
         )
         return made, params
 
@@ -83,6 +86,7 @@ class BaseModel:
                         params,
                         lora,
                         base=absolute(self.path),
+                        images=self.images,
                         tokenizer=self.tokenizer,
                         template=self.renderer.template,
                     )

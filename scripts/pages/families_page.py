@@ -63,7 +63,8 @@ among those.
 ## Good to know
 
 - Of a model that also sees images (`gemma3`, `mistral3`) the text model is read, and an
-  export is that of a text model.
+  export is that of a text model. An adapter alone (without `--merged`) has the names of
+  the whole model, as transformers 4.52 and later have them; peft adapts its text model.
 - Layers of one kind share a program, also where their pattern doesn't divide the number
   of layers (Gemma 3 with 1B: one of six sees all, of 26).
 - Mistral's template writes a conversation as mistral-common 1.13.1 does for version 13

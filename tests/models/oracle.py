@@ -34,6 +34,30 @@ def make_model(family: str, *, seed: int = 0, **fields: Any):
     return randomised(model, family, seed=seed)
 
 
+VISION = dict(
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=8,
+    patch_size=4,
+)
+
+
+def model_with_images(outer: str, family: str, **fields: Any):
+    """A transformers model that also sees images, its text model of a family."""
+    tied = outer == "gemma3"
+    kind = "siglip_vision_model" if outer == "gemma3" else "pixtral"
+    text = SHAPE | fields | {"tie_word_embeddings": tied, "model_type": family}
+    config = transformers.CONFIG_MAPPING[outer](
+        text_config=text,
+        vision_config=VISION | {"model_type": kind},
+        tie_word_embeddings=tied,
+    )
+    name = f"{outer.capitalize()}ForConditionalGeneration"
+    return randomised(getattr(transformers, name)(config).eval(), family)
+
+
 def randomised(model, family: str, *, seed: int = 0):
     """The model with every tensor random."""
     generator = torch.Generator().manual_seed(seed)

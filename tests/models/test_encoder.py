@@ -141,6 +141,68 @@ def test_pooling_as_newer_packages_write_it(folder, tmp_path):
     assert encoders.load_encoder(tmp_path / "new")[0].pooling == "cls"
 
 
+OLDER, NEWER = "sentence_transformers.models", "sentence_transformers.base.modules"
+
+
+def modules(*kinds, at=OLDER, pooling="1_Pooling"):
+    """What sentence-transformers writes of a model of these modules."""
+    paths = {"Transformer": "", "Pooling": pooling}
+    return [
+        {"idx": i, "name": str(i), "path": paths.get(kind, f"{i}_{kind}")}
+        | {"type": f"{at}.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+
+
+def copied(folder, target, written):
+    """The encoder with a ``modules.json``."""
+    shutil.copytree(folder, target)
+    shutil.rmtree(target / "1_Pooling", ignore_errors=True)
+    (target / "modules.json").write_text(json.dumps(written))
+    return target
+
+
+@pytest.mark.parametrize("at", [OLDER, NEWER])
+@pytest.mark.parametrize("last", [(), ("Normalize",)])
+def test_the_pooling_of_its_own_list_of_modules_is_read(folder, tmp_path, at, last):
+    """MiniLM, E5 and bge have such a list, with ``1_Pooling``."""
+    written = modules("Transformer", "Pooling", *last, at=at, pooling="7_Other")
+    encoder_folder = copied(folder, tmp_path / "own", written)
+    (encoder_folder / "7_Other").mkdir()
+    file = encoder_folder / "7_Other/config.json"
+    file.write_text('{"pooling_mode_cls_token": true}')
+    assert encoders.load_encoder(encoder_folder)[0].pooling == "cls"
+    file.unlink()
+    with pytest.raises(UserError, match=r"7_Other/config.json: no such file, but"):
+        encoders.load_encoder(encoder_folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (
+            modules("Transformer", "Pooling", "Dense", "Normalize"),
+            r"modules.json: module sentence_transformers.models.Dense: not supported",
+        ),
+        (
+            modules("Transformer", "Pooling", "Dropout", at=NEWER),
+            ".Dropout: not",
+        ),
+        (modules("Transformer", "Pooling", "Pooling"), "of the one pooling"),
+        (modules("Transformer", "Pooling", pooling=3), "path=3 of .*Pooling: must"),
+        ([3], "module None: not supported"),
+        ({}, "not a JSON list"),
+    ],
+)
+def test_a_module_that_is_not_computed_is_one_clear_line(
+    folder, tmp_path, written, words
+):
+    """LaBSE has a dense layer behind its pooling."""
+    with pytest.raises(UserError, match=words) as caught:
+        encoders.load_encoder(copied(folder, tmp_path / "bad", written))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_model_saved_with_a_head_is_read_too(folder, batch, tmp_path):
     shutil.copytree(folder, tmp_path / "head")
     file = tmp_path / "head/model.safetensors"

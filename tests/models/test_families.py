@@ -15,13 +15,13 @@ from models.cache import HeadsFirst, TokensFirst, init_cache
 from models.chat_templates import TEMPLATES
 from models.config import DecoderConfig
 from models.errors import UserError
-from models.families import FAMILIES
+from models.families import FAMILIES, TEXT_PARTS
 from models.fingerprint import fingerprint
 from models.hf.layout import flatten
 from models.hf.published import PUBLISHED
 from models.unstacked import unstack
 from tests.models.cases import ONE_OF_EACH
-from tests.models.oracle import SHAPE, logits_of, pair, randomised, torch
+from tests.models.oracle import logits_of, model_with_images, pair, torch
 
 run = jax.jit(forward.forward, static_argnums=1)
 CHUNK, LENGTH = 16, 24
@@ -118,30 +118,9 @@ def test_a_chat_template_in_its_form_is_packaged():
         assert (TEMPLATES / f"{family.template}.jinja").is_file()
 
 
-VISION = dict(
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    image_size=8,
-    patch_size=4,
-)
-
-
-@pytest.mark.parametrize(
-    ("outer", "family"), [("gemma3", "gemma3_text"), ("mistral3", "ministral3")]
-)
+@pytest.mark.parametrize(("outer", "family"), TEXT_PARTS.items())
 def test_of_a_model_that_sees_images_the_text_is_read(outer, family, tmp_path):
-    text = SHAPE | ONE_OF_EACH[family] | {"tie_word_embeddings": outer == "gemma3"}
-    config_class = transformers.CONFIG_MAPPING[outer]
-    kind = "siglip_vision_model" if outer == "gemma3" else "pixtral"
-    config = config_class(
-        text_config=text | {"model_type": family},
-        vision_config=VISION | {"model_type": kind},
-        tie_word_embeddings=outer == "gemma3",
-    )
-    name = f"{outer.capitalize()}ForConditionalGeneration"
-    model = randomised(getattr(transformers, name)(config).eval(), family)
+    model = model_with_images(outer, family, **ONE_OF_EACH[family])
     model.save_pretrained(tmp_path / "in")
     read, params = hf.load(tmp_path / "in", dtype="float32")
     tokens = np.random.default_rng(1).integers(0, 97, (2, 12))

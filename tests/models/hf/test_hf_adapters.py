@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from models import forward, hf, lora, sharding
 from models.errors import DamagedError, UserError
+from models.families import TEXT_PARTS
 from models.lora import LoraConfig
 from tests.models.cases import ONE_OF_EACH
-from tests.models.oracle import logits_of, pair, torch
+from tests.models.oracle import logits_of, model_with_images, pair, torch
 from tests.models.test_lora import random_adapter
 
 peft = pytest.importorskip("peft")
@@ -118,6 +121,46 @@ def test_a_round_trip_is_byte_equal(tmp_path, family, dtype):
         assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize(("outer", "family"), TEXT_PARTS.items())
+def test_peft_adapts_the_text_model_of_one_that_sees_images(tmp_path, outer, family):
+    model = model_with_images(outer, family, **ONE_OF_EACH[family])
+    model.save_pretrained(tmp_path / "base")
+    assert hf.sees_images(tmp_path / "base")
+    config, params = hf.load(tmp_path / "base", dtype="float32")
+    adapter = random_adapter(config, SETTINGS)
+    base = {"base": str(tmp_path / "base"), "images": True}
+    hf.save_adapter(tmp_path / "adapter", config, adapter, SETTINGS, **base)
+    with warnings.catch_warnings():  # it only warns of what it does not find
+        warnings.simplefilter("error", UserWarning)
+        theirs = peft.PeftModel.from_pretrained(model.double(), tmp_path / "adapter")
+    names = [name for name, _ in theirs.named_parameters() if "lora_" in name]
+    assert names and all(".language_model.layers." in name for name in names)
+    expected = logits_of(theirs, TOKENS)
+    attached = lora.attach(params, lora.scaled(adapter, SETTINGS))
+    close = partial(np.testing.assert_allclose, atol=1e-5 * expected.std())
+    close(run(attached, config, TOKENS), expected)
+    close(
+        run(hf.load(tmp_path / "adapter", dtype="float32")[1], config, TOKENS), expected
+    )
+    theirs.save_pretrained(tmp_path / "theirs")
+    again, settings = hf.load_adapter(tmp_path / "theirs", config)
+    assert settings == SETTINGS
+    jax.tree.map(np.testing.assert_array_equal, again, adapter)
+
+
+def test_names_of_a_model_with_images_as_transformers_before_4_52_has_them(tmp_path):
+    _, config, _, adapter = written(tmp_path)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    older = {
+        name.replace(".model.layers", ".language_model.model.layers"): tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(older, file)
+    assert all(name.startswith("base_model.model.language_model.") for name in older)
+    read, _ = hf.load_adapter(tmp_path / "adapter", config)
+    jax.tree.map(np.testing.assert_array_equal, read, adapter)
+
+
 def test_a_merged_model_is_placed_as_its_base(tmp_path):
     written(tmp_path)
     mesh = sharding.make_mesh(fsdp=2, tensor=2)
@@ -158,6 +201,9 @@ def test_damage_is_found(tmp_path):
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'.: not"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern=.*not supported"),
         ({"peft_type": "IA3"}, "peft_type='IA3': not supported"),
+        # These two take a library or numbers that are not here to be loaded by peft.
+        ({"init_lora_weights": "corda"}, "init_lora_weights='corda': not supported"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights='loftq': not supported"),
         ({"r": 5}, r"r=5 imply \[5, 48\]: check that they belong together"),
         ({"r": None}, "r=None, lora_alpha=6: not those of an adapter"),
         ({"base_model_name_or_path": ""}, "names no model: write the folder"),
@@ -169,11 +215,41 @@ def test_damage_is_found(tmp_path):
 )
 def test_an_adapter_that_would_be_computed_wrongly_is_refused(tmp_path, change, said):
     written(tmp_path)
-    file = tmp_path / "adapter" / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    (tmp_path / "adapter" / "SHA256SUMS").unlink()
+    change_fields(tmp_path / "adapter", **change)
     with pytest.raises(UserError, match=said):
         hf.load(tmp_path / "adapter", dtype="float32")
+
+
+def change_fields(folder, **fields):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    (folder / "SHA256SUMS").unlink()
+
+
+LEFT_ALONE = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+@pytest.mark.parametrize("kind", [*LEFT_ALONE, "pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_for_which_peft_changes_the_model_is_refused_and_no_other(
+    tmp_path, kind
+):
+    settings = LoraConfig(rank=2, alpha=6, targets=("q_proj", "down_proj"))
+    model, config, _, _ = written(tmp_path, settings=settings)
+    change_fields(tmp_path / "adapter", init_lora_weights=kind)
+    matrix = model.model.layers[0].self_attn.q_proj.weight
+    before = matrix.detach().clone()
+    theirs = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
+    after = model.model.layers[0].self_attn.q_proj.base_layer.weight
+    assert torch.equal(before, after) == (kind in LEFT_ALONE)
+    if kind not in LEFT_ALONE:
+        with pytest.raises(UserError, match=f"init_lora_weights='{kind}': not sup"):
+            hf.load(tmp_path / "adapter", dtype="float32")
+        return
+    _, merged = hf.load(tmp_path / "adapter", dtype="float32")
+    expected = logits_of(theirs.double(), TOKENS)
+    np.testing.assert_allclose(
+        run(merged, config, TOKENS), expected, atol=2e-5 * expected.std()
+    )
 
 
 def test_a_tensor_that_is_none_of_ours_is_refused(tmp_path):
