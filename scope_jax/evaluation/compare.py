@@ -139,7 +139,8 @@ def _agree(
         for role, entry in players.items()
         for fact, value in facts(entry, config, told.temperature).items()
     }
-    agree(told.out / "answers" / name / "model.json", known, "answers")
+    later = [f"{role}date" for role in players]
+    agree(told.out / "answers" / name / "model.json", known, "answers", later)
 
 
 @contextlib.contextmanager
@@ -259,7 +260,7 @@ def _judge(config: Config, told: Comparison, asking: Asking) -> Records:
     """Every verdict of the judge, asked for where it is not there."""
     spec = told.judge
     folder = told.out / "verdicts" / spec.name
-    agree(folder / "judge.json", spec.facts(config), "verdicts")
+    agree(folder / "judge.json", spec.facts(config), "verdicts", ["date"])
     records = _verdicts(told, spec.name)
     left = _incomplete(told, records, asking)
     if not left:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
+from models import hf
+from models.chat_templates import DATE, load_template, shows_day
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.method.types import ToolFormat
@@ -102,6 +104,21 @@ def one(text: str, config: Config, what: str) -> Entry:
     if len(found) > 1:
         raise UserError(f"{what} {text}: names {len(found)} models: choose one")
     return found[0]
+
+
+def day(config: Config) -> str:
+    """What templates are told. Not today: the same command goes on tomorrow."""
+    return config.model.date or DATE
+
+
+def day_shown(entry: Entry, config: Config) -> dict[str, str]:
+    """The day that a model's prompts show, as a fact; none where they show none.
+
+    Raises:
+      UserError: its tokenizer or template cannot be used.
+    """
+    template = load_template(hf.load_tokenizer(entry.tokenizer), entry.template)
+    return {"date": day(config)} if shows_day(template) else {}
 
 
 def folder_of(what: str) -> str:

@@ -14,7 +14,7 @@ from models.errors import UserError
 from models.sharding import make_mesh
 from rl.records import Completion, Request
 from scope_jax.config import Config
-from scope_jax.evaluation.entries import Entry
+from scope_jax.evaluation.entries import Entry, day, day_shown
 from scope_jax.inference.access import Secrets, bearer
 from scope_jax.inference.answers import BadAnswer, body_of
 from scope_jax.inference.client import Client
@@ -62,6 +62,7 @@ def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
         "search": _search(config),
         "top_k": retrieval.top_k,
         "compat": digest(vars(config.compat)),
+        **day_shown(entry, config),
     }
 
 
@@ -89,7 +90,7 @@ def playing(config: Config, entry: Entry, search: SearchText) -> Iterator[World]
     """
     tokenizer = hf.load_tokenizer(entry.tokenizer)
     renderer = ChatRenderer.from_tokenizer(
-        tokenizer, template=entry.template, date=config.model.date
+        tokenizer, template=entry.template, date=day(config)
     )
     if entry.tool_format == "tool_call":
         check_calls(renderer)

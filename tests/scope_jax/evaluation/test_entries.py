@@ -1,7 +1,10 @@
 """Which models a command line names, and what is refused in one line."""
 
+import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,13 +13,14 @@ import eval as evaluation_script
 from models.errors import UserError
 from scope_jax.evaluation import judges, players
 from scope_jax.evaluation.entries import entries
+from scope_jax.evaluation.journal import agree
 from scope_jax.evaluation.players import _only_model, identity
 from scope_jax.inference.chat import ChatConfig
 from scope_jax.small_world.assets import MODEL, resolve
 from scope_jax.system import settings
 from tests.scope_jax.evaluation import benchmark_world as world
 from tests.scope_jax.evaluation.hosted import Hosted, serving
-from tests.scope_jax.inference.inference_world import write_model
+from tests.scope_jax.inference.inference_world import CHATML, write_model
 
 CONFIG = resolve(configs.load("tiny"))
 
@@ -152,6 +156,48 @@ def test_models_are_held_in_the_type_that_is_asked_for_and_it_is_noted(monkeypat
     assert judges.named("", CONFIG).facts(config)["dtype"] == "bfloat16"
     # Of somebody else's server it is not ours to say.
     assert judges.named("http://h:1#m", CONFIG).facts(config)["dtype"] == ""
+
+
+@pytest.fixture
+def dated(tmp_path):
+    """A model whose template prints the day, as Llama 3.2's and SmolLM3's do."""
+    write_model(tmp_path / "model", 1)
+    [entry] = entries([str(tmp_path / "model")], CONFIG)
+    return replace(entry, template="{{ strftime_now('%d %b %Y') }}\n" + CHATML)
+
+
+def test_a_template_that_prints_the_day_has_one_without_any_option(dated, monkeypatch):
+    first = []
+
+    @contextlib.contextmanager
+    def serving_(config, folder, renderer, *_, **__):
+        first.append(renderer.render([{"role": "user", "content": "q"}])[:12])
+        yield SimpleNamespace(connect=lambda: None)
+
+    monkeypatch.setattr(players, "_engine", lambda *_: None)
+    monkeypatch.setattr(judges, "Serving", serving_)
+    spec = replace(judges.named("", CONFIG), entry=dated)
+    for day in ("", "2025-01-31"):
+        config = replace(CONFIG, model=replace(CONFIG.model, date=day))
+        with players.playing(config, dated, None) as world_:
+            asked = world_.renderer.render([{"role": "user", "content": "q"}])
+        with judges.judging(config, spec, Path("none")):
+            assert first.pop() == asked[:12]
+        assert asked.startswith("31 Jan 2025\n" if day else "26 Jul 2024\n")
+        noted = players.facts(dated, config, 0.0), spec.facts(config)
+        assert [each["date"] for each in noted] == [day or "2024-07-26"] * 2
+
+
+def test_answers_of_two_days_are_refused_and_others_have_no_day(dated, tmp_path):
+    plain = replace(dated, template=None)
+    later = replace(CONFIG, model=replace(CONFIG.model, date="2025-01-31"))
+    assert players.facts(plain, CONFIG, 0.0) == players.facts(plain, later, 0.0)
+    file, old = tmp_path / "model.json", players.facts(plain, CONFIG, 0.0)
+    for config in (CONFIG, later):  # as older versions noted them: both stay valid
+        file.write_text(json.dumps(old | {"template": dated.template}))
+        agree(file, players.facts(dated, config, 0.0), "answers", ["date"])
+    with pytest.raises(UserError, match=r"\(date: '2025-01-31' -> '2024-07-26'\)"):
+        agree(file, players.facts(dated, CONFIG, 0.0), "answers", ["date"])
 
 
 def test_a_server_that_does_not_say_its_model_is_named():
