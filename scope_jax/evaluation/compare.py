@@ -22,7 +22,14 @@ from models import hf
 from models.chat import ChatRenderer
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.evaluation import answer_pages, answering, grading, replay, results
+from scope_jax.evaluation import (
+    answer_pages,
+    answering,
+    grading,
+    replay,
+    results,
+    searched,
+)
 from scope_jax.evaluation.answering import Question
 from scope_jax.evaluation.comparison import Comparison
 from scope_jax.evaluation.entries import Entry
@@ -108,12 +115,14 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _answer(config: Config, told: Comparison) -> None:
     """Every model's answers, one model after another, then the replay probe's."""
+    shared = searched.facts(config)
     for entry in told.entries:
-        _agree(config, told, entry.name, {"": entry})
+        _agree(config, told, entry.name, {"": entry}, shared)
     pair = replay.pair_name(*told.replayed) if told.replayed else ""
     if told.replayed:
         searcher, writer = told.replayed
-        _agree(config, told, pair, {"searcher_": searcher, "writer_": writer})
+        both = {"searcher_": searcher, "writer_": writer}
+        _agree(config, told, pair, both, shared)
     left = {name: missing for name in told.names if (missing := told.missing(name))}
     if not left:
         return
@@ -131,7 +140,11 @@ def _answer(config: Config, told: Comparison) -> None:
 
 
 def _agree(
-    config: Config, told: Comparison, name: str, players: Mapping[str, Entry]
+    config: Config,
+    told: Comparison,
+    name: str,
+    players: Mapping[str, Entry],
+    shared: Mapping[str, Any],
 ) -> None:
     """Compares what answers depend on with what earlier ones were made with."""
     known = {
@@ -139,8 +152,9 @@ def _agree(
         for role, entry in players.items()
         for fact, value in facts(entry, config, told.temperature).items()
     }
-    later = [f"{role}date" for role in players]
-    agree(told.out / "answers" / name / "model.json", known, "answers", later)
+    later = [*(f"{role}date" for role in players), *searched.LATER]
+    file = told.out / "answers" / name / "model.json"
+    agree(file, known | shared, "answers", later)
 
 
 @contextlib.contextmanager

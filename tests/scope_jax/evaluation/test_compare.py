@@ -2,11 +2,13 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from models.errors import UserError
-from scope_jax.evaluation import compare, grading
+from retrieval.config import RetrievalConfig
+from scope_jax.evaluation import compare, grading, searched
 from scope_jax.evaluation.comparison import capped, read_rows
 from scope_jax.evaluation.journal import Journal
 from scope_jax.system.stopping import Stopped
@@ -280,6 +282,40 @@ def test_other_settings_are_refused(players, hosted, tmp_path):
     for name in ("a/b", ".."):
         with pytest.raises(UserError, match="as a name"):
             world.told(tmp_path, hosted.url, judge=name)
+
+
+def test_another_search_is_refused_and_answers_of_older_versions_stay(
+    players, hosted, tmp_path, caplog
+):
+    passages = tmp_path / "p.jsonl"
+    passages.write_text('{"contents": "a\\nb"}\n')
+    told = world.told(tmp_path, hosted.url, count=2)
+
+    def run(url="", **changes):
+        served = replace(players.config.inference, url=url)
+        told_of = RetrievalConfig(passages=str(passages), **changes)
+        config = replace(players.config, inference=served, retrieval=told_of)
+        return compare.run(config, told)
+
+    run()
+    for file in (tmp_path / "out/answers").glob("*/model.json"):
+        noted = json.loads(file.read_text())
+        kept = {k: v for k, v in noted.items() if k not in searched.LATER}
+        assert len(kept) == len(noted) - 3
+        file.write_text(json.dumps(kept))
+    before = players.answered
+    run()
+    assert players.answered == before
+    assert "worse: answers of an older version, which did not note" in caplog.text
+    with pytest.raises(UserError, match=r"search_settings: '' -> 'bm25_b=0.4'\)"):
+        run(bm25_b=0.4)
+    with pytest.raises(UserError, match="search_server: '' -> 'http://else'"):
+        run(url="http://else")
+    passages.write_text('{"contents": "a\\nc"}\n')
+    with pytest.raises(UserError, match="search_passages: "):
+        run()
+    passages.unlink()  # another judge needs no passages
+    run()
 
 
 def test_samples_differ_and_are_averaged(players, hosted, tmp_path):
