@@ -41,7 +41,8 @@ def refused(section: str, reason: str, argv: list[str]) -> str:
     inside = {k: v for k, v in options_of(argv).items() if k.startswith(prefix)}
     about, _, why = reason.partition(": ")
     field = re.match(r"[\w.]*", about)[0]
-    for name, option in inside.items():
+    own = f"{prefix}{field}"  # of --run and --preference.run the first is `run`
+    for name, option in sorted(inside.items(), key=lambda item: item[0] != own):
         if why and f".{name}".endswith(f".{field}"):
             return f"{option}: {why}"
     options = ", ".join(inside.values()) or section

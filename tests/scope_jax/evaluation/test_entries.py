@@ -237,6 +237,47 @@ def test_options_that_do_not_fit_are_refused(options, why):
         evaluation_script.parse(["--config", "tiny", *options])
 
 
-def test_models_without_a_benchmark_are_refused():
-    with pytest.raises(UserError, match="on what"):
-        evaluation_script.main(["--config", "tiny", "--model", "demo"])
+BENCHMARK = ["--benchmark", "nq=file"]
+FILE = ["--file", "prompts.jsonl"]
+ON_WHAT = "on what"
+NOT_BOTH = "leave out one of the two"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([*BENCHMARK, "--run", "runs/x"], "--run runs/x: .*write --model runs/x"),
+        ([*BENCHMARK, *FILE], f"--file prompts.jsonl: .*{NOT_BOTH}"),
+        ([*BENCHMARK, "--count", "9"], f"--count 9: .*--benchmark: {NOT_BOTH}"),
+        ([*BENCHMARK, "--split", "dev"], f"--split dev: .*{NOT_BOTH}"),
+        ([*FILE, "--count", "9"], f"--count 9: .*--file: {NOT_BOTH}"),
+        ([*FILE, "--judge", "demo"], f"--judge demo: {ON_WHAT}"),
+        (["--model", "demo"], f"--model demo: {ON_WHAT}"),
+        (["--second_judge", "far"], f"--second_judge far: {ON_WHAT}"),
+        (["--baseline", "demo"], f"--baseline demo: {ON_WHAT}"),
+        (["--search_from", "a", "--answer_from", "b"], f"--search_from a: {ON_WHAT}"),
+        (["--temperature", "1", "--samples", "2"], f"--samples 2: {ON_WHAT}"),
+        (["--temperature", "1"], f"--temperature 1: {ON_WHAT}"),
+        (["--limit", "5"], f"--limit 5: {ON_WHAT}"),
+        (["--resamples", "5"], f"--resamples 5: {ON_WHAT}"),
+        (["--out", "here"], f"--out here: {ON_WHAT}"),
+        (["--chat.timeout", "5"], f"--chat.timeout 5: {ON_WHAT}"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(options, why):
+    # The configuration has fields whose names end alike.
+    options = ["--preference.run", "other", *options]
+    with pytest.raises(UserError, match=f"^{why}"):
+        evaluation_script.main(["--config", "tiny", *options])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--run", "runs/x", "--count", "9", "--split", "dev"],
+        ["--run", "runs/x", *FILE],
+        [*BENCHMARK, "--model", "demo", "--judge", "demo", "--chat.timeout", "5"],
+    ],
+)
+def test_options_of_one_evaluation_go_together(options):
+    evaluation_script.parse(["--config", "tiny", *options])
