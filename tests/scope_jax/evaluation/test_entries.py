@@ -63,6 +63,16 @@ def test_one_model_of_a_run(run):
         names("x=runs/look")
 
 
+def test_a_finished_solver_whose_export_is_lost_is_refused(run):
+    stages = {f"iter_{i}/solver": {"status": "done"} for i in (1, 2)}
+    (run / "manifest.json").write_text(json.dumps({"stages": stages}))
+    (run / "export/iter_1/solver").rmdir()
+    for what in ("runs/look", "runs/look:1"):
+        with pytest.raises(UserError, match=f"{what}: .*iter_1/solver: is gone"):
+            names(what)
+    assert names("runs/look:2", "runs/look:base") == ["look-iter_2", "look-base"]
+
+
 @pytest.mark.parametrize("which", ["base", "3", "3/challenger"])
 def test_a_model_of_a_run_that_is_not_there_is_refused(which, tmp_path):
     what = f"{tmp_path / 'none'}:{which}"
