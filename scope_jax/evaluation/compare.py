@@ -41,6 +41,7 @@ from scope_jax.evaluation.progress import shown
 from scope_jax.method import prompts
 from scope_jax.report import answers
 from scope_jax.report.scores import score_table
+from scope_jax.run.mistakes import check_folder
 from scope_jax.run.tracking import console
 from scope_jax.selfplay.serving import Serving
 from scope_jax.suite.verdicts import Asking
@@ -98,6 +99,7 @@ def run(config: Config, told: Comparison) -> dict[str, Any]:
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keeps other processes out of the folder."""
+    check_folder("--out", out)
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a") as lock:
         try:
