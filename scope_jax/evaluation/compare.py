@@ -339,7 +339,8 @@ def _write(
     pages = [results.markdown(title, one) for title, one in parts]
     write_text(folder / "table.md", "\n".join(pages))
     for title, one in parts:
-        console.print(score_table(one, f"{title} (± 95% over questions)"))
+        words = f"{title}, with 95% bootstrap intervals over questions"
+        console.print(score_table(one, words))
     for line in (*results.remarks(found), results.cost_line(cost)):
         log.info("%s", line)
     log.info("scores, answers and verdicts: %s", told.out)
