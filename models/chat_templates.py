@@ -11,13 +11,18 @@ TEMPLATES = Path(__file__).parent / "templates"
 DATE = "2024-07-26"
 
 
+def shows_day(template: str) -> bool:
+    """Whether a template shows the day that it is told."""
+    return "strftime_now" in template
+
+
 def dated(template: str, date: str) -> str:
     """``template`` with a ``strftime_now`` of its own, which always says ``date``.
 
     That of transformers asks the clock, and functions can't be handed to a template:
     transformers replaces them by a text.
     """
-    if "strftime_now" not in template:
+    if not shows_day(template):
         return template
     day = datetime.date.fromisoformat(date)
     fields = {f"%{field}": day.strftime(f"%{field}") for field in "aAbBdHIjmMpSyY"}

@@ -209,8 +209,8 @@ def _write(draft: Path, vectors: Any, passages: Passages, encoder: Encoder) -> N
 @contextlib.contextmanager
 def draft_of(folder: Path) -> Iterator[Path]:
     """Gives a folder to write to, which then takes its place; nothing is left of it."""
-    draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
     _check_place(folder)
+    draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
     try:
         draft.mkdir(parents=True, exist_ok=True)
         yield draft
@@ -257,6 +257,10 @@ def _publish(draft: Path, folder: Path) -> None:
 
 def _check_place(folder: Path) -> None:
     """Raises where an index would take the place of anything but an offset table."""
+    if not folder.name:  # the folder that we are in, or the root
+        raise UserError(
+            f"retrieval.index_dir={folder}: is no name: name a folder, as index"
+        )
     if not folder.exists():
         return
     if folder.is_dir() and all(f.name == "passages.npz" for f in folder.iterdir()):

@@ -27,6 +27,7 @@ from ablation import board, collect, methods, runs, study, summaries, swaps
 from ablation.arms import METHODS, PARTS, Arm, chosen
 from models.errors import UserError
 from scope_jax.run import cli
+from scope_jax.run.mistakes import check_folder
 from scope_jax.system import stopping
 
 DOCS = Path("docs/small_world")
@@ -79,6 +80,7 @@ def main(argv: Sequence[str]) -> int:
     given, overrides = parser().parse_known_args(argv)
     kind = STUDIES[given.study]
     kept = given.summaries or kind.summaries
+    check_folder("--summaries", kept)
     if given.collect:
         for path in kind.collect(summaries.read_all(kept), kept):
             print(path)
@@ -86,6 +88,7 @@ def main(argv: Sequence[str]) -> int:
     if given.swap:
         print(swaps.play(given.swap, given.count, given.split, kept))
         return 0
+    check_folder("--out", given.out or kind.out)
     if given.seeds < 1:
         raise UserError(f"--seeds {given.seeds}: needs at least one")
     wanted = ",".join(kind.arms) if given.arms is None else given.arms

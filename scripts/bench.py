@@ -30,6 +30,7 @@ from benchmarks import (
     update,
 )
 from scope_jax.run import cli
+from scope_jax.run.mistakes import check_file
 
 BENCHMARKS = {
     "answers": answers,
@@ -55,6 +56,9 @@ def main(argv: Sequence[str]) -> int:
         harness.add_arguments(one)
         module.add_arguments(one)
     args = parser.parse_args(argv)
+    for name in ("json", "chart"):  # before minutes are spent
+        if file := getattr(args, name, None):
+            check_file(f"--{name}", file)
     result = BENCHMARKS[args.benchmark].run(args)
     if result is not None:  # one of many parts has been said and saved already
         harness.report(result, args.json)

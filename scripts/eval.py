@@ -17,15 +17,15 @@ run folder.
 
 With ``--benchmark``: the paper's fifteen benchmarks, any models, one judge for all.
 The configuration gives search, sizes and prompts. The same command goes on where it was
-stopped. See docs/evaluation.md.
+stopped. See docs/evaluation.md. An option that would not be read is refused.
 """
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -41,6 +41,15 @@ from scope_jax.inference.chat import ChatConfig
 from scope_jax.run import cli, tracking
 from scope_jax.small_world.assets import resolve
 from scope_jax.system import settings, stopping
+
+READ_BY = {
+    "run": ("tasks", "file"),
+    "file": ("file",),
+    "count": ("tasks",),
+    "split": ("tasks",),
+}
+"""Which evaluations read an option: of the small world's tasks, of prompts in a file;
+all other options are read by benchmarks alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +115,34 @@ class EvalOptions:
                 f"--samples {self.samples}: are all the same at --temperature 0: "
                 "raise the temperature"
             )
+        self._check_read()
+
+    def _check_read(self) -> None:
+        """Refuses what would be ignored: the answer would be to another question."""
+        made = "benchmarks" if self.benchmark else "file" if self.file else "tasks"
+        for name, value in _changed(self, EvalOptions):
+            readers = READ_BY.get(name.partition(".")[0], ("benchmarks",))
+            if made in readers:
+                continue
+            if made != "benchmarks" and "benchmarks" in readers:
+                why = "on what? give --benchmark NAME=FILE, or leave it out"
+            elif name == "run":
+                why = f"benchmarks compare models: write --model {value}"
+            else:
+                given = "--benchmark" if self.benchmark else "--file"
+                why = f"is not read with {given}: leave out one of the two"
+            raise UserError(f"{name}={value}: {why}")
+
+
+def _changed(given: Any, kind: Any) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of each option that is not as usual."""
+    for field in fields(kind):
+        value = getattr(given, field.name)
+        if is_dataclass(value):
+            inside = _changed(value, type(value))
+            yield from ((f"{field.name}.{name}", each) for name, each in inside)
+        elif value != field.default:
+            yield field.name, value
 
 
 class Configurations:
@@ -175,8 +212,6 @@ def main(argv: Sequence[str]) -> int:
             f"--run {options.run}: no run is there: name its folder, or leave --run "
             "out to score the base model alone"
         )
-    if options.model and not options.benchmark:
-        raise UserError("--model: on what? name a benchmark: --benchmark NAME=FILE")
     os.environ.update(config.placement.trainer.environment())
     tracking.setup_logging()
     stopping.catch_signals(what="ends")

@@ -24,6 +24,7 @@ from models.hf.published import shape_of
 from retrieval import forms
 from retrieval.rows import Columns
 from scope_jax.run import cli
+from scope_jax.run.mistakes import check_file
 from scope_jax.system.files import write_text
 
 CPU = "cpu"
@@ -69,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.parse_alone(Options, argv, prog="init.py", about=__doc__)
     if options.out.suffix != ".py":
         raise UserError(f"--out {options.out}: is no Python file: name one as my.py")
+    check_file("--out", options.out)
     if options.out.exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: exists: name another, or --overwrite")
     columns = Columns(options.id_column, options.title_column, options.text_column)

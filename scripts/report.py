@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import check_packages  # noqa: F401
 from scope_jax.report import page as report
 from scope_jax.run import cli
+from scope_jax.run.mistakes import check_file
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
         serve((options.run, *options.more), options.port)
     else:
+        if options.out is not None:
+            check_file("--out", options.out)
         print(report.write(options.run, options.out, *options.more))
     return 0
 

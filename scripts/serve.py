@@ -24,6 +24,7 @@ from models.errors import UserError
 from scope_jax.inference import ModelSource, ServerSettings, access
 from scope_jax.inference.access import Secrets, new_secret
 from scope_jax.run import cli
+from scope_jax.run.mistakes import check_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,9 @@ def main(argv: Sequence[str]) -> int:
     from scope_jax.small_world.assets import resolve
 
     config = resolve(config)
+    if options.log:
+        check_file("--log", options.log)
+        options.log.parent.mkdir(parents=True, exist_ok=True)
     level = logging.INFO if options.log else logging.WARNING
     logging.basicConfig(
         filename=options.log, level=level, format="%(asctime)s %(message)s"

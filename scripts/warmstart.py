@@ -21,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_packages  # noqa: F401
 from models import storage
+from models.errors import UserError
 from models.ranges import Count, CountOrZero, check_fields
 from rl import seeds
 from scope_jax.run import cli
+from scope_jax.run.mistakes import check_folder
 from scope_jax.system import stopping
 
 
@@ -52,6 +54,23 @@ class Options:
         check_fields(self)
 
 
+def checked(out: Path) -> Path:
+    """``out``, if the model may take its place, and has room beside it.
+
+    Raises:
+      UserError: what is there is no model, or it has no name.
+    """
+    check_folder("--out", out)
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out}: is no name: name a folder, as {out}/model")
+    used = out.is_dir() and any(out.iterdir())
+    if used and not (out / "config.json").is_file():
+        raise UserError(
+            f"--out {out}: holds no model, and would be replaced: name another folder"
+        )
+    return out
+
+
 def main(argv: Sequence[str]) -> int:
     options = cli.parse_alone(Options, argv, prog="warmstart.py", about=__doc__)
     import jax
@@ -64,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     from scope_jax.small_world import assets, world
 
     jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
-    out = options.out or assets.MODEL
+    out = checked(options.out or assets.MODEL)
     candidate = out.with_name(out.name + ".candidate")
     state = out.with_name(out.name + ".state.npz")
     if options.fresh:

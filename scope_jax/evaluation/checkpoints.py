@@ -7,11 +7,13 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from models import hf
 from models.errors import StorageError, UserError
 from scope_jax.config import Config
 from scope_jax.evaluation import before_after, rubric_file, small_world
+from scope_jax.evaluation.entries import BASE, ENDED
 from scope_jax.evaluation.solving import MODES
 from scope_jax.report import page
 from scope_jax.report.comparison import Comparison, comparison_table
@@ -27,9 +29,6 @@ from scope_jax.system.hosts import ONE_HOST
 from scope_jax.system.stopping import Stopped
 
 log = logging.getLogger("scope_jax")
-
-BASE = "base"
-"""Name of the base model among the Solvers."""
 
 Found = dict[str, tuple[dict[str, float], list[dict]]]
 """By Solver: metrics, and a record per task."""
@@ -61,6 +60,8 @@ def evaluate(
     Raises:
       UserError: one line for the user.
     """
+    if file:
+        _check_kind(file)
     rows = rubric_file.read(file) if file else None
     if count < 1:
         raise UserError(f"--count {count}: needs at least one task")
@@ -130,6 +131,19 @@ def kind_of(split: Split) -> str:
     return "small_world" if split == "test" else f"small_world_{split}"
 
 
+def _check_kind(file: Path) -> None:
+    """Refuses prompts whose answers would take the place of others.
+
+    Raises:
+      UserError: their folder is named after the file, and has that name.
+    """
+    if file.stem in (*map(kind_of, get_args(Split)), ".", ".."):
+        raise UserError(
+            f"--file {file}: its answers would lie in eval/{file.stem}/, which is not "
+            "for prompts of a file: rename it"
+        )
+
+
 def score_each(
     parts: Parts, score: Score, solvers: Sequence[tuple[str, str]] | None = None
 ) -> Found:
@@ -142,6 +156,7 @@ def score_each(
     hosts = parts.hosts
     if solvers is None:
         solvers = hosts.from_leader(lambda: solvers_of(parts))
+    hosts.from_leader(lambda: _check_there(solvers))
     found: Found = {}
     for number, (name, path) in enumerate(solvers):
         if name == BASE:
@@ -185,12 +200,31 @@ def _show(parts: Parts, kind: str, title: str, found: Found) -> None:
     console.print(score_table(scores, title))
 
 
-def solvers_of(parts: Parts) -> list[tuple[str, str]]:
-    """(name, folder) of the base model and of every exported Solver."""
+def _check_there(solvers: Sequence[tuple[str, str]]) -> None:
+    """Says of a lost export that it is, before the others have been scored."""
+    for name, path in solvers:
+        if name != BASE and not Path(path).is_dir():
+            with needed_from(f"{name}/solver"):
+                hf.verify(path)
+
+
+def solvers_of(parts: Parts, last: int | None = None) -> list[tuple[str, str]]:
+    """(name, folder) of the base model and of every finished Solver.
+
+    So is one whose export is lost: a table without it would look whole.
+
+    Args:
+      last: iteration; None: the run's.
+    """
     config = parts.world.config
-    found = [(BASE, config.model.path)]
-    for iteration in range(1, config.iterations + 1):
-        path = parts.folder.export(iteration, "solver")
-        if path.is_dir():
-            found.append((f"iter_{iteration}", str(path)))
-    return found
+    exports = {
+        iteration: parts.folder.export(iteration, "solver")
+        for iteration in range(1, (last or config.iterations) + 1)
+    }
+    finished = 0
+    for iteration, path in exports.items():
+        status = parts.folder.stage(f"iter_{iteration}/solver").get("status")
+        if status in ENDED or path.is_dir():
+            finished = iteration  # and so are those before
+    solvers = [(f"iter_{i}", str(path)) for i, path in exports.items() if i <= finished]
+    return [(BASE, config.model.path), *solvers]

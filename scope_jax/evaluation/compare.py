@@ -22,7 +22,14 @@ from models import hf
 from models.chat import ChatRenderer
 from models.errors import UserError
 from scope_jax.config import Config
-from scope_jax.evaluation import answer_pages, answering, grading, replay, results
+from scope_jax.evaluation import (
+    answer_pages,
+    answering,
+    grading,
+    replay,
+    results,
+    searched,
+)
 from scope_jax.evaluation.answering import Question
 from scope_jax.evaluation.comparison import Comparison
 from scope_jax.evaluation.entries import Entry
@@ -34,6 +41,7 @@ from scope_jax.evaluation.progress import shown
 from scope_jax.method import prompts
 from scope_jax.report import answers
 from scope_jax.report.scores import score_table
+from scope_jax.run.mistakes import check_folder
 from scope_jax.run.tracking import console
 from scope_jax.selfplay.serving import Serving
 from scope_jax.suite.verdicts import Asking
@@ -91,6 +99,7 @@ def run(config: Config, told: Comparison) -> dict[str, Any]:
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keeps other processes out of the folder."""
+    check_folder("--out", out)
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a") as lock:
         try:
@@ -108,12 +117,14 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _answer(config: Config, told: Comparison) -> None:
     """Every model's answers, one model after another, then the replay probe's."""
+    shared = searched.facts(config)
     for entry in told.entries:
-        _agree(config, told, entry.name, {"": entry})
+        _agree(config, told, entry.name, {"": entry}, shared)
     pair = replay.pair_name(*told.replayed) if told.replayed else ""
     if told.replayed:
         searcher, writer = told.replayed
-        _agree(config, told, pair, {"searcher_": searcher, "writer_": writer})
+        both = {"searcher_": searcher, "writer_": writer}
+        _agree(config, told, pair, both, shared)
     left = {name: missing for name in told.names if (missing := told.missing(name))}
     if not left:
         return
@@ -131,7 +142,11 @@ def _answer(config: Config, told: Comparison) -> None:
 
 
 def _agree(
-    config: Config, told: Comparison, name: str, players: Mapping[str, Entry]
+    config: Config,
+    told: Comparison,
+    name: str,
+    players: Mapping[str, Entry],
+    shared: Mapping[str, Any],
 ) -> None:
     """Compares what answers depend on with what earlier ones were made with."""
     known = {
@@ -139,7 +154,9 @@ def _agree(
         for role, entry in players.items()
         for fact, value in facts(entry, config, told.temperature).items()
     }
-    agree(told.out / "answers" / name / "model.json", known, "answers")
+    later = [*(f"{role}date" for role in players), *searched.LATER]
+    file = told.out / "answers" / name / "model.json"
+    agree(file, known | shared, "answers", later)
 
 
 @contextlib.contextmanager
@@ -259,7 +276,7 @@ def _judge(config: Config, told: Comparison, asking: Asking) -> Records:
     """Every verdict of the judge, asked for where it is not there."""
     spec = told.judge
     folder = told.out / "verdicts" / spec.name
-    agree(folder / "judge.json", spec.facts(config), "verdicts")
+    agree(folder / "judge.json", spec.facts(config), "verdicts", ["date"])
     records = _verdicts(told, spec.name)
     left = _incomplete(told, records, asking)
     if not left:
@@ -322,7 +339,8 @@ def _write(
     pages = [results.markdown(title, one) for title, one in parts]
     write_text(folder / "table.md", "\n".join(pages))
     for title, one in parts:
-        console.print(score_table(one, f"{title} (± 95% over questions)"))
+        words = f"{title}, with 95% bootstrap intervals over questions"
+        console.print(score_table(one, words))
     for line in (*results.remarks(found), results.cost_line(cost)):
         log.info("%s", line)
     log.info("scores, answers and verdicts: %s", told.out)

@@ -13,6 +13,7 @@ from scope_jax.evaluation.answering import Question
 from scope_jax.evaluation.entries import Entry
 from scope_jax.evaluation.journal import Journal
 from scope_jax.evaluation.judges import JudgeSpec
+from scope_jax.report.scores import ENDS
 from scope_jax.suite import readers
 from scope_jax.suite.rows import Row
 
@@ -56,11 +57,12 @@ class Comparison:
                     f"{name}: as a name: use letters, digits and .+-_, a letter first"
                 )
         for name in self.rows:
-            if any(f"{name}{end}" in self.rows for end in ("_n", "_stderr")):
-                raise UserError(
-                    f"source {name}: another one has its name with _n or _stderr, "
-                    "which tables use: give one of the two another name"
-                )
+            for end in ENDS:
+                if f"{name}{end}" in self.rows:
+                    raise UserError(
+                        f"source {name}: another one has its name with {end}, which "
+                        "tables use: give one of the two another name"
+                    )
         if len(set(self.names)) < len(self.names):  # the pair's, and one of a model
             raise UserError(
                 f"--model {self.names[-1]}: the replay probe's pair has this name: "

@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
+from models import hf
+from models.chat_templates import DATE, load_template, shows_day
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.method.types import ToolFormat
 from scope_jax.run.folder import RunPaths
 from scope_jax.small_world.assets import MODEL, model_path
 from scope_jax.system import settings
+from scope_jax.system.files import read_json
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 _PLACE = re.compile(r"(.+):(base|\d+(?:/(?:solver|challenger))?)")
 BASE = "base"
+ENDED = ("done", "damaged")
+"""What a manifest says of a stage that has ended; what it made may be lost since."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,21 @@ def one(text: str, config: Config, what: str) -> Entry:
     return found[0]
 
 
+def day(config: Config) -> str:
+    """What templates are told. Not today: the same command goes on tomorrow."""
+    return config.model.date or DATE
+
+
+def day_shown(entry: Entry, config: Config) -> dict[str, str]:
+    """The day that a model's prompts show, as a fact; none where they show none.
+
+    Raises:
+      UserError: its tokenizer or template cannot be used.
+    """
+    template = load_template(hf.load_tokenizer(entry.tokenizer), entry.template)
+    return {"date": day(config)} if shows_day(template) else {}
+
+
 def folder_of(what: str) -> str:
     """The folder of a run's model; of what names none, all of it."""
     place = _PLACE.fullmatch(what)
@@ -140,19 +160,42 @@ def _run(what: str) -> list[Entry]:
         return [entry(BASE, config.model.path)]
     if which:
         iteration, _, role = which.partition("/")
-        path = paths.export(int(iteration), role or "solver")
-        if not path.is_dir():
+        path = _exported(what, paths, int(iteration), role or "solver")
+        if path is None:
+            path = paths.export(int(iteration), role or "solver")
             raise UserError(
                 f"--model {what}: {path}: not exported yet: choose another iteration, "
                 "or let the run continue"
             )
         return [entry(f"iter_{iteration}" + f"-{role}" * bool(role), str(path))]
     solvers = [
-        entry(f"iter_{iteration}", str(paths.export(iteration, "solver")))
+        entry(f"iter_{iteration}", str(path))
         for iteration in range(1, config.iterations + 1)
-        if paths.export(iteration, "solver").is_dir()
+        if (path := _exported(what, paths, iteration, "solver"))
     ]
     return [entry(BASE, config.model.path), *solvers]
+
+
+def _exported(what: str, paths: RunPaths, iteration: int, role: str) -> Path | None:
+    """The folder of a finished stage's weights; None of a stage that is not finished.
+
+    Raises:
+      UserError: it is lost: a comparison without it would look whole.
+    """
+    path = paths.export(iteration, role)
+    if path.is_dir():
+        return path
+    try:
+        stages = read_json(paths.path / "manifest.json")["stages"]
+        status = stages.get(f"iter_{iteration}/{role}", {}).get("status")
+    except (UserError, KeyError, TypeError, AttributeError):
+        status = None  # then stages are known by their files alone
+    if status not in ENDED:
+        return None
+    raise UserError(
+        f"--model {what}: {path}: is gone, although its stage is finished: restore it, "
+        f"or choose other models, as in {paths.path}:base"
+    )
 
 
 def _folder(what: str, config: Config, tool_format: str) -> Entry:

@@ -39,8 +39,8 @@ def after_iteration(parts: Parts, iteration: int) -> None:
     wanted, name = parts.world.config.evaluation, f"iter_{iteration}/{EVALUATION}"
     parts.folder.record(name, status="running")
     parts.tracker.rewind(iteration, EVALUATION, 0)
-    found_now = parts.hosts.from_leader(lambda: solvers_of(parts))
-    solvers = found_now[: iteration + 1]  # later ones, where this is done again
+    # Not the later ones, where this is done again.
+    solvers = parts.hosts.from_leader(lambda: solvers_of(parts, iteration))
     kept = parts.hosts.from_leader(lambda: _kept(parts))
     new = score_each(
         parts,

@@ -7,14 +7,17 @@ keys. A line that was left without its end is cut off.
 """
 
 import json
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from models import storage
 from models.errors import DamagedError, UserError
 from scope_jax.system.files import Appending, read_json, write_text
+
+log = logging.getLogger("scope_jax")
 
 SYNC_SECONDS = 1.0
 """Between two moments at which all records are brought to the disk."""
@@ -79,28 +82,43 @@ def _record(where: str, line: bytes) -> dict[str, Any]:
     return record
 
 
-def agree(file: Path, facts: Mapping[str, Any], what: str) -> None:
+def agree(
+    file: Path, facts: Mapping[str, Any], what: str, later: Collection[str] = ()
+) -> None:
     """Notes what the records beside ``file`` were made with, or compares it.
 
     Args:
       file: of the facts, which it holds once something was made with them.
       facts: flat, of values of JSON.
       what: the records are of, for the message.
+      later: names of facts that one of the two may lack, which is then no difference:
+        older versions did not note them. From now on they are.
 
     Raises:
       UserError: they were made with others, which are named.
     """
-    if not file.is_file():
-        write_text(file, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-        return
-    before = read_json(file, "remove its folder")
+    before = read_json(file, "remove its folder") if file.is_file() else {}
+    added = [name for name in facts if name not in before]
     names = [
-        name for name in {**before, **facts} if before.get(name) != facts.get(name)
+        name
+        for name in {**before, **facts}
+        if before.get(name) != facts.get(name)
+        and not (name in later and (name in added or name not in facts))
     ]
-    if names:
+    if before and names:
         name = names[0]
         raise UserError(
             f"{file.parent}: {what} made with other settings ({name}: "
             f"{before.get(name)!r} -> {facts.get(name)!r}): name another "
             "--out, or give it another name: NAME=.."
+        )
+    if added:
+        text = json.dumps({**before, **facts}, indent=2, ensure_ascii=False)
+        write_text(file, text + "\n")
+    if before and added:
+        log.warning(
+            "%s: %s of an older version, which did not note %s: taken to be as now",
+            file.parent,
+            what,
+            ", ".join(added),
         )

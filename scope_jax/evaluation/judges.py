@@ -13,7 +13,7 @@ from models.errors import UserError
 from models.ranges import Count, check_fields
 from rl.records import SamplingParams
 from scope_jax.config import Config
-from scope_jax.evaluation.entries import Entry, one
+from scope_jax.evaluation.entries import Entry, day, day_shown, one
 from scope_jax.inference.chat import ChatClient, ChatConfig, Reply
 from scope_jax.method.formats import Message
 from scope_jax.selfplay.serving import Serving
@@ -61,6 +61,7 @@ class JudgeSpec:
             "thinking": config.judge.thinking,
             "prompts": config.prompts,
             "seed": config.seed,
+            **(day_shown(self.entry, config) if self.entry else {}),
         }
 
 
@@ -172,7 +173,7 @@ def judging(config: Config, spec: JudgeSpec, folder: Path) -> Iterator[Judge]:
         return
     path = spec.entry.path
     renderer = ChatRenderer.from_tokenizer(
-        hf.load_tokenizer(path), template=spec.entry.template, date=config.model.date
+        hf.load_tokenizer(path), template=spec.entry.template, date=day(config)
     )
     inference = replace(
         config.inference, url="", judge_url="", rubric_model="", grader_model=""

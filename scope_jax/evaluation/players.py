@@ -14,14 +14,14 @@ from models.errors import UserError
 from models.sharding import make_mesh
 from rl.records import Completion, Request
 from scope_jax.config import Config
-from scope_jax.evaluation.entries import Entry
+from scope_jax.evaluation.entries import Entry, day, day_shown
+from scope_jax.evaluation.searched import in_words
 from scope_jax.inference.access import Secrets, bearer
 from scope_jax.inference.answers import BadAnswer, body_of
 from scope_jax.inference.client import Client
 from scope_jax.method import prompts
 from scope_jax.method.transcript import check_calls
 from scope_jax.selfplay.base_model import BaseModel
-from scope_jax.selfplay.own_parts import pinned
 from scope_jax.selfplay.policy_engine import PolicyEngine
 from scope_jax.selfplay.world import Complete, SearchText, World
 from scope_jax.suite.rows import digest
@@ -41,7 +41,8 @@ def identity(entry: Entry) -> str:
 def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
     """All that an answer depends on, besides the question and its number.
 
-    Flat, for people and for comparison with what was asked before.
+    Flat, for people and for comparison with what was asked before. More about the
+    search, which all models share, is in ``searched.facts``.
     """
     stage, solver, retrieval = config.solver_train, config.solver, config.retrieval
     return {
@@ -59,20 +60,11 @@ def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
         "forced_rounds": solver.forced_rounds,
         "tool_tokens": config.challenger.tool_tokens,
         "length": [solver.length.soft, solver.length.hard, solver.length.floor],
-        "search": _search(config),
+        "search": in_words(config),
         "top_k": retrieval.top_k,
         "compat": digest(vars(config.compat)),
+        **day_shown(entry, config),
     }
-
-
-def _search(config: Config) -> str:
-    """What is searched, in words."""
-    if config.tools:
-        return f"{config.tools} {pinned(config).tools_hash}"
-    told = config.retrieval
-    how = "" if told.ranking == "vectors" else f" by {told.ranking}"
-    cut = f" cut to {told.cut_tokens} {told.cut_by}" if told.cut_tokens else ""
-    return config.inference.retrieval_url or f"{told.passages}{how}{cut}"
 
 
 @contextlib.contextmanager
@@ -89,7 +81,7 @@ def playing(config: Config, entry: Entry, search: SearchText) -> Iterator[World]
     """
     tokenizer = hf.load_tokenizer(entry.tokenizer)
     renderer = ChatRenderer.from_tokenizer(
-        tokenizer, template=entry.template, date=config.model.date
+        tokenizer, template=entry.template, date=day(config)
     )
     if entry.tool_format == "tool_call":
         check_calls(renderer)

@@ -157,8 +157,8 @@ def metrics(part: Mapping[str, Any]) -> dict[str, float]:
     for name, each in {**part["sources"], **part["groups"]}.items():
         flat[name] = each["mean"]
         flat[f"{name}_n"] = each["n"]
-        if each["stderr"] is not None:
-            flat[f"{name}_stderr"] = each["stderr"]
+        if each["low"] is not None:
+            flat |= {f"{name}_low": each["low"], f"{name}_high": each["high"]}
         for extra in ("exact_match", "f1"):
             if extra in each:
                 flat[f"{name}_{extra}"] = each[extra]

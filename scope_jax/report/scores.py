@@ -1,7 +1,8 @@
 """Scores of several Solvers side by side, with 95% intervals.
 
 They are as an evaluation stores them in ``scores.json``: name of a Solver -> metrics,
-in which ``x_stderr`` and ``x_n`` belong to ``x``.
+in which ``x_stderr`` and ``x_n`` belong to ``x``. Benchmarks have ``x_low`` and
+``x_high`` instead of the error: a bootstrap interval, which need not be symmetric.
 """
 
 import statistics
@@ -14,12 +15,22 @@ from scope_jax.run.numbers import format_number
 
 Scores = Mapping[str, Mapping[str, float]]
 
+ENDS = ("_stderr", "_n", "_low", "_high")
+"""Of names that belong to a metric, and have no row of their own."""
+
 Z = 1.96
 """Standard errors on each side of a mean that 95 of 100 intervals need."""
 
 
 def interval(metrics: Mapping[str, float], name: str) -> str:
-    """A metric as people read it: ``0.573 ± 0.031`` where its error is known."""
+    """A metric as people read it.
+
+    ``0.573 ± 0.031`` where its error is known, ``0.573 [0.541, 0.603]`` where its
+    interval is.
+    """
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    if low is not None and high is not None:
+        return f"{metrics[name]:.3f} [{low:.3f}, {high:.3f}]"
     error = metrics.get(f"{name}_stderr")
     if error is None:
         return format_number(metrics.get(name))
@@ -48,11 +59,8 @@ def score_rows(scores: Scores) -> list[tuple[str, str, list[str]]]:
 
 
 def _is_about_another(name: str, names: Sequence[str]) -> bool:
-    """Whether a metric is the error or the number of another one."""
-    return any(
-        name.endswith(end) and name.removesuffix(end) in names
-        for end in ("_stderr", "_n")
-    )
+    """Whether a metric is the error, interval or number of another one."""
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in ENDS)
 
 
 def score_table(scores: Scores, title: str) -> Table:

@@ -17,7 +17,7 @@ from scope_jax.run.records import STAGES
 from scope_jax.system.files import read_bytes
 
 _STEP = re.compile(r"rollouts/iter_(\d+)/(\w+)/step_(\d+)\.jsonl")
-_SCORED = re.compile(r"eval/(\w+)/(base|iter_\d+)\.jsonl")
+_SCORED = re.compile(r"eval/([^/]+)/(base|iter_\d+)\.jsonl")
 
 
 @dataclass(frozen=True)

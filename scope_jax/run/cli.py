@@ -193,6 +193,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
 
 BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+BAD_NAMES += (errno.EEXIST,)  # where a folder is to be made, a file is
 """What the system says of a path that cannot be."""
 
 

@@ -15,6 +15,7 @@ from models.lora import LoraConfig
 from rl.learner import checkpoint
 from scope_jax.config import Config
 from scope_jax.run.folder import RunPaths
+from scope_jax.run.mistakes import check_folder
 from scope_jax.small_world.assets import resolve
 from scope_jax.system import settings
 
@@ -58,6 +59,7 @@ def export(
         )
     if out is None:
         out = Path(f"{paths.path.resolve().name}-iter_{iteration}-{role}")
+    check_folder("--out", out)
     if out.exists():
         raise UserError(f"{out}: already exists: name another folder with --out")
     if merged and not config.lora.used:

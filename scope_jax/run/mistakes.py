@@ -1,7 +1,10 @@
 """What a command line's mistakes are called: one line each, as the user wrote it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from models.errors import UserError
 
 
 def condense(box: str, argv: list[str]) -> str:
@@ -41,7 +44,8 @@ def refused(section: str, reason: str, argv: list[str]) -> str:
     inside = {k: v for k, v in options_of(argv).items() if k.startswith(prefix)}
     about, _, why = reason.partition(": ")
     field = re.match(r"[\w.]*", about)[0]
-    for name, option in inside.items():
+    own = f"{prefix}{field}"  # of --run and --preference.run the first is `run`
+    for name, option in sorted(inside.items(), key=lambda item: item[0] != own):
         if why and f".{name}".endswith(f".{field}"):
             return f"{option}: {why}"
     options = ", ".join(inside.values()) or section
@@ -67,3 +71,35 @@ def options_of(argv: Sequence[str]) -> dict[str, str]:
         elif last:
             given[last] += f" {token}"
     return given
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Refuses a name that no folder can have, before any work is done for it.
+
+    Args:
+      option: that gives it, as a person writes it.
+
+    Raises:
+      UserError: a file has it, or the name of a folder above.
+    """
+    _check_places(option, path, (path, *path.parents))
+
+
+def check_file(option: str, path: Path) -> None:
+    """As ``check_folder``, of a name that no file can have.
+
+    Raises:
+      UserError: a folder has it, or a file has the name of a folder above.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder: name a file")
+    _check_places(option, path, path.parents)
+
+
+def _check_places(option: str, path: Path, places: Iterable[Path]) -> None:
+    """The first of ``places`` that is there must be a folder."""
+    there = next((place for place in places if place.exists()), None)
+    if there is None or there.is_dir():
+        return
+    what = "is a file" if there == path else f"{there} is a file"
+    raise UserError(f"{option} {path}: {what}: name another place")

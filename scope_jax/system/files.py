@@ -1,6 +1,7 @@
 """The file layer of a run: files appear whole or not at all, and are read checked."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -31,8 +32,11 @@ def replacing(
       needed: bytes that it takes, for the message of a full disk.
 
     Raises:
+      IsADirectoryError: a folder is there; of it, and not of a name that nobody gave.
       StorageError: the disk refuses it.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with storage.writing(path, needed):
         try:

@@ -68,7 +68,7 @@ def write(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     for one in summaries:
         if one["arm"] not in METHODS:
             raise UserError(f"{folder}: {one['arm']} is no arm of this study: move it")
-    path = folder.with_name("methods.md")
+    path = folder.parent / "methods.md"
     write_text(path, page(summaries, folder.name))
     return [path]
 

@@ -1,21 +1,22 @@
 // Models on benchmarks: scores with intervals, gains, and where to read the answers.
 "use strict";
 
-/** Values of a metric for every model, with what its error is; "x_n" and "x_stderr" belong to "x". */
+const BELONGS = /_(n|low|high)$/;
+
+/** Metrics of the models; "x_n", "x_low" and "x_high" belong to "x". */
 function scoreNames(parts) {
   const names = [...new Set(Object.values(parts).flatMap((one) => Object.keys(one)))];
-  return names.filter((name) => !(/_(stderr|n)$/.test(name) && names.includes(name.replace(/_(stderr|n)$/, ""))));
+  return names.filter((name) => !(BELONGS.test(name) && names.includes(name.replace(BELONGS, ""))));
 }
 
 function scoresOf(parts, caption, linked) {
   const models = Object.keys(parts);
   const known_ = new Set(store.rows.map((_, row) => of(row, "type")));
   const rows = scoreNames(parts).map((name) => [name.replaceAll("_", " "), number(parts[models[0]][`${name}_n`] ?? null), ...models.map((model) => {
-    const error = parts[model][`${name}_stderr`];
-    const shown = plusMinus(parts[model][name], error === undefined ? null : Z * error);
+    const shown = between(parts[model][name], parts[model][`${name}_low`], parts[model][`${name}_high`]);
     return linked && known_.has(name) ? link(shown, { view: "rollouts", type: name, sample: model }) : shown;
   })]);
-  return table(["source, ± 95% over questions", "questions", ...models], rows, { caption });
+  return table(["source, [95% interval]", "questions", ...models], rows, { caption });
 }
 
 function viewCompared() {
@@ -34,9 +35,8 @@ function viewCompared() {
 
 function gainSentence(model, one) {
   const name = one.avg === undefined ? Object.keys(one)[0] : "avg";
-  const error = one[`${name}_stderr`];
-  if (!Number.isFinite(one[name])) return null;
-  const half_ = Number.isFinite(error) ? Z * error : null;
-  const sure = half_ === null ? "" : Math.abs(one[name]) <= half_ ? "no difference that chance would not explain" : one[name] > 0 ? "better than chance explains" : "worse than chance explains";
-  return el("li", {}, el("strong", {}, `${model}: `), `${one[name] >= 0 ? "+" : "−"}${plusMinus(Math.abs(one[name]), half_)} (${name})${sure ? `: ${sure}` : ""}.`);
+  const [value, low, high] = [one[name], one[`${name}_low`], one[`${name}_high`]];
+  if (!Number.isFinite(value)) return null;
+  const sure = !Number.isFinite(low) ? "" : low > 0 ? "better than chance explains" : high < 0 ? "worse than chance explains" : "no difference that chance would not explain";
+  return el("li", {}, el("strong", {}, `${model}: `), `${value >= 0 ? "+" : ""}${between(value, low, high)} (${name})${sure ? `: ${sure}` : ""}.`);
 }

@@ -52,6 +52,13 @@ function plusMinus(value, error) {
   return error === null || error === undefined ? number(value) : `${value.toFixed(3)} ± ${error.toFixed(3)}`;
 }
 
+/** A value with an interval that need not be symmetric; alone where none is known. */
+function between(value, low, high) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(low) || !Number.isFinite(high)) return number(value);
+  return `${value.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`.replaceAll("-", "−");
+}
+
 function share(part, whole) {
   return whole ? `${((100 * part) / whole).toFixed(1)}%` : "–";
 }

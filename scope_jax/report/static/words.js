@@ -16,6 +16,7 @@ const WORDS = [
   ["tokens", "all that the model sampled, in all its turns. Fewer are trained on: turns cut off at their limit are not"],
   ["held-out tasks", "tasks about documents that no stage of the training has seen"],
   ["± 95%", "an interval that holds the true mean in 95 of 100 such measurements"],
+  ["[low, high]", "the same of a benchmark, by drawing its questions again and again: it need not be symmetric"],
 ];
 
 const MEANINGS = {

@@ -127,6 +127,7 @@ def script(monkeypatch, players):
     monkeypatch.setattr(compare, "_searching", searching)
     monkeypatch.setattr(compare, "keep_programs", lambda: None)
     monkeypatch.setattr("scope_jax.evaluation.players.identity", lambda one: one.name)
+    monkeypatch.setattr("scope_jax.evaluation.players.day_shown", lambda *_: {})
 
 
 def quick(url, **changes):

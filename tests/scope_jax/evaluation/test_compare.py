@@ -2,11 +2,13 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from models.errors import UserError
-from scope_jax.evaluation import compare, grading
+from retrieval.config import RetrievalConfig
+from scope_jax.evaluation import compare, grading, results, searched
 from scope_jax.evaluation.comparison import capped, read_rows
 from scope_jax.evaluation.journal import Journal
 from scope_jax.system.stopping import Stopped
@@ -96,7 +98,7 @@ def test_scores_are_those_worked_by_hand(players, hosted, tmp_path):
     nq = found["models"]["worse"]["sources"]["nq"]
     assert nq["exact_match"] == 0 and nq["f1"] == pytest.approx(1 / 2)
     page = (tmp_path / "out/scores/one/table.md").read_text()
-    assert "| researchqa | 8 | 0.125 ± 0.000 | 0.875 ± 0.000 |" in page
+    assert "| researchqa | 8 | 0.125 [0.125, 0.125] | 0.875 [0.875, 0.875] |" in page
     assert "gain over worse" in page
 
 
@@ -188,6 +190,28 @@ def test_a_judge_that_fails_in_every_way_gives_the_same_table(
         compare.run(players.config, told)
     assert len(ill.bodies) > len(hosted.bodies)
     assert world.written(tmp_path / "ill") == world.written(tmp_path / "well")
+
+
+def test_every_table_has_the_bootstraps_intervals(players, hosted, tmp_path, capsys):
+    """They are no standard errors: of scores of 0 and 1 they never leave that range."""
+    shown = {}
+    for resamples in (200, 3):
+        folder = tmp_path / str(resamples)
+        how = results.Bootstrap(resamples=resamples, seed=0)
+        found = compare.run(
+            players.config,
+            replace(world.told(folder, hosted.url, count=4), how=how),
+        )
+        nq = found["models"]["worse"]["sources"]["nq"]
+        words = f"{nq['mean']:.3f} [{nq['low']:.3f}, {nq['high']:.3f}]"
+        assert 0 <= nq["low"] <= nq["mean"] <= nq["high"] <= 1
+        scores = folder / "out" / "scores" / "one"
+        assert f"| nq | 4 | {words} |" in (scores / "table.md").read_text()
+        assert words in capsys.readouterr().err
+        about = embedded((scores / "report.html").read_text())[0]["compared"]
+        assert about["models"]["worse"]["nq_low"] == nq["low"]
+        shown[resamples] = words
+    assert shown[200] != shown[3]
 
 
 def test_what_fails_for_good_is_counted_and_the_same_in_any_order(
@@ -282,6 +306,40 @@ def test_other_settings_are_refused(players, hosted, tmp_path):
             world.told(tmp_path, hosted.url, judge=name)
 
 
+def test_another_search_is_refused_and_answers_of_older_versions_stay(
+    players, hosted, tmp_path, caplog
+):
+    passages = tmp_path / "p.jsonl"
+    passages.write_text('{"contents": "a\\nb"}\n')
+    told = world.told(tmp_path, hosted.url, count=2)
+
+    def run(url="", **changes):
+        served = replace(players.config.inference, url=url)
+        told_of = RetrievalConfig(passages=str(passages), **changes)
+        config = replace(players.config, inference=served, retrieval=told_of)
+        return compare.run(config, told)
+
+    run()
+    for file in (tmp_path / "out/answers").glob("*/model.json"):
+        noted = json.loads(file.read_text())
+        kept = {k: v for k, v in noted.items() if k not in searched.LATER}
+        assert len(kept) == len(noted) - 3
+        file.write_text(json.dumps(kept))
+    before = players.answered
+    run()
+    assert players.answered == before
+    assert "worse: answers of an older version, which did not note" in caplog.text
+    with pytest.raises(UserError, match=r"search_settings: '' -> 'bm25_b=0.4'\)"):
+        run(bm25_b=0.4)
+    with pytest.raises(UserError, match="search_server: '' -> 'http://else'"):
+        run(url="http://else")
+    passages.write_text('{"contents": "a\\nc"}\n')
+    with pytest.raises(UserError, match="search_passages: "):
+        run()
+    passages.unlink()  # another judge needs no passages
+    run()
+
+
 def test_samples_differ_and_are_averaged(players, hosted, tmp_path):
     found = compare.run(
         players.config,
@@ -366,7 +424,7 @@ def test_replay_takes_over_searches_and_writes_anew(players, hosted, tmp_path):
 
 def test_names_that_tables_would_mix_up_are_one_line(tmp_path):
     row = read_rows(world.files(tmp_path, 1))["nq"]
-    for end in ("_n", "_stderr"):
+    for end in ("_n", "_stderr", "_low", "_high"):
         with pytest.raises(UserError, match="source nq: another one has its name"):
             world.told(tmp_path, "http://x", rows={"nq": row, f"nq{end}": row})
     pair = (world.entry("a"), world.entry("b"))

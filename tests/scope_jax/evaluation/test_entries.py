@@ -1,7 +1,10 @@
 """Which models a command line names, and what is refused in one line."""
 
+import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,13 +13,14 @@ import eval as evaluation_script
 from models.errors import UserError
 from scope_jax.evaluation import judges, players
 from scope_jax.evaluation.entries import entries
+from scope_jax.evaluation.journal import agree
 from scope_jax.evaluation.players import _only_model, identity
 from scope_jax.inference.chat import ChatConfig
 from scope_jax.small_world.assets import MODEL, resolve
 from scope_jax.system import settings
 from tests.scope_jax.evaluation import benchmark_world as world
 from tests.scope_jax.evaluation.hosted import Hosted, serving
-from tests.scope_jax.inference.inference_world import write_model
+from tests.scope_jax.inference.inference_world import CHATML, write_model
 
 CONFIG = resolve(configs.load("tiny"))
 
@@ -57,6 +61,16 @@ def test_one_model_of_a_run(run):
         names("runs/look:3")
     with pytest.raises(UserError, match="x=runs/look: names 3 models"):
         names("x=runs/look")
+
+
+def test_a_finished_solver_whose_export_is_lost_is_refused(run):
+    stages = {f"iter_{i}/solver": {"status": "done"} for i in (1, 2)}
+    (run / "manifest.json").write_text(json.dumps({"stages": stages}))
+    (run / "export/iter_1/solver").rmdir()
+    for what in ("runs/look", "runs/look:1"):
+        with pytest.raises(UserError, match=f"{what}: .*iter_1/solver: is gone"):
+            names(what)
+    assert names("runs/look:2", "runs/look:base") == ["look-iter_2", "look-base"]
 
 
 @pytest.mark.parametrize("which", ["base", "3", "3/challenger"])
@@ -154,6 +168,48 @@ def test_models_are_held_in_the_type_that_is_asked_for_and_it_is_noted(monkeypat
     assert judges.named("http://h:1#m", CONFIG).facts(config)["dtype"] == ""
 
 
+@pytest.fixture
+def dated(tmp_path):
+    """A model whose template prints the day, as Llama 3.2's and SmolLM3's do."""
+    write_model(tmp_path / "model", 1)
+    [entry] = entries([str(tmp_path / "model")], CONFIG)
+    return replace(entry, template="{{ strftime_now('%d %b %Y') }}\n" + CHATML)
+
+
+def test_a_template_that_prints_the_day_has_one_without_any_option(dated, monkeypatch):
+    first = []
+
+    @contextlib.contextmanager
+    def serving_(config, folder, renderer, *_, **__):
+        first.append(renderer.render([{"role": "user", "content": "q"}])[:12])
+        yield SimpleNamespace(connect=lambda: None)
+
+    monkeypatch.setattr(players, "_engine", lambda *_: None)
+    monkeypatch.setattr(judges, "Serving", serving_)
+    spec = replace(judges.named("", CONFIG), entry=dated)
+    for day in ("", "2025-01-31"):
+        config = replace(CONFIG, model=replace(CONFIG.model, date=day))
+        with players.playing(config, dated, None) as world_:
+            asked = world_.renderer.render([{"role": "user", "content": "q"}])
+        with judges.judging(config, spec, Path("none")):
+            assert first.pop() == asked[:12]
+        assert asked.startswith("31 Jan 2025\n" if day else "26 Jul 2024\n")
+        noted = players.facts(dated, config, 0.0), spec.facts(config)
+        assert [each["date"] for each in noted] == [day or "2024-07-26"] * 2
+
+
+def test_answers_of_two_days_are_refused_and_others_have_no_day(dated, tmp_path):
+    plain = replace(dated, template=None)
+    later = replace(CONFIG, model=replace(CONFIG.model, date="2025-01-31"))
+    assert players.facts(plain, CONFIG, 0.0) == players.facts(plain, later, 0.0)
+    file, old = tmp_path / "model.json", players.facts(plain, CONFIG, 0.0)
+    for config in (CONFIG, later):  # as older versions noted them: both stay valid
+        file.write_text(json.dumps(old | {"template": dated.template}))
+        agree(file, players.facts(dated, config, 0.0), "answers", ["date"])
+    with pytest.raises(UserError, match=r"\(date: '2025-01-31' -> '2024-07-26'\)"):
+        agree(file, players.facts(dated, CONFIG, 0.0), "answers", ["date"])
+
+
 def test_a_server_that_does_not_say_its_model_is_named():
     with (
         serving(Hosted(reply=world.said_by_judge)) as server,
@@ -191,6 +247,47 @@ def test_options_that_do_not_fit_are_refused(options, why):
         evaluation_script.parse(["--config", "tiny", *options])
 
 
-def test_models_without_a_benchmark_are_refused():
-    with pytest.raises(UserError, match="on what"):
-        evaluation_script.main(["--config", "tiny", "--model", "demo"])
+BENCHMARK = ["--benchmark", "nq=file"]
+FILE = ["--file", "prompts.jsonl"]
+ON_WHAT = "on what"
+NOT_BOTH = "leave out one of the two"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([*BENCHMARK, "--run", "runs/x"], "--run runs/x: .*write --model runs/x"),
+        ([*BENCHMARK, *FILE], f"--file prompts.jsonl: .*{NOT_BOTH}"),
+        ([*BENCHMARK, "--count", "9"], f"--count 9: .*--benchmark: {NOT_BOTH}"),
+        ([*BENCHMARK, "--split", "dev"], f"--split dev: .*{NOT_BOTH}"),
+        ([*FILE, "--count", "9"], f"--count 9: .*--file: {NOT_BOTH}"),
+        ([*FILE, "--judge", "demo"], f"--judge demo: {ON_WHAT}"),
+        (["--model", "demo"], f"--model demo: {ON_WHAT}"),
+        (["--second_judge", "far"], f"--second_judge far: {ON_WHAT}"),
+        (["--baseline", "demo"], f"--baseline demo: {ON_WHAT}"),
+        (["--search_from", "a", "--answer_from", "b"], f"--search_from a: {ON_WHAT}"),
+        (["--temperature", "1", "--samples", "2"], f"--samples 2: {ON_WHAT}"),
+        (["--temperature", "1"], f"--temperature 1: {ON_WHAT}"),
+        (["--limit", "5"], f"--limit 5: {ON_WHAT}"),
+        (["--resamples", "5"], f"--resamples 5: {ON_WHAT}"),
+        (["--out", "here"], f"--out here: {ON_WHAT}"),
+        (["--chat.timeout", "5"], f"--chat.timeout 5: {ON_WHAT}"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(options, why):
+    # The configuration has fields whose names end alike.
+    options = ["--preference.run", "other", *options]
+    with pytest.raises(UserError, match=f"^{why}"):
+        evaluation_script.main(["--config", "tiny", *options])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--run", "runs/x", "--count", "9", "--split", "dev"],
+        ["--run", "runs/x", *FILE],
+        [*BENCHMARK, "--model", "demo", "--judge", "demo", "--chat.timeout", "5"],
+    ],
+)
+def test_options_of_one_evaluation_go_together(options):
+    evaluation_script.parse(["--config", "tiny", *options])

@@ -190,10 +190,10 @@ def compared(file):
             "wanted": ["right: 42"],
         }
 
-    metrics = {"nq": 0.5, "nq_n": 2.0, "nq_stderr": 0.1}
+    metrics = {"nq": 0.5, "nq_n": 2.0, "nq_low": 0.3, "nq_high": 0.6}
     about = {
         "models": {"old": metrics, "new": metrics | {"nq": 0.75}},
-        "gains": {"new": {"nq": 0.25, "nq_n": 2.0, "nq_stderr": 0.05}},
+        "gains": {"new": {"nq": 0.25, "nq_n": 2.0, "nq_low": 0.1, "nq_high": 0.3}},
         "baseline": "old",
         "judge": "some judge",
         "remarks": ["old, nq: 2 answers, 1 calls of the judge failed"],

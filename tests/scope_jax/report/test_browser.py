@@ -289,7 +289,7 @@ def test_compared_models_lead_from_a_score_to_every_answer(tab, tmp_path, width)
     assert tab.locator(".side").count() == 2
     show(tab, file)
     said = tab.locator("main").inner_text()
-    assert "new: +0.250 ± 0.098 (nq): better than chance explains" in said
+    assert "new: +0.250 [0.100, 0.300] (nq): better than chance explains" in said
     tab.get_by_role("link", name="0.750").click()
     playwright.expect(tab.locator("h1")).to_have_text("Answers")
     assert "2 of 4" in tab.get_by_role("status").last.inner_text()

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from models.errors import UserError
-from scope_jax.report import bundle, page, rows
-from scope_jax.system.files import write_text
+from scope_jax.report import bundle, page, rows, stored
+from scope_jax.system.files import write_json_lines, write_text
 from tests.scope_jax.report.run_folders import (
     HOSTILE,
     embedded,
@@ -83,6 +83,17 @@ def test_every_metric_has_a_curve_and_every_rollout_a_row(run):
     stages = [row[found["fields"].index("stage")] for row in found["rows"]]
     assert stages == ["tasks"] * 3 + ["solver"] * 24 + ["evaluation"] * 16
     assert records[3] == solver_record(1, 0, 0)
+
+
+def test_answers_to_prompts_of_a_file_are_shown_whatever_its_name(run):
+    said = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
+    record = {"prompt": "p", "rubrics": ["r"], "answer": "a", "messages": said}
+    record |= {"score": 1.0, "grades": [1.0], "judge": ["yes"]}
+    write_json_lines(run / "eval" / "my-prompts v1.2" / "base.jsonl", [record])
+    about, records = embedded(page.build(run))
+    assert about["rollouts"]["rows"][27][1] == "eval/my-prompts v1.2/base/0"
+    assert records[27]["messages"] == said
+    assert "my-prompts v1.2" in [one.kind for one in stored.sources(run)]
 
 
 def test_a_row_says_what_lists_need():

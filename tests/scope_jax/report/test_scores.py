@@ -53,6 +53,12 @@ def test_an_interval_is_two_standard_errors_wide_on_each_side():
     assert interval({}, NAME) == "-"
 
 
+def test_a_bootstrap_interval_is_shown_as_it_is():
+    known = {"nq": 0.5, "nq_n": 9.0, "nq_low": 0.25, "nq_high": 0.625}
+    assert interval(known, "nq") == "0.500 [0.250, 0.625]"
+    assert score_rows({"m": known}) == [("nq", "9", ["0.500 [0.250, 0.625]"])]
+
+
 def test_rows_say_how_many_tasks_and_show_no_error_alone():
     more = {"base": SCORES["base"] | {"eval/answered": 1.0}, "iter_1": SCORES["iter_1"]}
     part = {f"{NAME}_2_hops": 0.5, f"{NAME}_2_hops_stderr": 0.1, f"{NAME}_2_hops_n": 9}

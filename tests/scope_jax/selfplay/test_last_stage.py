@@ -1,6 +1,8 @@
 """Evaluation is a run's last stage: once, with what is open, and again when asked."""
 
 import contextlib
+import functools
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,10 +11,10 @@ import pytest
 import configs
 from models.errors import UserError
 from scope_jax.config import EvaluationConfig
-from scope_jax.evaluation import in_a_run, small_world
+from scope_jax.evaluation import checkpoints, in_a_run, small_world
 from scope_jax.report import page
 from scope_jax.run import tracking
-from scope_jax.run.folder import LostArtefactError
+from scope_jax.run.folder import LostArtefactError, RunFolder
 from scope_jax.selfplay import pipeline
 from scope_jax.system.hosts import ONE_HOST
 from tests.records import comparable
@@ -216,6 +218,54 @@ def test_a_damaged_export_is_found_before_it_is_scored(run, monkeypatch):
     with pytest.raises(UserError, match=r"iter_1/solver/config\.json: not what was"):
         run.start()  # again and again: this stage does not write it anew
     assert run.played.count((1, "solver")) == 2
+
+
+def test_a_lost_export_is_made_again_before_it_is_scored(run):
+    run.start(count=0)
+    shutil.rmtree(run.path / "export/iter_1/solver")
+    run.start()
+    assert [name for name, _, _ in run.evaluations] == ["base", "iter_1", "iter_2"]
+    assert run.played.count((1, "solver")) == 2 and len(run.played) == 7
+
+
+def test_an_iterations_evaluation_is_of_its_solvers_where_one_is_lost(run):
+    """Not of the later ones, which an evaluation that is made again finds there."""
+    run.start(each_iteration=True)
+    shutil.rmtree(run.path / "export/iter_1/solver")
+    folder = RunFolder(run.path, configs.load("ci"))
+    for name in ("iter_1/evaluation", "evaluation"):
+        folder.record(name, status="running")
+    folder.close()
+    run.evaluations.clear()
+    run.start(each_iteration=True)
+    names = [name for name, _, _ in run.evaluations]
+    assert names == ["base", "iter_1", "base", "iter_1", "iter_2"]  # then the end's
+    assert run.played.count((1, "solver")) == 2
+
+
+def test_outside_a_run_a_lost_export_is_one_line_each_time(run, monkeypatch):
+    """The table would look whole without it."""
+    run.start(count=0)
+    shutil.rmtree(run.path / "export/iter_1/solver")
+    opened = functools.partial(run.open, profile=0, score=None)
+    monkeypatch.setattr(checkpoints, "open_parts", opened)
+    why = "iter_1/solver: no such folder: give train.py the command of the run"
+    for _ in range(2):
+        with pytest.raises(UserError, match=why):
+            checkpoints.evaluate(configs.load("ci"), run.path, count=3)
+    assert not run.evaluations  # before the others have been scored
+    run.start(count=0)
+    found = checkpoints.evaluate(configs.load("ci"), run.path, count=3)
+    assert list(found) == ["base", "iter_1", "iter_2"]
+
+
+@pytest.mark.parametrize("name", ["small_world", "small_world_dev", "."])
+def test_prompts_of_a_file_do_not_take_the_place_of_held_out_tasks(name, tmp_path):
+    file = tmp_path / f"{name}.jsonl"
+    file.write_text('{"prompt": "p", "rubrics": ["r"]}\n')
+    with pytest.raises(UserError, match=rf"eval/{file.stem}/, .*: rename it"):
+        checkpoints.evaluate(configs.load("ci"), tmp_path / "run", file=file)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_report_that_cannot_be_made_does_not_end_the_run(run, caplog, monkeypatch):
