@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -136,6 +137,16 @@ def test_shipped_model_fits_its_tokenizer_and_the_world(small_world, tokenizer):
     )
     size = sum(file.stat().st_size for file in assets.model_path().iterdir())
     assert size < 4_000_000
+
+
+def test_shipped_model_is_the_file_that_today_s_code_writes(tokenizer, tmp_path):
+    """Or a rebuild with the same numbers would be another file."""
+    config, params = hf.load(assets.model_path(), dtype="float32")
+    hf.save(tmp_path / "m", config, params, tokenizer=tokenizer, dtype=jnp.float16)
+    name = "model.safetensors"
+    assert (tmp_path / "m" / name).read_bytes() == (
+        assets.model_path() / name
+    ).read_bytes()
 
 
 def test_shipped_model_grades(tokenizer):
