@@ -49,7 +49,8 @@ class ModelConfig:
 
     path: str
     """Folder in Hugging Face format, name on the hub, or `demo` (the small world's
-    model, which comes with the package)."""
+    model, which comes with the package). May be an adapter's, of the peft library, if
+    `lora.rank` is 0."""
     template: str | None = None
     """Chat template to use instead of the tokenizer's own: a file, or the name of one
     in `models/templates`. None: the tokenizer's."""

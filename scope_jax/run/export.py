@@ -53,17 +53,9 @@ def export(
     """
     paths = RunPaths(run)
     config = resolve(settings.load(Config, paths.path / "config.json"))
-    if not 1 <= iteration <= config.iterations:
-        raise UserError(
-            f"--iteration {iteration}: the run has iterations 1 to {config.iterations}"
-        )
     if out is None:
         out = Path(f"{paths.path.resolve().name}-iter_{iteration}-{role}")
-    check_folder("--out", out)
-    if out.exists():
-        raise UserError(f"{out}: already exists: name another folder with --out")
-    if merged and not config.lora.used:
-        raise UserError("--merged: the run trains whole weights: leave it out")
+    _check(config, iteration, out, merged=merged)
     exported = paths.export(iteration, role)
     decoder = hf.load_config(config.model.path)
     words = f"the end of iteration {iteration}"
@@ -95,6 +87,24 @@ def export(
         params = lora.merge(whole, lora.scaled(params, config.lora))
     hf.save(out, decoder, params, stop_ids=chat.stop_ids, **written)
     return out, words
+
+
+def _check(config: Config, iteration: int, out: Path, *, merged: bool) -> None:
+    """Raises ``UserError`` for what a run of this configuration can't give."""
+    if not 1 <= iteration <= config.iterations:
+        raise UserError(
+            f"--iteration {iteration}: the run has iterations 1 to {config.iterations}"
+        )
+    check_folder("--out", out)
+    if out.exists():
+        raise UserError(f"{out}: already exists: name another folder with --out")
+    if merged and not config.lora.used:
+        raise UserError("--merged: the run trains whole weights: leave it out")
+    if config.lora.used and not merged and hf.base_of(config.model.path):
+        raise UserError(
+            f"model.path={config.model.path}: is the folder of an adapter, to which "
+            "other programs can't add the run's own: write a whole model with --merged"
+        )
 
 
 def absolute(path: str) -> str:

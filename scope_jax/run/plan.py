@@ -8,6 +8,7 @@ what the inference process leaves.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from models.config import DecoderConfig
 from models.errors import UserError
@@ -16,7 +17,7 @@ from scope_jax.config import Config, compute_dtype
 from scope_jax.run import keywords_plan, memory, search_plan
 from scope_jax.run.keywords_plan import KeywordsPlan
 from scope_jax.run.search_plan import SearchPlan
-from scope_jax.run.sizes import check_sizes, one_base
+from scope_jax.run.sizes import check_base, check_sizes, one_base
 from scope_jax.small_world.assets import resolve
 
 GIGA = 1e9
@@ -115,10 +116,13 @@ def plan(config: Config) -> Plan:
     """Computes what a run needs; allocates nothing and looks for no device.
 
     Raises:
-      UserError: for a model whose shape is not known, or sizes that do not divide.
+      UserError: for a model whose shape is not known or that adapters can't be trained
+        of, or sizes that do not divide.
     """
     check_sizes(config)
     config = resolve(config)
+    if Path(config.model.path).expanduser().is_dir():  # nothing is downloaded for it
+        check_base(config)
     decoder, source = shape_of(config.model.path)
     programs = (*_trainer(config, decoder), *_inference(config, decoder))
     return Plan(

@@ -1,7 +1,8 @@
-"""Whether the sizes in a configuration fit one another, before anything starts."""
+"""Whether a configuration's settings fit one another, before anything starts."""
 
 from operator import attrgetter
 
+from models import hf
 from models.errors import UserError
 from models.ranges import problem_of
 from scope_jax.config import Config, compute_dtype
@@ -16,6 +17,25 @@ def one_base(config: Config) -> bool:
     mesh, hosts = config.placement.trainer.mesh, config.placement.hosts.count
     alone = mesh.data * mesh.fsdp * mesh.tensor == hosts == 1
     return bool(config.lora.used) and alone and not config.inference.url
+
+
+def check_base(config: Config) -> None:
+    """Refuses to train an adapter of a model that is given as an adapter itself.
+
+    Its exports would name that folder as their model. We merge one after the other;
+    peft loses the first, and vLLM finds no model there.
+
+    Raises:
+      UserError: naming both, or the model is not there.
+    """
+    path, rank = config.model.path, config.lora.rank
+    if config.lora.used and path != "demo" and hf.base_of(path):
+        raise UserError(
+            f"lora.rank={rank}: trains an adapter, and model.path={path} is the folder "
+            "of one, which other programs can't have as its model: merge that first "
+            "(peft's merge_and_unload; scripts/export_hf.py --merged for one of a run "
+            "of ours), or train whole weights with --lora.rank 0"
+        )
 
 
 def check_sizes(config: Config) -> None:

@@ -13,7 +13,7 @@ from scope_jax.report import page
 from scope_jax.report.summary import summary
 from scope_jax.report.tables import stage_table
 from scope_jax.run.folder import Follower, LostArtefactError, RunFolder
-from scope_jax.run.sizes import check_sizes
+from scope_jax.run.sizes import check_base, check_sizes
 from scope_jax.run.tracking import Tracker, console
 from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.own_parts import pinned
@@ -84,6 +84,7 @@ def run(
                 path,
             )
             return
+        check_base(config)
         with (
             Tracker(
                 folder.writable,

@@ -27,7 +27,7 @@ from scope_jax.method import preference, prompts
 from scope_jax.method.solver import NO_RUBRICS, UNREADABLE
 from scope_jax.report import page, stored
 from scope_jax.run.folder import RunFolder
-from scope_jax.run.sizes import check_sizes
+from scope_jax.run.sizes import check_base, check_sizes
 from scope_jax.run.tracking import Tracker
 from scope_jax.selfplay.metering import memory
 from scope_jax.selfplay.own_parts import pinned
@@ -97,6 +97,7 @@ def run(config: Config, path: Path, *, fresh: bool = False) -> None:
         if folder.done(STAGE):
             log.info("%s is finished: see report.html; --fresh starts over", path)
             return
+        check_base(config)
         with Tracker(path, config.tracking, began=folder.began, copied=True) as tracker:
             _run(config, folder, tracker)
         page.write(path)

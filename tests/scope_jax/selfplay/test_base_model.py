@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -11,10 +12,14 @@ import configs
 from models import forward, hf
 from models.chat import ChatRenderer
 from models.config import DecoderConfig
+from models.errors import UserError
 from models.lora import LoraConfig
 from models.sharding import make_mesh
 from scope_jax.run.export import export
 from scope_jax.run.folder import RunPaths
+from scope_jax.run.plan import plan
+from scope_jax.run.sizes import check_base
+from scope_jax.selfplay import pipeline, preference
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.small_world import assets
 from scope_jax.system import settings
@@ -76,3 +81,53 @@ def test_an_adapter_has_the_names_of_the_model_that_it_belongs_to(base, tmp_path
     fields = json.loads((out / "adapter_config.json").read_text())
     assert isinstance(fields["target_modules"], str if within else list)
     assert hf.load(out, dtype="float32")[0] == hf.load_config(folder)
+
+
+@pytest.fixture
+def adapted(base, tmp_path):
+    """The folder of an adapter."""
+    folder, decoder, kind = base
+    first, images = random_adapter(decoder, LORA), kind == "gemma3"
+    options = {"base": str(folder), "images": images}
+    hf.save_adapter(tmp_path / "first", decoder, first, LORA, **options)
+    return tmp_path / "first"
+
+
+def on(folder, rank, **changes):
+    """A configuration that trains from a model in a folder."""
+    config = configs.load("ci")
+    model, adapter = replace(config.model, path=str(folder)), replace(LORA, rank=rank)
+    return replace(config, model=model, lora=adapter, **changes)
+
+
+@pytest.mark.parametrize("start", [pipeline.run, preference.run, lambda c, _: plan(c)])
+def test_an_adapter_of_an_adapter_is_refused_before_anything_starts(
+    adapted, base, tmp_path, start
+):
+    changes = {}
+    if start is preference.run:
+        pairs = replace(configs.load("ci").preference, run="x")
+        changes = {"recipe": "preference", "preference": pairs}
+    said = f"lora.rank=2: trains an adapter, and model.path={adapted} is the folder"
+    with pytest.raises(UserError, match=said) as caught:
+        start(on(adapted, 2, **changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert {file.name for file in tmp_path.glob("run/*")} <= {".lock"}
+    check_base(on(adapted, 0))  # whole weights, from the merged model
+    check_base(on(base[0], 2))
+
+
+def test_a_run_that_trained_one_gives_a_whole_model_alone(adapted, base, tmp_path):
+    paths = RunPaths(tmp_path / "run")
+    paths.path.mkdir()
+    settings.save(on(adapted, 2), paths.path / "config.json")
+    second, options = random_adapter(base[1], LORA), {"base": str(adapted)}
+    hf.save_adapter(paths.export(1, "solver"), base[1], second, LORA, **options)
+    with pytest.raises(UserError, match="write a whole model with --merged"):
+        export(paths.path, 1, "solver", out=tmp_path / "out")
+    out, _ = export(paths.path, 1, "solver", out=tmp_path / "out", merged=True)
+    _, found = hf.load(out, dtype="float32")
+    _, wanted = hf.load(paths.export(1, "solver"), dtype="float32")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, wanted
+    )
