@@ -56,24 +56,8 @@ def export(
     if out is None:
         out = Path(f"{paths.path.resolve().name}-iter_{iteration}-{role}")
     _check(config, iteration, out, merged=merged)
-    exported = paths.export(iteration, role)
     decoder = hf.load_config(config.model.path)
-    words = f"the end of iteration {iteration}"
-    if step is None and (exported / ADAPTER).is_file():
-        params, _ = hf.load_adapter(exported, decoder)
-    elif step is None and (exported / "config.json").is_file():
-        params = hf.load(exported, dtype=_stored(exported))[1]
-    else:
-        checkpoints = paths.checkpoints(iteration, role)
-        if not checkpoint.steps(checkpoints):
-            raise UserError(
-                f"{run}: iteration {iteration} has trained no {role} yet: choose "
-                "another --iteration or --role, or let the run continue"
-            )
-        params, found = checkpoint.restore_params(
-            checkpoints, _on_one_device(decoder, config.lora.used), step=step
-        )
-        words = f"the checkpoint of step {found}"
+    params, words = _params(config, decoder, run, iteration, role, step)
     tokenizer = hf.load_tokenizer(config.model.path)
     chat = ChatRenderer.from_tokenizer(tokenizer, template=config.model.template)
     written = {"tokenizer": tokenizer, "dtype": dtype, "template": chat.template}
@@ -87,6 +71,34 @@ def export(
         params = lora.merge(whole, lora.scaled(params, config.lora))
     hf.save(out, decoder, params, stop_ids=chat.stop_ids, **written)
     return out, words
+
+
+def _params(
+    config: Config,
+    decoder: DecoderConfig,
+    run: Path,
+    iteration: int,
+    role: str,
+    step: int | None,
+) -> tuple[Any, str]:
+    """The weights, or the adapter, and where they come from; see ``export``."""
+    paths = RunPaths(run)
+    exported = paths.export(iteration, role)
+    words = f"the end of iteration {iteration}"
+    if step is None and (exported / ADAPTER).is_file():
+        return hf.load_adapter(exported, decoder)[0], words
+    if step is None and (exported / "config.json").is_file():
+        return hf.load(exported, dtype=_stored(exported))[1], words
+    checkpoints = paths.checkpoints(iteration, role)
+    if not checkpoint.steps(checkpoints):
+        raise UserError(
+            f"{run}: iteration {iteration} has trained no {role} yet: choose "
+            "another --iteration or --role, or let the run continue"
+        )
+    params, found = checkpoint.restore_params(
+        checkpoints, _on_one_device(decoder, config.lora.used), step=step
+    )
+    return params, f"the checkpoint of step {found}"
 
 
 def _check(config: Config, iteration: int, out: Path, *, merged: bool) -> None:
