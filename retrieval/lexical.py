@@ -37,11 +37,15 @@ PASSAGE_POWER = 0.5
 VERSION = "lexical-1"
 
 
-@functools.lru_cache(maxsize=1 << 20)
 def _hash(feature: str) -> int:
     """A 63-bit hash, the same in every process and on every machine."""
     digest = hashlib.blake2b(feature.encode("utf-8", "replace"), digest_size=8)
     return int.from_bytes(digest.digest(), "little") >> 1
+
+
+# What a server has been asked must not fill its memory: the words of a language, at
+# most, and no titles, of which each query has dozens that nobody asks for again.
+_word_hash = functools.lru_cache(maxsize=1 << 16)(_hash)
 
 
 def words(text: str) -> list[str]:
@@ -55,7 +59,7 @@ def words(text: str) -> list[str]:
 def text_features(tokens: Sequence[str]) -> Counter[int]:
     """Hash -> count of each word and each pair of adjacent words."""
     pairs = (f"{a} {b}" for a, b in pairwise(tokens))
-    return Counter([*map(_hash, tokens), *map(_hash, pairs)])
+    return Counter([*map(_word_hash, tokens), *map(_hash, pairs)])
 
 
 def _title_feature(tokens: Sequence[str]) -> int:
@@ -88,7 +92,7 @@ class LexicalEncoder:
             total += 1
             titles.add(tuple(title))
             features = text_features(title + text)
-            pairs.update(features.keys() - set(map(_hash, title + text)))
+            pairs.update(features.keys() - set(map(_word_hash, title + text)))
             frequency.update(features.keys())
         self._weights = {
             feature: float(np.log1p(total / count))
@@ -98,7 +102,7 @@ class LexicalEncoder:
         for title in sorted(titles):
             # Titles of common words ("The World"), each in more than about sqrt(n)
             # passages, are weaker evidence for their passage.
-            rarity = sum(self._weights[_hash(word)] for word in title)
+            rarity = sum(self._weights[_word_hash(word)] for word in title)
             weight = min(float(np.log1p(total)), 2 * rarity)
             self._weights[_title_feature(title)] = weight
 

@@ -1,6 +1,7 @@
 """Search: the right passage, the same each time, and no index of something else."""
 
 import json
+import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from models.errors import UserError
+from retrieval import lexical
 from retrieval.index import Index
 from retrieval.lexical import LexicalEncoder, words
 from retrieval.search import Passage, RetrievalConfig, Searcher, format_passages
@@ -129,6 +131,20 @@ def test_lexical_vectors_are_unit_and_weigh_by_rarity():
     assert (queries[0] @ vectors.T).argmax() == 0
     np.testing.assert_array_equal(queries[1], 0)
     assert words("The Élan, O'Brien’s 2nd") == ["the", "elan", "o", "brien", "s", "2nd"]
+
+
+def test_what_is_asked_does_not_fill_the_memory():
+    """A query has dozens of word sequences, hardly one of which comes again."""
+    encoder = LexicalEncoder(64, 0.3)
+    encoder.fit(["Title\nsome words"])
+    caches = [x for x in vars(lexical).values() if hasattr(x, "cache_info")]
+    before = sum(cache.cache_info().currsize for cache in caches)
+    draw = random.Random(0)
+    known = [f"asked{number}" for number in range(20)]
+    for _ in range(200):
+        encoder.encode_queries([" ".join(draw.choices(known, k=30))])
+    grown = sum(cache.cache_info().currsize for cache in caches) - before
+    assert caches and grown <= len(known)
 
 
 def test_an_index_is_opened_again_and_never_for_something_else(tmp_path, capsys):
