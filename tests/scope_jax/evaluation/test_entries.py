@@ -281,7 +281,7 @@ def test_an_option_that_would_be_ignored_is_refused(options, why):
 
 def test_it_is_named_although_another_ones_name_ends_alike():
     options = ["--recipe", "preference", "--preference.run", "other", *BENCHMARK]
-    with pytest.raises(UserError, match="^--run runs/x: benchmarks compare models"):
+    with pytest.raises(UserError, match=r"^--run runs/x: benchmarks compare models"):
         evaluation_script.parse(["--config", "tiny", *options, "--run", "runs/x"])
 
 
