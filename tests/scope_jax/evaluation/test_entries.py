@@ -275,10 +275,14 @@ NOT_BOTH = "leave out one of the two"
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(options, why):
-    # The configuration has fields whose names end alike.
-    options = ["--preference.run", "other", *options]
     with pytest.raises(UserError, match=f"^{why}"):
         evaluation_script.main(["--config", "tiny", *options])
+
+
+def test_it_is_named_although_another_ones_name_ends_alike():
+    options = ["--recipe", "preference", "--preference.run", "other", *BENCHMARK]
+    with pytest.raises(UserError, match=r"^--run runs/x: bench"):
+        evaluation_script.parse(["--config", "tiny", *options, "--run", "runs/x"])
 
 
 @pytest.mark.parametrize(
