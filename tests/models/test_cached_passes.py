@@ -13,6 +13,8 @@ from models.cache import copy_pages, init_cache
 from models.unstacked import unstack
 from tests.models.oracle import pair
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CHUNK, PAGE, PAGES = 4, 8, 61
 FAMILIES = ("qwen3", "qwen2", "llama", "olmo3")
 

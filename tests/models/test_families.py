@@ -23,6 +23,8 @@ from models.unstacked import unstack
 from tests.models.cases import ONE_OF_EACH
 from tests.models.oracle import logits_of, model_with_images, pair, torch
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 run = jax.jit(forward.forward, static_argnums=1)
 CHUNK, LENGTH = 16, 24
 

@@ -11,6 +11,8 @@ from models.errors import UserError
 from models.lora import LoraConfig
 from models.unstacked import unstack
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TOKENS = np.random.default_rng(0).integers(0, 64, (2, 12))
 
 

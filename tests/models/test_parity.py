@@ -18,6 +18,8 @@ from models.rope import Rope
 from tests.models.cases import CASES, both
 from tests.models.oracle import logits_of, make_model, pair, tensors_to_params, torch
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 run = jax.jit(forward.forward, static_argnums=1)
 TOKENS = np.random.default_rng(0).integers(0, 97, (2, 40))
 TOLERANCE = 1e-4  # of the logits' standard deviation

@@ -17,6 +17,8 @@ from rl.learner.update import Updater
 from rl.records import Datum
 from tests.rl.learner.test_update import VALID, distance
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LOSS = LossConfig(clip_high=0.28, kl_coefficient=0.1)
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, clip_norm=100.0)
 SHAPE = UpdateConfig(length=96, rows=2, capacity=2, logit_chunk=16)

@@ -21,6 +21,8 @@ from rl.learner.update import Updater
 from tests.models.test_lora import random_adapter
 from tests.rl.learner.test_update import VALID, distance, make_datums
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LORA = LoraConfig(rank=3, alpha=6)
 LOSS = LossConfig(clip_high=0.28, kl_coefficient=0.1)
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, clip_norm=100.0)

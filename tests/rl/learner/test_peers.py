@@ -18,6 +18,8 @@ from rl.learner import losses, policies
 from rl.learner.advantages import group_advantages, leave_one_out_advantages
 from rl.learner.losses import LossConfig
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 FOUND = json.loads(
     (Path(__file__).parent / "oracles" / "peer_losses.json").read_text(encoding="utf-8")
 )

@@ -18,6 +18,8 @@ from rl.learner.losses import LossConfig
 from tests.rl.learner import losses_oracle as oracle
 from tests.rl.learner.losses_oracle import Case
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LN2 = math.log(2)
 
 
