@@ -44,6 +44,7 @@ def embed(
 ) -> Float[Array, "... D"]:
     """The residual stream before the first block."""
     table = params["embed"]
+    # Of a float32 table the lookup's own gradient is in float32.
     x = table[tokens] if table.dtype == jnp.float32 else _rows(table, tokens)
     if config.family.scaled_embeddings:
         # The factor is rounded too, as in what the checkpoints were trained with.

@@ -84,7 +84,7 @@ NOT_NEGATIVE = Range(least=0)
 POSITIVE = Range(above=0)
 TEMPERATURE = Range(least=0, gap=1e-6)
 """0 is greedy. Logits divided by much less than the gap are infinite."""
-WARM = Range(above=0, gap=TEMPERATURE.gap)
+POSITIVE_TEMPERATURE = Range(above=0, gap=TEMPERATURE.gap)
 """A temperature that is not 0."""
 
 Count = Annotated[int, Range(least=1, most=WHOLE)]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from models.attention import Backend
 from models.precision import Dtype
-from models.ranges import WARM, Count, CountOrZero, check_fields
+from models.ranges import POSITIVE_TEMPERATURE, Count, CountOrZero, check_fields
 from models.remat import Remat
 
 
@@ -43,7 +43,7 @@ class UpdateConfig:
     max_skipped: Count = 3
     """Training stops after this many updates in a row were skipped because their
     gradient was not finite."""
-    temperature: Annotated[float, WARM] = 1.0
+    temperature: Annotated[float, POSITIVE_TEMPERATURE] = 1.0
     """Temperature of the trained policy: the one it is sampled at."""
     offload_optimizer: bool = False
     """Keep Adam's moments in the host's pinned memory during rollouts, and move them

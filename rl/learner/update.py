@@ -61,8 +61,8 @@ class Updater:
       programs: compiled executables by (name, capacity in micro-batches).
       attention: the backend that was chosen.
       compute_dtype: of the forward pass.
-      skipped_in_a_row: updates up to the last one whose gradients were not finite; for
-        whoever goes on from a checkpoint to set.
+      skipped_in_a_row: how many updates before the next one were skipped; whoever goes
+        on from a checkpoint sets it.
 
     Raises:
       UserError: if the rows of a micro-batch can't be spread over the mesh, or the

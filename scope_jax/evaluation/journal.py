@@ -97,7 +97,8 @@ def agree(
     Raises:
       UserError: they were made with others, which are named.
     """
-    before = read_json(file, "remove its folder") if file.is_file() else {}
+    known = file.is_file()
+    before = read_json(file, "remove its folder") if known else {}
     added = [name for name in facts if name not in before]
     names = [
         name
@@ -105,17 +106,17 @@ def agree(
         if before.get(name) != facts.get(name)
         and not (name in later and (name in added or name not in facts))
     ]
-    if before and names:
+    if known and names:
         name = names[0]
         raise UserError(
             f"{file.parent}: {what} made with other settings ({name}: "
             f"{before.get(name)!r} -> {facts.get(name)!r}): name another "
             "--out, or give it another name: NAME=.."
         )
-    if added:
+    if added or not known:
         text = json.dumps({**before, **facts}, indent=2, ensure_ascii=False)
         write_text(file, text + "\n")
-    if before and added:
+    if known and added:
         log.warning(
             "%s: %s of an older version, which did not note %s: taken to be as now",
             file.parent,

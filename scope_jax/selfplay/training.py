@@ -97,20 +97,20 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
         for step in range(done + 1, last + 1):
             meter.start()
             with _traced(parts, step - first, f"iter_{iteration}_{role}_{step}"):
+                # Rollouts and their rewards: every host plays its share of the groups.
                 try:
-                    # Rollouts and rewards: every host plays its share of the groups.
                     rollouts, drawn = _play_together(parts, iteration, stage, step, bar)
-                    seconds = meter.lap("rollout")
-                    # Advantages: each reward against its group's.
-                    file = parts.folder.rollouts(iteration, role, step)
-                    datums, true = _estimated(parts, role, rollouts, file)
-                    # Before the update: a server that is gone must not throw it away.
-                    with stopping.deferred():  # it ends in all processes or in none
-                        work = parts.serving.run(meter.engine_work())
                 except Stopped:
                     if step - 1 > saved:
                         trainer.save(iteration, role, step - 1, state)
                     raise
+                seconds = meter.lap("rollout")
+                # Advantages: each reward against its group's.
+                file = parts.folder.rollouts(iteration, role, step)
+                datums, true = _estimated(parts, role, rollouts, file)
+                # Before the update, which a server that is gone must not throw away.
+                with stopping.deferred():  # it ends in all processes or in none
+                    work = parts.serving.run(meter.engine_work())
                 # Update the policy and load it into the engine.
                 try:
                     state, metrics = trainer.update(role, state, datums)

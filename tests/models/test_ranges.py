@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranges import NOT_NEGATIVE, POSITIVE, TEMPERATURE, WARM, Range
+from models.ranges import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_TEMPERATURE,
+    TEMPERATURE,
+    Range,
+)
 
 SHARE = Range(least=0, below=1)
 AT_LEAST_1 = Range(least=1)
@@ -28,7 +34,7 @@ def test_what_a_range_holds(value):
         (POSITIVE, 1e-50, "must be between 1.18e-38 and 3.4e\\+38 in size"),
         (POSITIVE, 1e-40, "must be between"),  # flushed to 0 on most devices
         (TEMPERATURE, 2e-38, "must be 0 or between 1e-06 and 3.4e\\+38 in size"),
-        (WARM, 2e-38, "must be between 1e-06 and 3.4e\\+38 in size"),
+        (POSITIVE_TEMPERATURE, 2e-38, "must be between 1e-06 and 3.4e\\+38 in size"),
         (TEMPERATURE, -0.1, "must be at least 0"),
         (NOT_NEGATIVE, 1e39, "must be 0 or between"),
         (SHARE, 1.0, "must be at least 0 and less than 1$"),
@@ -50,7 +56,7 @@ def test_a_number_that_passes_passes_as_float32_too(value):
         POSITIVE,
         NOT_NEGATIVE,
         TEMPERATURE,
-        WARM,
+        POSITIVE_TEMPERATURE,
         SHARE,
         AT_LEAST_1,
         Range(most=2.5),

@@ -276,22 +276,6 @@ def test_a_server_that_is_gone_during_an_evaluation_costs_no_step(
     assert run.kept == whole.kept
 
 
-def test_a_server_that_is_gone_before_an_update_costs_no_earlier_step(
-    tmp_path, monkeypatch
-):
-    run = Solvers(tmp_path, every=100)
-    rollout = run.rollout
-
-    async def last(prompt, seed):
-        run.gone = seed[3] == 2
-        return await rollout(prompt, seed)
-
-    monkeypatch.setattr(run, "rollout", last)
-    with pytest.raises(stopping.Stopped, match="no server"):
-        run.train()
-    assert run.kept[0] == 1 and run.played == 2
-
-
 def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
     """One warning when it goes on; the same numbers where every step is a resume."""
     caplog.set_level(logging.WARNING, logger="scope_jax")
