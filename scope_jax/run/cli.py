@@ -139,7 +139,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
         """As argparse's, of arguments that are text."""
-        _check_text(sys.argv[1:] if args is None else args)
+        args = sys.argv[1:] if args is None else args
+        _check_text(args)
+        for token in args:
+            option, _, value = token.partition("=")
+            if value == "--" and option in self._option_string_actions:
+                # argparse drops such a value, and gives the option an empty list.
+                raise UserError(f"{token}: is no value: give one, or leave it out")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

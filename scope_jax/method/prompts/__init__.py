@@ -272,7 +272,11 @@ def load(name_or_folder: str, tool_format: ToolFormat) -> PromptSet:
         )
     shipped = Path(__file__).parent / name_or_folder
     folder = shipped if _is_set_name(name_or_folder) else Path(name_or_folder)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError:  # such as a name that is too long for one
+        there = False
+    if not there:
         raise UserError(
             f"prompt set {name_or_folder!r}: not a shipped set and not a folder: "
             f"use one of {', '.join(shipped_sets())}, or the path of a folder"
