@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from models.errors import UserError
 from models.mixed_text import spans_of
+from models.word_cache import keep_words_only
 
 # A masked string is written as MASK index MASK. MASK is a Unicode noncharacter, which
 # text should not contain; where text does, it is masked too (index 0), so unmasking is
@@ -192,7 +193,7 @@ def _without_special(fields: dict[str, Any]) -> Tokenizer:
     """
     copy = Tokenizer.from_str(json.dumps(fields))
     copy.encode_special_tokens = True
-    return copy
+    return keep_words_only(copy)
 
 
 def _any_of(texts: list[str]) -> re.Pattern[str]:

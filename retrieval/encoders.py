@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from models import encoder as bert
 from models.errors import UserError
 from models.hf.encoders import load_encoder
+from models.word_cache import keep_words_only
 from retrieval.config import RetrievalConfig
 from retrieval.lexical import LexicalEncoder
 
@@ -157,4 +158,4 @@ def plain_tokenizer(tokenizer: Any) -> Tokenizer:
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()
-    return copy
+    return keep_words_only(copy)

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.errors import UserError, first_line
 from models.hf.folder import base_of, read_json, resolve
+from models.word_cache import keep_words_only
 
 # Transformers imports its modules on first use, which fails with two threads at once.
 _TRANSFORMERS = threading.Lock()
@@ -51,12 +52,16 @@ def load_tokenizer(path: str | Path):
         folder = base_of(folder) or folder
     read_json(folder / "tokenizer.json")
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
     except Exception as error:  # the Rust parser raises plain Exception
         raise UserError(
             f"{folder}: its tokenizer can't be read ({first_line(error)}): download "
             "tokenizer.json and tokenizer_config.json again"
         ) from error
+    keep_words_only(tokenizer.backend_tokenizer)
+    return tokenizer
 
 
 def vocab_rows(tokenizer: Any) -> int:
