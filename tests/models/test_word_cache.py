@@ -1,4 +1,4 @@
-"""A tokenizer's memory of words: kept where they come again, ended where they do not."""
+"""A tokenizer remembers words, which come again, but not lines, which do not."""
 
 import random
 import sys
