@@ -28,7 +28,7 @@ from rl.engine.thread import EngineThread
 from scope_jax.inference.config import ModelSource
 from scope_jax.inference.errors import ApiError, bad_field, without_paths
 from scope_jax.inference.served import Served
-from scope_jax.system.compilation import settle
+from scope_jax.system.heap import settle
 
 log = logging.getLogger(__name__)
 

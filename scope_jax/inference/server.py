@@ -34,6 +34,7 @@ from scope_jax.inference.connections import patient
 from scope_jax.inference.errors import ApiError
 from scope_jax.inference.models import ModelTable
 from scope_jax.system import settings as settings_io
+from scope_jax.system.heap import share_arenas
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def serve(
     # Whoever computes in Python lets others go on after this many seconds, not 5 ms: an
     # answer of /health takes several turns.
     sys.setswitchinterval(0.001)
+    share_arenas()
     if settings.parent:
         _watch_parent(settings.parent)
     process = _Process(settings, given, announce)

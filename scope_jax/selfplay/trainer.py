@@ -22,7 +22,7 @@ from scope_jax.run.folder import RunFolder, needed_from
 from scope_jax.run.sizes import one_base
 from scope_jax.selfplay.base_model import BaseModel
 from scope_jax.selfplay.policy_engine import PolicyEngine
-from scope_jax.system.compilation import return_memory, settle
+from scope_jax.system.heap import return_memory, settle
 
 log = logging.getLogger("scope_jax")
 

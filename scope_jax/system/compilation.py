@@ -1,11 +1,8 @@
-"""Compiled programs: kept on disk between starts, counted, and their memory freed."""
+"""Compiled programs: kept on disk between starts, and counted."""
 
-import ctypes
-import gc
 import hashlib
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,29 +42,6 @@ def _processor() -> str:
     except OSError:
         told = platform.processor()
     return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
-
-
-def return_memory() -> None:
-    """Returns free memory to the system, where the C library would keep it.
-
-    The compiler's is most of it: 2.7 GB after the update of a model of 0.5B parameters.
-    """
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
-        if trim is not None:
-            trim(0)
-
-
-def settle() -> None:
-    """``return_memory``, and what is left now is never searched for garbage again.
-
-    That takes 0.2 s with JAX and a model in memory, whenever many new values are made,
-    and no thread goes on meanwhile. Call it again when large things have gone.
-    """
-    gc.unfreeze()
-    return_memory()
-    gc.freeze()
 
 
 class Compilations:
