@@ -20,7 +20,7 @@ from models.chat_templates import DATE, load_template, shows_day
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.method.types import ToolFormat
-from scope_jax.run.folder import RunPaths
+from scope_jax.run.paths import RunPaths
 from scope_jax.small_world.assets import MODEL, model_path
 from scope_jax.system import settings
 from scope_jax.system.files import read_json

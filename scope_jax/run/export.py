@@ -14,8 +14,8 @@ from models.hf.folder import ADAPTER
 from models.lora import LoraConfig
 from rl.learner import checkpoint
 from scope_jax.config import Config
-from scope_jax.run.folder import RunPaths
 from scope_jax.run.mistakes import check_folder
+from scope_jax.run.paths import RunPaths
 from scope_jax.small_world.assets import resolve
 from scope_jax.system import settings
 

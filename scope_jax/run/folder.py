@@ -23,6 +23,7 @@ from models import checksums, storage
 from models.errors import DamagedError, UserError
 from scope_jax.config import Config
 from scope_jax.run import resuming
+from scope_jax.run.paths import RunPaths
 from scope_jax.run.records import NAME as METRICS
 from scope_jax.system import settings
 from scope_jax.system.files import read_json, remove_cut_off, write_text
@@ -31,7 +32,8 @@ log = logging.getLogger("scope_jax")
 
 EMPTYING = ".emptying"
 LEFTOVERS = (".lock", "*.json*.tmp", "SHA256SUMS*.tmp", "inference.log", "inference")
-MADE_BY_A_START = ("config.json", "manifest.json", checksums.NAME)
+MANIFEST = "manifest.json"
+MADE_BY_A_START = ("config.json", MANIFEST, checksums.NAME)
 LONGEST_AGO = 366
 """Days back that are tried for the start of a run whose configuration is lost."""
 FOUND_AGAIN = "finished stages are found again from their files"
@@ -61,38 +63,6 @@ def needed_from(stage: str) -> Iterator[None]:
         raise LostArtefactError(error.file, error.why, error.remedy, stage) from error
 
 
-class RunPaths:
-    """The paths of a run; for readers."""
-
-    def __init__(self, path: Path):
-        self.path = Path(path)
-
-    def checkpoints(self, iteration: int, role: str) -> Path:
-        """Folder of a training stage's checkpoints."""
-        return self.path / "checkpoints" / f"iter_{iteration}" / role
-
-    def rollouts(self, iteration: int, stage: str, step: int) -> Path:
-        """File of a step's rollouts."""
-        folder = self.path / "rollouts" / f"iter_{iteration}" / stage
-        return folder / f"step_{step:04d}.jsonl"
-
-    def export(self, iteration: int, role: str) -> Path:
-        """Hugging Face folder of a role's weights at the end of an iteration."""
-        return self.path / "export" / f"iter_{iteration}" / role
-
-    def tasks(self, iteration: int) -> Path:
-        """File of an iteration's tasks."""
-        return self.path / "tasks" / f"iter_{iteration}.parquet"
-
-    def task_batch(self, iteration: int, batch: int) -> Path:
-        """File of the tasks that one batch of prompts gave."""
-        return self.path / "tasks" / f"iter_{iteration}" / f"batch_{batch:04d}.parquet"
-
-    def task_drafts(self, iteration: int, batch: int) -> Path:
-        """File of what one batch of prompts was made into, until it is sifted."""
-        return self.task_batch(iteration, batch).with_suffix(".written.json")
-
-
 class RunFolder(RunPaths):
     """Paths and state of a run; holds an exclusive lock until closed.
 
@@ -108,7 +78,7 @@ class RunFolder(RunPaths):
     def __init__(self, path: Path, config: Config, *, fresh: bool = False):
         super().__init__(path)
         self._config_file = self.path / "config.json"
-        self._manifest_file = self.path / "manifest.json"
+        self._manifest_file = self.path / MANIFEST
         self._lost_config = False
         self._begun = config
         try:
@@ -151,9 +121,24 @@ class RunFolder(RunPaths):
         if self._config_file.is_file():
             if not fresh:
                 self._refuse_differences(config)
+            elif not self._is_a_run():
+                raise UserError(
+                    f"{self.path}: --fresh would delete all that is in it, and its "
+                    "config.json is no run's: name a new folder with --run"
+                )
         elif self.path.is_dir() and not self._only_leftovers(fresh):
             self._refuse_strangers(config, fresh=fresh)
         return False
+
+    def _is_a_run(self) -> bool:
+        """Whether a config.json is a run's: a model's folder has such a file too."""
+        if any((self.path / name).is_file() for name in (MANIFEST, METRICS)):
+            return True
+        try:
+            self._recorded()
+        except UserError:
+            return False
+        return True
 
     def _refuse_strangers(self, config: Config, *, fresh: bool) -> None:
         """A folder without a configuration: ours only if its hash says that."""

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from models.errors import DamagedError
 from scope_jax.method.outcomes import Outcome
 from scope_jax.method.types import Task
-from scope_jax.run.folder import RunPaths
+from scope_jax.run.paths import RunPaths
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay.given_tasks import read_given
 from scope_jax.selfplay.metering import error_counts

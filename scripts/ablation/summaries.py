@@ -16,7 +16,7 @@ from ablation.runs import Run
 from models.errors import UserError
 from scope_jax.config import Config
 from scope_jax.run import tracking
-from scope_jax.run.folder import RunPaths
+from scope_jax.run.paths import RunPaths
 from scope_jax.run.resuming import HARMLESS
 from scope_jax.system import settings
 from scope_jax.system.files import read_json, write_text

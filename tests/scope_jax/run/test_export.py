@@ -20,7 +20,7 @@ from models.errors import UserError
 from models.lora import LoraConfig
 from rl.learner import checkpoint
 from scope_jax.run.export import export
-from scope_jax.run.folder import RunPaths
+from scope_jax.run.paths import RunPaths
 from scope_jax.small_world import assets
 from scope_jax.system import settings
 from tests.models.test_lora import random_adapter

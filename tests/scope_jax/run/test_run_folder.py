@@ -191,6 +191,29 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, config):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("text", ['{"model_type": "qwen3"}', "{}", "[1]", "{", ""])
+def test_fresh_never_empties_a_folder_that_is_no_run(tmp_path, config, text):
+    """A model's folder has a config.json too: it was deleted, without a question."""
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "model.safetensors").write_text("weights")
+    with pytest.raises(UserError, match="is no run's"):
+        RunFolder(tmp_path, config, fresh=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "metrics.jsonl"])
+def test_fresh_empties_a_run_whose_configuration_is_damaged(tmp_path, config, name):
+    folder = RunFolder(tmp_path, config)
+    folder.record("iter_1/challenger", status="done")
+    write_text(tmp_path / "metrics.jsonl", "")
+    folder.close()
+    for other in {"manifest.json", "metrics.jsonl"} - {name}:
+        (tmp_path / other).unlink()
+    (tmp_path / "config.json").write_text("{")
+    RunFolder(tmp_path, config, fresh=True).close()
+    assert not (tmp_path / name).exists()
+
+
 def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path):
     def records():
         yield {"a": 1}

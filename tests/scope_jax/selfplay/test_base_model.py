@@ -16,7 +16,7 @@ from models.errors import UserError
 from models.lora import LoraConfig
 from models.sharding import make_mesh
 from scope_jax.run.export import export
-from scope_jax.run.folder import RunPaths
+from scope_jax.run.paths import RunPaths
 from scope_jax.run.plan import plan
 from scope_jax.run.sizes import check_base
 from scope_jax.selfplay import pipeline, preference

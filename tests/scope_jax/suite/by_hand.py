@@ -198,6 +198,11 @@ CHECKLIST = [
     ('{"score": 0}', "0"),
     ('{"score": -3}', "0"),
     ('{"score": 11}', "1"),
+    # No number: as absent. A judge that repeats itself writes as many digits.
+    ('{"score": ' + "9" * 400 + "}", "0"),
+    ('{"score": -' + "9" * 400 + "}", "0"),
+    ('{"score": "' + "9" * 400 + '"}', "0"),
+    ('{"score": 1e999}', "0"),
     ('{"score": 99}', "1"),
     ('{"score": "7"}', "2/3"),
     ('{"score": "7/10"}', "0"),
