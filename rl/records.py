@@ -96,6 +96,20 @@ class Completion:
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
+    @classmethod
+    def nothing(
+        cls, reason: FinishReason, *, prompt_tokens: int = 0, problem: str = ""
+    ) -> "Completion":
+        """Not a single token."""
+        return cls(
+            ids=(),
+            logprobs=(),
+            text="",
+            finish_reason=reason,
+            problem=problem,
+            prompt_tokens=prompt_tokens,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Datum:

@@ -124,9 +124,7 @@ def refusal(
     if not problem and not full:
         return None
     reason: FinishReason = "error" if problem else "length"
-    return Completion(
-        ids=(), logprobs=(), text="", finish_reason=reason, problem=problem
-    )
+    return Completion.nothing(reason, problem=problem)
 
 
 def _problem(request: Request, vocab: int, max_stop_ids: int, adapters: int) -> str:

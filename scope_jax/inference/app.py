@@ -17,7 +17,7 @@ from starlette.routing import Route
 from rl.engine.counters import totals
 from rl.engine.engine import Engine
 from rl.engine.thread import EngineClosed
-from scope_jax.inference import batches
+from scope_jax.inference import batches, encoding
 from scope_jax.inference.access import NO_SECRETS, Guard, Secrets
 from scope_jax.inference.batcher import SearchBatcher
 from scope_jax.inference.completions import Sampling
@@ -37,7 +37,7 @@ from scope_jax.inference.protocol import Choice, search_json
 from scope_jax.inference.requests import read_body, unless_gone
 from scope_jax.inference.schemas import BatchBody, ModelBody
 from scope_jax.inference.served import Served
-from scope_jax.inference.streaming import sse, stream
+from scope_jax.inference.streaming import stream
 from scope_jax.inference.validation import (
     Call,
     parse_chat,
@@ -136,8 +136,8 @@ class App:
                 response = Response(status_code=CLIENT_GONE)
             except Exception as error:
                 response = error_response(refusal(path, error))
-            seconds = time.monotonic() - start
-            self.metrics.answered(path, response.status_code, seconds)
+            took = time.monotonic() - start
+            self.metrics.answered(path, response.status_code, took)
             return response
 
         return endpoint
@@ -159,7 +159,7 @@ class App:
         parse = partial(parse_search, default_topk=self.default_topk)
         queries, topk, scores = await self._body(request, parse)
         found = await unless_gone(request, self._search(queries, topk))
-        return JSONResponse(search_json(found, scores))
+        return await encoding.response(search_json(found, scores))
 
     async def completions(self, request: HttpRequest) -> Response:
         """OpenAI's completions."""
@@ -267,16 +267,15 @@ class App:
 
     async def _sample(self, request: HttpRequest, call: Call) -> Response:
         if not call.stream:
-            return JSONResponse(await unless_gone(request, self._whole(call)))
+            return await encoding.response(
+                await unless_gone(request, self._whole(call))
+            )
         with contextlib.ExitStack() as held:
             self._take_place(call, held)
             sampling = await unless_gone(request, self._prepare(call, held))
             # Kept until the stream's end, which comes after this function's.
             events = self._events(sampling, held.pop_all())
-        headers = {"Cache-Control": "no-cache"}
-        return StreamingResponse(
-            events, media_type="text/event-stream", headers=headers
-        )
+        return encoding.stream(events)
 
     async def _whole(self, call: Call) -> dict[str, Any]:
         """The answer to a call, in one piece."""
@@ -332,19 +331,19 @@ class App:
             try:
                 while True:
                     try:
-                        yield sse(await self._watched(anext(pieces)))
+                        yield await encoding.event(await self._watched(anext(pieces)))
                     except StopAsyncIteration:
                         break
             except ApiError as error:
-                yield sse(error.json())
+                yield await encoding.event(error.json())
             except Exception as error:
                 log.exception("stream failed")
-                yield sse(internal(error).json())
+                yield await encoding.event(internal(error).json())
             finally:
                 await pieces.aclose()
-            yield sse("[DONE]")
+            yield b"data: [DONE]\n\n"
 
     async def _body(self, request: HttpRequest, parse: Callable[[Any], T]) -> T:
-        config = self.config
-        limits = {"limit": config.body_bytes, "values": config.body_values}
-        return await read_body(request, parse, **limits, seconds=config.client_timeout)
+        limits = {"limit": self.config.body_bytes, "values": self.config.body_values}
+        seconds = self.config.client_timeout
+        return await read_body(request, parse, **limits, seconds=seconds)

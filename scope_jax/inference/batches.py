@@ -7,9 +7,10 @@ the status and body that the request would have had by itself.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
+
+from scope_jax.inference import encoding
 
 Answer = Callable[[Any], Awaitable[tuple[int, Any]]]
 """Body of a request -> status and body of its answer; raises nothing."""
@@ -35,7 +36,8 @@ async def lines(bodies: Sequence[Any], answer: Answer) -> AsyncIterator[bytes]:
             while not ended.empty():
                 ready.append(ended.get_nowait())
             left -= len(ready)
-            yield b"".join(line(tasks[task], *task.result()) for task in ready)
+            said = [await line(tasks[task], *task.result()) for task in ready]
+            yield b"".join(said)
     finally:
         for task in tasks:
             task.cancel()
@@ -43,7 +45,7 @@ async def lines(bodies: Sequence[Any], answer: Answer) -> AsyncIterator[bytes]:
         await asyncio.wait(tasks)
 
 
-def line(index: int, status: int, body: Any) -> bytes:
-    """One answer."""
-    said = {"index": index, "status": status, "body": body}
-    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+async def line(index: int, status: int, body: Any) -> bytes:
+    """One answer; without the line breaks that only some programs know."""
+    said = await encoding.encoded(body, ascii_only=True)
+    return b'{"index":%d,"status":%d,"body":%b}\n' % (index, status, said)

@@ -12,7 +12,7 @@ import httpx
 from models.control_tokens import encodable
 from retrieval.passages import Passage
 from rl.engine.counters import Totals
-from rl.records import Completion, FinishReason, Request
+from rl.records import Completion, Request
 from scope_jax.inference.access import Secrets, bearer
 from scope_jax.inference.answers import (
     BadAnswer,
@@ -120,7 +120,8 @@ class Client:
             model = self.config.judge_model or model
         body = request_json(model, request, ours=ours)
         url, timeout = f"{base}/v1/completions", self.config.request_timeout
-        send = partial(self._ask, url, body, timeout)
+        shown = self._headers(base, "" if ours else "judge")
+        send = partial(self._http.ask, url, body, timeout, shown)
         if ours and request.deadline is None:  # a deadline ends one request alone
             send = partial(self._completions.ask, body)
         left = None
@@ -137,13 +138,13 @@ class Client:
             async with asyncio.timeout(left):
                 return await self._send(url, send, read)
         except TimeoutError:
-            return _nothing(request, "cancelled")
+            return Completion.nothing("cancelled", prompt_tokens=len(request.ids))
         except RequestRefused as refused:
             # A conversation that outgrew the model is data, as it is for our engine.
             if refused.code == TOO_LONG:
-                return _nothing(request, "length")
+                return Completion.nothing("length", prompt_tokens=len(request.ids))
             if refused.code == NON_FINITE:
-                return _nothing(request, "error")
+                return Completion.nothing("error", prompt_tokens=len(request.ids))
             raise
 
     async def search(
@@ -159,7 +160,8 @@ class Client:
         asked = [encodable(query) for query in queries]
         body = {"queries": asked, "topk": topk, "return_scores": True}
         url, timeout = f"{self.search_url}/retrieve", self.config.search_timeout
-        send = partial(self._ask, url, body, timeout)
+        shown = self._headers(self.search_url, "retrieval")
+        send = partial(self._http.ask, url, body, timeout, shown)
         if self.search_url == self.url:
             send = partial(self._searches.ask, body)
 
@@ -180,7 +182,8 @@ class Client:
         body = {"path": str(path), "hash": hash}
         url, timeout = f"{self.url}/v1/models/{name}", self.config.ready_timeout
         self.weights.pop(name, None)
-        send = partial(self._ask, url, body, timeout)
+        shown = self.secrets.control_headers()
+        send = partial(self._http.ask, url, body, timeout, shown)
         found = await self._send(url, send, read_hash)
         self.weights[name] = found
         return found
@@ -206,14 +209,16 @@ class Client:
             why += "exchanged them: start the server and the run again"
             raise RequestRefused(self.url, 409, why, WRONG_WEIGHTS)
 
-    def _headers(self, url: str) -> dict[str, str]:
-        """What is shown to a server: its own secrets, and no other's."""
-        if self.url and url.startswith(f"{self.url}/"):
-            control = url.startswith(f"{self.url}/v1/models/")
-            shown = self.secrets
-            return shown.control_headers() if control else shown.headers()
-        judge = self.judge_url and url.startswith(f"{self.judge_url}/")
-        return bearer(self.secrets.judge if judge else self.secrets.retrieval)
+    def _headers(self, base: str, who: str = "") -> dict[str, str]:
+        """What is shown to a server: its own secrets, and no other's.
+
+        Args:
+          base: its address. Two may share the beginning of theirs, behind a gateway.
+          who: "judge" or "retrieval", unless it is ours whatever the address.
+        """
+        if not who or base == self.url:
+            return self.secrets.headers()
+        return bearer(getattr(self.secrets, who))
 
     async def engines(
         self, names: Sequence[str]
@@ -241,7 +246,8 @@ class Client:
         await self._http.close()
 
     async def _ask(self, url: str, body: Any, seconds: float) -> Any:
-        return await self._http.ask(url, body, seconds, self._headers(url))
+        """Asks our server, where nothing has to be controlled."""
+        return await self._http.ask(url, body, seconds, self.secrets.headers())
 
     async def _ask_completions(
         self, bodies: Sequence[dict[str, Any]]
@@ -252,7 +258,7 @@ class Client:
             yield 0, await self._ask(url, bodies[0], seconds)
             return
         batch, body = f"{url}/batch", {"requests": bodies}
-        lines = self._http.ask_lines(batch, body, seconds, self._headers(batch))
+        lines = self._http.ask_lines(batch, body, seconds, self.secrets.headers())
         async for line in lines:
             index, status, body = read_line(line, len(bodies))
             right = status == 200
@@ -333,16 +339,6 @@ class Client:
     def say_waits(self) -> None:
         """Says on the screen which answers are overdue; to be called now and then."""
         self._waits.say_overdue(self.config.request_timeout)
-
-
-def _nothing(request: Request, reason: FinishReason) -> Completion:
-    return Completion(
-        ids=(),
-        logprobs=(),
-        text="",
-        finish_reason=reason,
-        prompt_tokens=len(request.ids),
-    )
 
 
 def _describe(error: Exception) -> str:

@@ -28,6 +28,8 @@ from scope_jax.inference.validation import NON_FINITE, TOO_LONG, Call
 
 # For one token of a JSON object: one in a hundred of the model's choices is found.
 MOST_DRAWS = 300
+MOST_VALUES = 2**21
+"""Log-probs and echoed tokens of an answer, about 70 MB."""
 # Two: a long prompt lets short ones pass. The tokenizer lets go of Python meanwhile.
 _TOKENIZERS = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
@@ -60,6 +62,7 @@ class Sampling:
             if beyond >= served.config.vocab_size:
                 why = f"this model has {served.config.vocab_size} token ids"
                 raise bad_field("prompt", beyond, why)
+        _check_size(call, prompts, engine.max_length)
         own = () if call.ignore_eos else served.renderer.stop_ids
         if len({*call.stop_ids, *own}) > engine.max_stop_ids:
             why = f"more than inference.engine.max_stop_ids={engine.max_stop_ids}"
@@ -155,8 +158,7 @@ class Sampling:
         """
         request = self._request(prompt, number)
         if not request.sampling.max_new_tokens:  # only the prompt's log-probs
-            nothing = Completion(ids=(), logprobs=(), text="", finish_reason="length")
-            return nothing, self.served.source.hash
+            return Completion.nothing("length"), self.served.source.hash
         if self.call.json_object:
             return await self._object(request)
         return await self._complete(request, watch)
@@ -280,6 +282,22 @@ def _bytes_of(prompt: Any, tools: Any) -> int:
     calls = [message.get("tool_calls") for message in prompt]
     more = json.dumps([calls, tools], ensure_ascii=False) if tools or any(calls) else ""
     return len(more.encode()) + sum(len(m["content"].encode()) for m in prompt)
+
+
+def _check_size(call: Call, prompts: Sequence[Sequence[int]], longest: int) -> None:
+    """Refuses a call whose answer could have too many log-probs and echoed tokens."""
+    echoed = sum(map(len, prompts)) * call.n if call.echo else 0
+    rooms = (longest - len(ids) for ids in prompts)
+    most = longest if call.max_tokens is None else call.max_tokens
+    sampled = sum(min(room, most) for room in rooms) * call.n
+    each = 0 if call.logprobs is None else call.logprobs + 1
+    if (values := echoed + (echoed + sampled) * each) > MOST_VALUES:
+        raise ApiError(
+            400,
+            f"an answer of up to {values:,} log-probs and echoed tokens is more than "
+            f"{MOST_VALUES:,}: ask for fewer of prompts, choices, tokens, log-probs",
+            code="invalid_value",
+        )
 
 
 def _too_long(size: str, engine: EngineConfig) -> ApiError:

@@ -43,7 +43,7 @@ def patient(seconds: float) -> type[H11Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._unread = self._unread or self._end_later()
+            self._unread = self._unread or self._look_later()
 
         def resume_writing(self) -> None:
             self._unread = _cancelled(self._unread)
@@ -54,6 +54,18 @@ def patient(seconds: float) -> type[H11Protocol]:
 
         def _end_later(self) -> asyncio.TimerHandle:
             return self.loop.call_later(seconds, self.transport.abort)
+
+        def _look_later(self) -> asyncio.TimerHandle:
+            """Ends the connection if as much is unread then; else looks again."""
+            unread = self.transport.get_write_buffer_size()
+
+            def look() -> None:
+                if self.transport.get_write_buffer_size() < unread:
+                    self._unread = self._look_later()
+                else:
+                    self.transport.abort()
+
+            return self.loop.call_later(seconds, look)
 
     return Protocol
 

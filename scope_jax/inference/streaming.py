@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -45,7 +44,11 @@ async def stream(
             if choice is None:
                 yield head | {"choices": [_piece(call, index, text)]}
                 continue
-            for piece in _last(sampling, text, choice):
+            if call.logprobs is None:
+                last = _last(sampling, text, choice)
+            else:  # in a thread, see ``Sampling.answer``
+                last = await asyncio.to_thread(_last, sampling, text, choice)
+            for piece in last:
                 yield head | {"choices": [piece]}
             finished.append(choice)
     finally:
@@ -91,15 +94,16 @@ def _first(sampling: Sampling, total: int) -> Iterator[dict[str, Any]]:
             yield _piece(call, index, sampling.prompt_text(index // call.n))
 
 
-def _last(sampling: Sampling, text: str, choice: Choice) -> Iterator[dict[str, Any]]:
+def _last(sampling: Sampling, text: str, choice: Choice) -> list[dict[str, Any]]:
     """The last text of a choice, and how it ended."""
     call, end = sampling.call, choice.completion
     piece = _piece(call, choice.index, text)
     if call.logprobs is not None:
         decode = sampling.served.renderer.decode
         piece["logprobs"] = logprobs_json(call, choice, decode)
+    before = []
     if call.chat and text:
-        yield piece
+        before = [piece]
         piece = _piece(call, choice.index, "")
     if call.chat:
         piece["delta"] = {}
@@ -107,7 +111,7 @@ def _last(sampling: Sampling, text: str, choice: Choice) -> Iterator[dict[str, A
     piece["stop_reason"] = end.stop_string
     if call.return_ids:
         piece["token_ids"] = list(end.ids)
-    yield piece
+    return [*before, piece]
 
 
 class Growing:
@@ -134,12 +138,6 @@ class Growing:
     def rest(self, text: str) -> str:
         """What of the whole text was not shown yet."""
         return text.removeprefix(self._sent)
-
-
-def sse(piece: Any) -> bytes:
-    """A server-sent event."""
-    text = piece if isinstance(piece, str) else json.dumps(piece, ensure_ascii=False)
-    return f"data: {text}\n\n".encode()
 
 
 def _piece(call: Call, index: int, text: str) -> dict[str, Any]:

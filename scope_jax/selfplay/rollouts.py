@@ -26,7 +26,7 @@ Seed = tuple[str | int, ...]
 """What a random draw depends on: the run's seed, then what is drawn for."""
 
 
-NOTHING = Completion(ids=(), logprobs=(), text="", finish_reason="stop")
+NOTHING = Completion.nothing("stop")
 """What a turn is begun with that is sampled from its first token on."""
 
 

@@ -17,6 +17,7 @@ from rl.records import Request, SamplingParams
 from scope_jax.inference import access, server
 from scope_jax.inference.access import Secrets
 from scope_jax.inference.client import RequestRefused
+from scope_jax.inference.transport import Failed
 
 ASKED = {"model": "judge", "prompt": "a", "max_tokens": 1}
 
@@ -188,24 +189,47 @@ def test_with_a_key_all_routes_but_health_ask_for_it(tmp_path):
         asyncio.run(ask())
 
 
-def test_each_server_is_shown_its_own_key_alone():
+OURS, CONTROL = {"Authorization": "Bearer A"}, {"X-Scope-Control": "C"}
+JUDGE, SEARCH = {"Authorization": "Bearer J"}, {"Authorization": "Bearer R"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "judge", "search", "shown"),
+    [
+        ("http://ours", "http://j", "http://r/x", (OURS, JUDGE, SEARCH)),
+        ("http://ours", "", "", (OURS, OURS, OURS)),
+        # Behind a gateway, addresses begin alike.
+        ("http://ours", "http://gw", "http://gw/search", (OURS, JUDGE, SEARCH)),
+        ("http://gw", "http://gw/v1/models/j", "http://gw/s", (OURS, JUDGE, SEARCH)),
+        ("http://gw/a", "http://gw", "http://gw", (OURS, JUDGE, SEARCH)),
+    ],
+)
+def test_each_server_is_shown_its_own_key_alone(ours, judge, search, shown):
     given = Secrets(api="A", control="C", judge="J", retrieval="R")
-    config = world.inference_config(judge_url="http://j", retrieval_url="http://r/x")
-    client = world.Client(config, "http://ours", given)
-    shown = {
-        url: client._headers(url)
-        for url in (
-            "http://ours/v1/completions",
-            "http://ours/v1/models/solver",
-            "http://j/v1/completions",
-            "http://r/x/retrieve",
-        )
-    }
-    assert list(shown.values()) == [
-        {"Authorization": "Bearer A"},
-        {"Authorization": "Bearer A", "X-Scope-Control": "C"},
-        {"Authorization": "Bearer J"},
-        {"Authorization": "Bearer R"},
+    config = world.inference_config(judge_url=judge, retrieval_url=search)
+    client, seen = world.Client(config, ours, given), []
+
+    async def ask(url, body, seconds, headers):
+        seen.append((url, headers))
+        raise Failed(400, "no", None)
+
+    client._http.ask = ask
+    request = Request(ids=(1,), sampling=SamplingParams(), seed64=0)
+    work = [client.complete("solver", request), client.complete("judge", request)]
+    work += [client.search(["q"]), client.load_model("solver", "/x"), client.served()]
+
+    async def each():
+        for one in work:
+            with pytest.raises(RequestRefused):
+                await one
+
+    asyncio.run(each())
+    assert seen == [
+        (f"{ours}/v1/completions", OURS),
+        (f"{judge or ours}/v1/completions", shown[1]),
+        (f"{search or ours}/retrieve", shown[2]),
+        (f"{ours}/v1/models/solver", OURS | CONTROL),
+        (f"{ours}/v1/models", OURS),
     ]
 
 
