@@ -13,13 +13,26 @@ from starlette.responses import Response, StreamingResponse
 
 FEW = 64
 """Choices or passages that are encoded at once, and items of a list."""
+SLICE = 2**18
+"""Bytes that are sent at once: all of an answer would be copied several times."""
 _DEPTH = 4
 """Levels that are taken apart: answer, choices, choice, log-probs."""
 
 
 async def response(answer: dict[str, Any]) -> Response:
-    """An answer in one piece."""
-    return Response(await encoded(answer), media_type="application/json")
+    """An answer in one piece; a large one is handed over in slices."""
+    data = await encoded(answer)
+    if len(data) <= SLICE:
+        return Response(data, media_type="application/json")
+    headers = {"Content-Length": str(len(data))}
+    return StreamingResponse(
+        _slices(data), media_type="application/json", headers=headers
+    )
+
+
+async def _slices(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), SLICE):
+        yield data[start : start + SLICE]
 
 
 def stream(events: AsyncIterator[bytes]) -> Response:

@@ -72,6 +72,18 @@ def test_no_piece_keeps_others_waiting_for_long():
     assert len(seconds) > 20  # one, where it is encoded on the event loop
 
 
+def test_a_large_answer_is_sent_in_slices():
+    async def parts():
+        answer = await encoding.response(logprobs(5_000))
+        sent = [part async for part in answer.body_iterator]
+        return sent, answer.headers
+
+    sent, headers = asyncio.run(parts())
+    assert max(map(len, sent)) == encoding.SLICE
+    assert headers["content-length"] == str(sum(map(len, sent)))
+    assert json.loads(b"".join(sent)) == logprobs(5_000)
+
+
 def test_few_values_are_no_large_answer():
     assert not encoding.is_large({"choices": [{"text": "a", "logprobs": None}] * 4})
     assert not encoding.is_large({"result": [[{"id": "1"}] * 3] * 10})
