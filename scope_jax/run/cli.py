@@ -51,7 +51,8 @@ class RunOptions:
     memory: Annotated[float, NOT_NEGATIVE] = 0.0
     """Memory of the one card that everything runs on, in 10^9 bytes: whole weights or
     adapters, rows, slots and cache are then chosen by the plan, and printed; what the
-    configuration or another option says of them does not count. 0 chooses nothing."""
+    configuration or another option says of them does not count. The card that
+    `placement` names, and other shares of it, do. 0 chooses nothing."""
     plan: bool = False
     """Print what each program needs on each device, by kind, and exit; with an error if
     it does not fit. Needs no GPU and no weights."""

@@ -13,7 +13,7 @@ from models.lora import LoraConfig
 from rl.engine.config import EngineConfig
 from scope_jax.config import Config, StageConfig
 from scope_jax.run.plan import Plan, plan
-from scope_jax.system.placement import MeshConfig, PlacementConfig
+from scope_jax.system.placement import MeshConfig, PlacementConfig, ProcessConfig
 
 ROWS = (8, 4, 2, 1)
 SLOTS = (128, 64, 32, 16, 8)
@@ -24,6 +24,7 @@ SHARE = 0.5
 # adapters, and two models besides where whole weights are trained. The rest is for what
 # JAX does not allocate.
 FRACTIONS = {True: (0.84, 0.08), False: (0.55, 0.35)}
+OWN_SHARES = {share for shares in FRACTIONS.values() for share in shares}
 
 
 def fitted(config: Config, gigabytes: float) -> tuple[Config, str]:
@@ -34,12 +35,22 @@ def fitted(config: Config, gigabytes: float) -> tuple[Config, str]:
 
     Raises:
       UserError: nothing fits, or the configuration is for several devices.
+
+    A card that both processes name, and shares of it that are not among ``FRACTIONS``,
+    were asked for: they stay.
     """
     mesh, hosts = config.placement.trainer.mesh, config.placement.hosts
     if mesh != MeshConfig() or hosts.count > 1:
         raise UserError(
             f"--memory {gigabytes:g}: chooses the sizes for one card, and "
             "placement.trainer.mesh has several devices: leave it out"
+        )
+    cards = {p.devices for p in _processes(config.placement) if p.devices}
+    if len(cards) > 1 or any("," in card for card in cards):
+        raise UserError(
+            f"--memory {gigabytes:g}: chooses the sizes for one card that both "
+            f"processes share, and placement names {' and '.join(sorted(cards))}: "
+            "name one, or leave it out"
         )
     last: Plan | None = None
     for kind in _kinds(config, gigabytes):
@@ -57,17 +68,29 @@ def _kinds(config: Config, gigabytes: float) -> Iterator[Config]:
     """Whole weights, then adapters, each with its share of the card."""
     adapters = config.lora if config.lora.rank else LoraConfig()
     for lora in (replace(adapters, rank=0), adapters):
-        ours, theirs = FRACTIONS[bool(lora.rank)]
         old = config.placement
-        sizes = {"devices": "0", "memory_gb": gigabytes}
+        cards = [p.devices for p in _processes(old) if p.devices]
+        shares = [
+            chosen if asked is None or asked in OWN_SHARES else asked
+            for chosen, asked in zip(
+                FRACTIONS[bool(lora.rank)],
+                (p.memory_fraction for p in _processes(old)),
+                strict=True,
+            )
+        ]
+        sizes = {"devices": cards[0] if cards else "0", "memory_gb": gigabytes}
         placement = PlacementConfig(
-            trainer=replace(old.trainer, memory_fraction=ours, **sizes),
+            trainer=replace(old.trainer, memory_fraction=shares[0], **sizes),
             inference=replace(
-                old.inference, memory_fraction=theirs, replicas=1, **sizes
+                old.inference, memory_fraction=shares[1], replicas=1, **sizes
             ),
             hosts=old.hosts,
         )
         yield replace(config, lora=lora, placement=placement)
+
+
+def _processes(placement: PlacementConfig) -> tuple[ProcessConfig, ProcessConfig]:
+    return placement.trainer, placement.inference
 
 
 def _with_rows(config: Config, rows: int) -> Config:

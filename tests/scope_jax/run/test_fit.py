@@ -68,6 +68,38 @@ def test_the_rank_that_is_asked_for_is_kept():
     assert fitted(config, 24)[0].lora.rank == 8
 
 
+def placed(**changes):
+    """A configuration for one card, with other devices or shares of it."""
+    config = configs.load("qwen3_1_7b")
+    processes = {
+        name: replace(getattr(config.placement, name), **values)
+        for name, values in changes.items()
+    }
+    return replace(config, placement=replace(config.placement, **processes))
+
+
+def test_the_card_and_the_shares_that_are_asked_for_are_kept():
+    """Card 0 and nearly all of it were taken, on a machine that others share."""
+    asked = placed(
+        trainer={"devices": "3", "memory_fraction": 0.6},
+        inference={"devices": "3", "memory_fraction": 0.3},
+    )
+    config, _ = fitted(asked, 48)
+    processes = config.placement.trainer, config.placement.inference
+    assert [p.devices for p in processes] == ["3", "3"]
+    assert [p.memory_fraction for p in processes] == [0.6, 0.3]
+    plan(config).check()
+    alone = placed(trainer={"devices": None}, inference={"devices": "2"})
+    assert fitted(alone, 48)[0].placement.trainer.devices == "2"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("0", "1"), ("0,1", "0,1")])
+def test_two_cards_are_no_card(ours, theirs):
+    config = placed(trainer={"devices": ours}, inference={"devices": theirs})
+    with pytest.raises(UserError, match=r"placement names .*: name one, or leave"):
+        fitted(config, 48)
+
+
 def test_a_card_that_is_too_small_is_one_line():
     with pytest.raises(UserError, match=r"trainer: .*needs [0-9.]+ GB of the 3.4 GB"):
         fitted(configs.load("qwen3_4b"), 4)
