@@ -260,11 +260,11 @@ def _checked(argv: list[str], parts: Sequence[Any]) -> list[str]:
 def _unknown(flag: str, name: str, known: list[str]) -> str:
     if inside := [n for n in known if n.startswith(name + ".")]:
         return f"--{flag}: is a section: set one of its fields, such as --{inside[0]}"
-    near = closest(name, known)
-    if not near:
-        last = name.rsplit(".", 1)[-1]
-        near = next((n for n in known if n.rsplit(".", 1)[-1] == last), "")
-    remedy = f"did you mean --{near}?" if near else "see --help-all for all of them"
+    last = name.rsplit(".", 1)[-1]
+    near = [n for n in known if n.rsplit(".", 1)[-1] == last][:3]
+    near = near or [n for n in (closest(name, known),) if n]
+    shown = " or ".join(f"--{n}" for n in near)
+    remedy = f"did you mean {shown}?" if near else "see --help-all for all of them"
     return f"--{flag}: no such field: {remedy}"
 
 

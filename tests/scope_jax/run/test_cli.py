@@ -98,6 +98,7 @@ def test_tuples_and_optional_values():
         ("--config tinny", "did you mean tiny?"),
         ("--config tiny --tasks.lwo 1", "--tasks.lwo: no such field: did you mean"),
         ("--config tiny --clip_high 1", "clip_high?"),
+        ("--config tiny --port 1", "no such field: did you mean --inference.port?"),
         ("--config tiny --zzz", "--zzz: no such field: see --help-all"),
         ("--config tiny --solver 3", "--solver: is a section: set one of its fields"),
         ("--config tiny --tasks", "--tasks: expected one argument"),
