@@ -5,13 +5,16 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LEAST = 1000
+"""Bytes of an answer that a client reads in a second, or it counts as gone."""
+
 
 def patient(seconds: float) -> type[H11Protocol]:
     """uvicorn's protocol, for clients that may be slow for this many seconds.
 
     A connection is closed where a request's head takes longer, counted from its first
-    byte or from the opening of the connection, and where nothing of an answer is read
-    for as long. (The body has its own limit: it is read by the routes.)
+    byte or from the opening of the connection, and where hardly any of an answer is
+    read for as long. (The body has its own limit: it is read by the routes.)
     """
 
     class Protocol(H11Protocol):
@@ -56,11 +59,11 @@ def patient(seconds: float) -> type[H11Protocol]:
             return self.loop.call_later(seconds, self.transport.abort)
 
         def _look_later(self) -> asyncio.TimerHandle:
-            """Ends the connection if as much is unread then; else looks again."""
-            unread = self.transport.get_write_buffer_size()
+            """Ends the connection if about as much is unread then; else looks again."""
+            most = self.transport.get_write_buffer_size() - LEAST * seconds
 
             def look() -> None:
-                if self.transport.get_write_buffer_size() < unread:
+                if self.transport.get_write_buffer_size() < most:
                     self._unread = self._look_later()
                 else:
                     self.transport.abort()
