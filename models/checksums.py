@@ -106,8 +106,25 @@ def announce(path: Path, digest: str) -> None:
     killed in between leaves either file, and both are whole.
     """
     sums = read(path.parent)
-    if sums.get(path.name) != (digest,):
-        _write(path.parent, sums | {path.name: (digest, *sums.get(path.name, ())[:1])})
+    known = sums.get(path.name, ())
+    if known != (digest,):
+        kept = (other for other in _of_what_is_there(path, known) if other != digest)
+        _write(path.parent, sums | {path.name: (digest, *kept)})
+
+
+def _of_what_is_there(path: Path, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Its hash, if ``known`` has it or has none; nothing if nothing is there.
+
+    Where a process was killed at a rename, ``known`` has two: of what is there, and of
+    a file that may never have appeared.
+    """
+    if len(known) == 1:  # nobody was killed at a rename, so nothing has to be read
+        return known
+    try:
+        found = of(path)
+    except FileNotFoundError:
+        return ()
+    return (found,) if found in known or not known else ()
 
 
 def settle(path: Path, digest: str) -> None:

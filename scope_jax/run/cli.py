@@ -1,7 +1,8 @@
 """Command lines of the scripts: a configuration by name, then typed overrides.
 
 ``train.py --config NAME [--run DIR] [--fresh] [--solver.length.soft 512 ...]``, and
-``--tasks FILE`` for ``--tasks.file FILE --challenger_train.steps 0``.
+``--tasks FILE`` for ``--tasks.file FILE --challenger_train.steps 0``, which refuses
+other values of these two beside it.
 Names are checked before tyro sees them, and its messages about values are condensed, so
 that every mistake is one line: the value, why it is wrong, and what to do.
 """
@@ -101,7 +102,7 @@ def parse(
         raise UserError(f"--config: missing: name one, as in {prog} --config tiny")
     if given.tasks is not None:
         # Nobody reads what a Challenger that is trained beside them would write.
-        rest += ["--tasks.file", given.tasks, "--challenger_train.steps", "0"]
+        rest = ["--tasks.file", given.tasks, "--challenger_train.steps", "0", *rest]
     name = given.config
     parts = {"options": options(), "config": configs.load(name)}
     about = (
@@ -114,9 +115,25 @@ def parse(
             raise SystemExit(0)
         rest = ["--help"]
     parsed = _parse(rest, parts, f"{prog} --config NAME", about)
+    if given.tasks is not None:
+        _check_tasks(given.tasks, parsed.config)
     check_sizes(parsed.config)
     prompts.load(parsed.config.prompts, parsed.config.tool_format)  # or its mistake
     return parsed.config, parsed.options
+
+
+def _check_tasks(file: str, config: Config) -> None:
+    """Refuses what an option behind ``--tasks FILE`` says against it."""
+    if config.tasks.file != file:
+        raise UserError(
+            f"--tasks {file}: --tasks.file {config.tasks.file} names another file: "
+            "leave one of them out"
+        )
+    if steps := config.challenger_train.steps:
+        raise UserError(
+            f"--tasks {file}: trains no Challenger, --challenger_train.steps {steps} "
+            f"does: leave that out, or give --tasks.file {file} instead"
+        )
 
 
 def parse_alone(

@@ -163,8 +163,8 @@ class Study:
 
         def tasks(seed: int) -> Path:
             file = self.out / f"true_tasks_{seed}.jsonl"
-            if make and not file.is_file():
-                true_tasks.write(file, config.tasks.target * config.iterations, seed)
+            if make:
+                true_tasks.ensure(file, config.tasks.target * config.iterations, seed)
             return file
 
         return Materials(weak_model=weak_model, true_tasks=tasks)

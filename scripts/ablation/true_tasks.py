@@ -7,6 +7,17 @@ from scope_jax.small_world.tasks import heldout_tasks, rubric_text
 from scope_jax.system.files import write_text
 
 
+def ensure(path: Path, count: int, seed: int) -> None:
+    """Writes the file, unless there is one with at least ``count`` tasks.
+
+    More of them begin with the same ones, and a run takes them in order: a file of a
+    longer study serves a shorter one, which must not shorten it.
+    """
+    there = path.read_bytes().count(b"\n") if path.is_file() else 0
+    if there < count:
+        write(path, count, seed)
+
+
 def write(path: Path, count: int, seed: int) -> None:
     """Writes ``count`` tasks about the part of the world that is trained on.
 

@@ -84,6 +84,19 @@ def test_true_tasks_are_true_and_of_the_part_that_is_trained_on(tmp_path):
             assert world.by_name[blank.fact.entity].split == "train"
 
 
+def test_a_longer_study_in_the_same_folder_has_all_its_true_tasks(made):
+    """A run of a file with too few would begin it anew in a later iteration."""
+    rows = []
+    for iterations in ("1", "3", "2"):
+        words = ("--iterations", iterations)
+        curated = replace(made, arms=("curated",), seeds=[5], overrides=words)
+        [run] = curated.runs(make=True)
+        rows.append(Path(run.config.tasks.file).read_text().splitlines())
+    target = run.config.tasks.target
+    assert list(map(len, rows)) == [target, 3 * target, 3 * target]
+    assert rows[1][:target] == rows[0]
+
+
 class Script:
     """In place of the two scripts: writes what they write, or fails."""
 

@@ -52,6 +52,18 @@ def test_tasks_that_are_given_train_the_solver_alone():
     )
 
 
+def test_tasks_that_are_given_may_be_said_twice_and_not_against_each_other():
+    twice = "--tasks rows.jsonl --tasks.file rows.jsonl --challenger_train.steps=0"
+    assert parse(f"--config tiny {twice}") == parse("--config tiny --tasks rows.jsonl")
+    for other, said in (
+        ("--challenger-train.steps=5", "--challenger_train.steps 5 does: leave that"),
+        ("--tasks.file b.jsonl", "--tasks.file b.jsonl names another file: leave one"),
+    ):
+        for line in (f"--tasks a.jsonl {other}", f"{other} --tasks a.jsonl"):
+            with pytest.raises(UserError, match=f"--tasks a.jsonl: .*{said}"):
+                parse(f"--config tiny {line}")
+
+
 def test_dashes_and_underscores_are_the_same():
     dashed, _ = parse("--config tiny --solver-train.group-size 5")
     under, _ = parse("--config tiny --solver_train.group_size 5")

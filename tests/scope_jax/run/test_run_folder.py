@@ -403,18 +403,38 @@ def test_a_file_that_could_not_appear_has_no_hash(tmp_path, monkeypatch):
     assert "x.json" not in (tmp_path / "SHA256SUMS").read_text()
 
 
-def test_a_process_killed_between_hash_and_file_left_both_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("kills", [1, 2, 3])
+def test_a_process_killed_between_hash_and_file_left_both_whole(
+    tmp_path, monkeypatch, kills, recorded
+):
+    """However often it was, and where an older version had recorded no hash."""
     file = tmp_path / "x.json"
-    write_text(file, "1", recorded=True)
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr("scope_jax.system.files.os.replace", interrupt)
-        write_text(file, "2", recorded=True)
-    assert read_json(file) == 1
+    write_text(file, "1", recorded=recorded)
+    for new in range(2, 2 + kills):
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr("scope_jax.system.files.os.replace", interrupt)
+            write_text(file, str(new), recorded=True)
+        assert read_json(file) == 1
     write_text(file, "2", recorded=True)
     assert read_json(file) == 2
     file.write_text("1")
     with pytest.raises(UserError, match=r"x\.json: not what was written"):
         read_json(file)
+
+
+def test_a_damaged_file_stays_one_when_a_process_is_killed_that_replaces_it(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "x.json"
+    write_text(file, "1", recorded=True)
+    for new in ("2", "3"):
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr("scope_jax.system.files.os.replace", interrupt)
+            write_text(file, new, recorded=True)
+        file.write_text("0")
+        with pytest.raises(UserError, match=r"x\.json: not what was written"):
+            read_json(file)
 
 
 def interrupt(source, target):

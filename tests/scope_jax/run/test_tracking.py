@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 from models.errors import DamagedError
 from scope_jax.config import TrackingConfig
 from scope_jax.report.tables import stage_table, table_rows
-from scope_jax.run import tracking
+from scope_jax.run import records, tracking
 from scope_jax.run.tracking import Tracker, read
 from tests.records import comparable
 
@@ -104,6 +104,24 @@ def test_a_damaged_line_is_named_and_nothing_is_rewritten(tmp_path, damage):
     )
     with Tracker(tmp_path, QUIET) as tracker:
         assert [r["step"] for r in tracker.records] == [1, *range(3, 13)]
+
+
+def test_no_damage_of_a_single_line_makes_it_one_of_an_older_version(tmp_path):
+    """Or it would be believed, and get a checksum of its own over the wrong value."""
+    with Tracker(tmp_path, QUIET) as tracker:
+        steps(tracker, 1, "solver", [2])
+    file = tmp_path / "metrics.jsonl"
+    whole = file.read_bytes()
+    cases = [whole.replace(b'"reward/mean": 0.2', b'"reward/mean": 0.3')]
+    for place in range(len(whole) - 1):
+        flipped = bytes([whole[place] ^ 1])
+        cases.append(whole[:place] + flipped + whole[place + 1 :])
+    for damaged in cases:
+        file.write_bytes(damaged)
+        with pytest.raises(DamagedError, match=r"metrics\.jsonl:1: damaged"):
+            Tracker(tmp_path, QUIET)
+        assert file.read_bytes() == damaged
+        assert records.readable(file)[0] == []
 
 
 def test_a_last_line_without_its_line_break_takes_no_other_with_it(tmp_path):
