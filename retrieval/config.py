@@ -26,8 +26,8 @@ class RetrievalConfig:
     """Texts with more tokens (of the transformer encoder; words for a lexical one) are
     cut into passages of at most so many. 0: no text is cut."""
     cut_overlap: CountOrZero = 0
-    """Tokens at the end of a passage that the next one repeats, where a paragraph had
-    to be cut inside."""
+    """Most tokens at the end of a passage that the next one repeats, where a paragraph
+    had to be cut inside."""
     cut_by: Literal["paragraphs", "tokens"] = "paragraphs"
     """`paragraphs`: whole ones, as many as fit into a passage; only a longer one is cut
     inside. `tokens`: every passage is as long as it may be."""

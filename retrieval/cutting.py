@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from retrieval.config import RetrievalConfig
 from retrieval.lexical import WORD
@@ -21,8 +21,9 @@ def cut(
     Args:
       tokens: where each token is.
       most: tokens of a piece.
-      overlap: tokens that a piece repeats of the one before it, where a paragraph (or
-        the whole text) has to be cut inside.
+      overlap: most tokens that a piece repeats of the one before it, where a paragraph
+        (or the whole text) has to be cut inside; fewer, down to none, so that pieces
+        begin with whole words.
       paragraphs: put as many whole paragraphs (parted by blank lines) into a piece as
         fit; a longer one is cut by tokens.
     """
@@ -56,20 +57,28 @@ def _paragraph_ends(text: str) -> Iterator[int]:
 def _windows(
     text: str, tokens: Sequence[Span], first: int, behind: int, most: int, overlap: int
 ) -> Iterator[Span]:
-    """Ranges of tokens, each with about the last ``overlap`` of the one before."""
+    """Ranges of tokens, each with at most the last ``overlap`` of the one before.
+
+    They begin and end where words do, unless a word is too long for that. Each begins
+    at least ``most - overlap`` tokens after the one before, or where that one ends, and
+    ends behind it: in a long run without white space, ends that went back to one place
+    would leave every suffix of the run as a passage.
+    """
+    end = first
     while behind - first > most:
-        end = _word_start(text, tokens, first, first + most)
+        end = _word_start(text, tokens, range(first + most, end, -1), first + most)
         yield first, end
-        first = _word_start(text, tokens, first, max(end - overlap, first + 1))
+        step = min(first + most - overlap, end)
+        first = _word_start(text, tokens, range(step, end + 1), step)
     yield first, behind
 
 
-def _word_start(text: str, tokens: Sequence[Span], after: int, token: int) -> int:
-    """The last token up to ``token`` that begins a word, if one is behind ``after``."""
-    for number in range(token, after, -1):
-        if text[tokens[number][0] - 1].isspace():
-            return number
-    return token
+def _word_start(
+    text: str, tokens: Sequence[Span], numbers: Iterable[int], otherwise: int
+) -> int:
+    """The first of these tokens that begins a word, if there is one."""
+    begins = (n for n in numbers if text[tokens[n][0] - 1].isspace())
+    return next(begins, otherwise)
 
 
 def _piece(text: str, tokens: Sequence[Span], first: int, last: int) -> Span:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 LINES = "passages.jsonl"
 ABOUT = "store.json"
 VERSION = 1
+OVERLAP = 2
+"""Version of how overlapping pieces are cut; other stores don't depend on it."""
 
 
 @dataclass
@@ -232,6 +234,8 @@ def _settings(config: RetrievalConfig) -> dict[str, Any]:
     names += ("cut_tokens", "cut_overlap", "cut_by")
     settings = {"version": VERSION, "name": Path(config.passages).name}
     settings |= {name: getattr(config, name) for name in names}
+    if config.cut_overlap:
+        settings["overlap"] = OVERLAP
     if config.cut_tokens and config.encoder == "transformer":
         settings["tokens"] = config.encoder_path
     return settings

@@ -62,9 +62,15 @@ def facts(entry: Entry, config: Config, temperature: float) -> dict[str, Any]:
         "length": [solver.length.soft, solver.length.hard, solver.length.floor],
         "search": in_words(config),
         "top_k": retrieval.top_k,
-        "compat": digest(vars(config.compat)),
+        "compat": digest(_of_conversations(config)),
         **day_shown(entry, config),
     }
+
+
+def _of_conversations(config: Config) -> dict[str, bool]:
+    """Switches of the reference's behaviour; here nobody reads source documents."""
+    switches = vars(config.compat)
+    return {k: on for k, on in switches.items() if k != "first_line_documents"}
 
 
 @contextlib.contextmanager

@@ -38,6 +38,9 @@ class Compat:
     cut_thinking_trained: bool = False
     """Q53: a turn that was cut inside its thinking is trained on as the template writes
     it, behind an empty thinking block. Off: it is left out of the loss."""
+    first_line_documents: bool = False
+    """Q54: of a document's text the Challenger reads the first line. Off: all of it, up
+    to documents.max_tokens."""
     micro_batch_mean: bool = False
     """Q20: the loss is a token mean of each micro-batch, so that its size matters."""
 

@@ -8,7 +8,7 @@ from rl.engine.sampling import seed64
 from scope_jax.method import judge, solver
 from scope_jax.method.judge import RubricsParse
 from scope_jax.method.task_checks import Check, among, evidence_share
-from scope_jax.selfplay.documents import document_text
+from scope_jax.selfplay.documents import source_document
 from scope_jax.selfplay.judging import Judging
 from scope_jax.selfplay.rollouts import Seed
 from scope_jax.selfplay.world import World
@@ -75,8 +75,6 @@ def _distractors(world: World, source: str, draw: np.random.Generator) -> list[s
     count = len(passages) - config.documents.heldout
     found: list[str] = []
     for place in draw.permutation(count)[: config.judge.distractors + 1]:
-        passage = passages[int(place)]
-        text = document_text(passage.title, passage.text)
-        cut = world.renderer.cut_text(text, config.documents.max_tokens)
+        cut = source_document(passages[int(place)], world.renderer, config)
         found += [] if cut == source else [cut]
     return found[: config.judge.distractors]

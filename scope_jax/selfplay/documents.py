@@ -12,7 +12,7 @@ import numpy as np
 
 from models.chat import ChatRenderer
 from models.errors import UserError
-from retrieval.passages import Passages
+from retrieval.passages import Passage, Passages
 from scope_jax.config import Config
 from scope_jax.method import draws
 from scope_jax.method.types import Document
@@ -28,10 +28,35 @@ class ChallengerPrompt:
     searches: int
 
 
-def document_text(title: str, text: str) -> str:
-    """A document as the Challenger reads it: title, then the passage's first line."""
-    first_line = text.split("\n", 1)[0]
-    return f"(Title: {title})\n{first_line}\n"
+LONGEST = 64
+"""Characters of a document for each token that it may have; the rest of a book is not
+tokenized, to be thrown away."""
+
+
+def document_text(title: str, text: str, *, first_line: bool = False) -> str:
+    """A passage as a document: its title, then its text (spec 11.1).
+
+    Args:
+      first_line: of the text only the first line, as in the reference (spec Q54).
+    """
+    if first_line:
+        shown = text.split("\n", 1)[0]
+    else:
+        blank = len(text) - len(text.lstrip())
+        begins = text.rfind("\n", 0, blank) + 1  # of the first line with a word
+        shown = text[begins:].rstrip("\n")
+    return f"(Title: {title})\n{shown}\n"
+
+
+def source_document(passage: Passage, renderer: ChatRenderer, config: Config) -> str:
+    """A passage as the Challenger reads it: cut to its first tokens (spec Q50)."""
+    text = document_text(
+        passage.title,
+        passage.text,
+        first_line=config.compat.first_line_documents,
+    )
+    most = config.documents.max_tokens
+    return renderer.cut_text(text[: LONGEST * most], most)
 
 
 def truncator(
@@ -76,7 +101,7 @@ def challenger_prompts(
 
     Args:
       passages: the corpus; its last ``documents.heldout`` are left out.
-      renderer: of the policy, whose tokenizer cuts the documents (spec Q50).
+      renderer: of the policy, whose tokenizer cuts the documents.
       count: how many prompts there are.
       seed: of the permutation.
       config: the schedule of searches, the task types, the limit of a document.
@@ -94,9 +119,7 @@ def challenger_prompts(
     made = []
     for index in map(int, range(count) if only is None else only):
         passage = passages[int(permutation[(offset + index) % len(permutation)])]
-        text = renderer.cut_text(
-            document_text(passage.title, passage.text), config.documents.max_tokens
-        )
+        text = source_document(passage, renderer, config)
         made.append(
             ChallengerPrompt(
                 index=index,

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 
 import numpy as np
@@ -284,6 +285,11 @@ def test_many_passages_want_build_index_first(tmp_path, capsys):
     assert len(Searcher(config, progress=False).search(["text 7"])[0]) == 3
 
 
+def assert_none_is_inside_its_neighbour(pieces):
+    for (a, b), (c, d) in itertools.pairwise(pieces):
+        assert a < c and b < d
+
+
 def test_cutting_keeps_every_token_and_no_piece_is_too_long():
     random = np.random.default_rng(0)
     for _ in range(300):
@@ -298,6 +304,24 @@ def test_cutting_keeps_every_token_and_no_piece_is_too_long():
             inside = [[s for s in spans if a <= s[0] and s[1] <= b] for a, b in pieces]
             assert {s for piece in inside for s in piece} == set(spans)
             assert all(len(piece) <= most for piece in inside)
-            assert pieces == sorted(pieces) and len(set(pieces)) == len(pieces)
+            assert_none_is_inside_its_neighbour(pieces)
             if not overlap:
                 assert sum(map(len, inside)) == len(spans)
+
+
+@pytest.mark.parametrize("paragraphs", [False, True])
+def test_long_runs_without_white_space_are_cut_once(paragraphs):
+    """A token is a character, as of Chinese; a run may be longer than a piece."""
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        text = " ".join("x" * n for n in random.integers(1, 60, 20))
+        spans = [(i, i + 1) for i, letter in enumerate(text) if letter != " "]
+        most = int(random.integers(2, 40))
+        overlap = int(random.integers(1, most))
+        options = {"most": most, "paragraphs": paragraphs}
+        pieces = cutting.cut(text, spans, overlap=overlap, **options)
+        assert_none_is_inside_its_neighbour(pieces)
+        without = cutting.cut(text, spans, overlap=0, **options)
+        assert len(pieces) <= len(without) + len(spans) / (most - overlap)
+        sizes = [len(text[a:b].replace(" ", "")) for a, b in pieces]
+        assert sum(sizes) <= len(spans) + overlap * (len(pieces) - 1)

@@ -18,7 +18,7 @@ PAPER = configs.load("qwen3_8b_paper")
 
 def test_every_quirk_has_its_row_once():
     page = method_page.page(DATA, FAMILIES, PAPER)
-    assert re.findall(r"^\| Q(\d+) ", page, re.M) == [str(n) for n in range(1, 54)]
+    assert re.findall(r"^\| Q(\d+) ", page, re.M) == [str(n) for n in range(1, 55)]
 
 
 def test_a_changed_constant_needs_a_reason():

@@ -16,6 +16,7 @@ from scope_jax.evaluation.entries import entries
 from scope_jax.evaluation.journal import agree
 from scope_jax.evaluation.players import _only_model, identity
 from scope_jax.inference.chat import ChatConfig
+from scope_jax.method.compat import Compat
 from scope_jax.small_world.assets import MODEL, resolve
 from scope_jax.system import settings
 from tests.scope_jax.evaluation import benchmark_world as world
@@ -166,6 +167,16 @@ def test_models_are_held_in_the_type_that_is_asked_for_and_it_is_noted(monkeypat
     assert judges.named("", CONFIG).facts(config)["dtype"] == "bfloat16"
     # Of somebody else's server it is not ours to say.
     assert judges.named("http://h:1#m", CONFIG).facts(config)["dtype"] == ""
+
+
+def test_answers_are_kept_where_a_switch_is_about_source_documents_only():
+    [entry] = entries(["demo"], CONFIG)
+
+    def facts(**switches):
+        return players.facts(entry, replace(CONFIG, compat=Compat(**switches)), 0.0)
+
+    assert facts(first_line_documents=True) == facts()
+    assert facts(sliding_context=True) != facts()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from scope_jax.selfplay import stages, trainer
 from scope_jax.selfplay.judging import Judging
 from tests.scope_jax.selfplay.scripted import SCORE, ScriptedPlayers, rubrics, settings
 
-SWITCHES = {3, 4, 10, 13, 14, 20, 39, 48, 51, 52, 53}
+SWITCHES = {3, 4, 10, 13, 14, 20, 39, 48, 51, 52, 53, 54}
 """Rows of the list of quirks that recommend a switch (spec 15)."""
 CALL = '<tool_call>{"name": "search", "arguments": {"query_list": ["q"]}}</tool_call>'
 both = pytest.mark.parametrize("on", [False, True])

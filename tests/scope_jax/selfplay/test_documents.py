@@ -1,6 +1,7 @@
 """Challenger prompts: rows of the method's permutation, documents cut by tokens."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import pytest
 import configs
 from models.chat import ChatRenderer
 from models.errors import UserError
-from retrieval.passages import Passages
+from retrieval.passages import Passage, Passages
+from scope_jax.method.compat import OFF, Compat
 from scope_jax.selfplay.documents import (
+    LONGEST,
     challenger_prompts,
     check_heldout,
     document_text,
+    source_document,
     truncator,
 )
 from tests.scope_jax.inference.inference_world import byte_tokenizer
@@ -38,9 +42,46 @@ def rows(passages, renderer, heldout=0, **options):
     return challenger_prompts(passages, renderer, config=config, **options)
 
 
+@pytest.mark.quirk(54)
+def test_a_document_is_its_whole_text_or_as_released_the_first_line():
+    assert document_text("T", "one") == "(Title: T)\none\n"
+    assert document_text("T", "one\ntwo\n") == "(Title: T)\none\ntwo\n"
+    assert document_text("T", "## A\n\none\n\n## B", first_line=True) == (
+        "(Title: T)\n## A\n"
+    )
+    for blank in ("\n", "\r\n \t\n\n"):
+        assert document_text("T", f"{blank}  one\ntwo") == "(Title: T)\n  one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("compat", "shown"), [(OFF, "abc 0\nmore\n"), (Compat.released(), "abc 0\n")]
+)
+@pytest.mark.quirk(54)
+def test_the_challenger_reads_all_lines_unless_released(
+    passages, renderer, compat, shown
+):
+    config = configs.load("ci")
+    documents = replace(config.documents, heldout=0)
+    config = replace(config, documents=documents, compat=compat)
+    assert source_document(passages[0], renderer, config) == f"(Title: T0)\n{shown}"
+    found = challenger_prompts(passages, renderer, count=7, seed=1, config=config)
+    assert f"(Title: T0)\n{shown}" in [row.document.text for row in found]
+
+
+def test_of_a_book_no_more_is_tokenized_than_a_document_can_have(renderer):
+    seen = []
+    spying = SimpleNamespace(
+        cut_text=lambda text, limit: seen.append(text) or renderer.cut_text(text, limit)
+    )
+    config = configs.load("ci")
+    most = config.documents.max_tokens
+    book = Passage("0", "T", "word\n" * 1_000_000)
+    assert len(source_document(book, spying, config)) == most
+    assert len(seen[0]) == LONGEST * most
+
+
 @pytest.mark.quirk(50)
-def test_documents_are_the_first_two_lines_cut_by_tokens(passages, renderer):
-    assert document_text("T", "one\ntwo") == "(Title: T)\none\n"
+def test_documents_are_cut_by_tokens(passages, renderer):
     assert renderer.cut_text("abcdef", 4) == "abcd"
     assert renderer.cut_text("abc", 4) == "abc"
     [row] = rows(passages, renderer, count=1, seed=1)
