@@ -6,6 +6,8 @@ Where the content has no control string, the ids equal those of
 """
 
 import copy
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ Message = dict[str, Any]
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
 # Enough for ``<think>`` and line breaks, a byte a token.
 OPENING_TOKENS = 16
+REPLY_NUMBER = re.compile(r"zq reply (\d+)")
 PROBE_OPENING = "<think>\n"
 PROBE_REPLIES = ("plain words", "<think>\nsome thought\n</think>\n\nplain words")
 # With all that a tokenizer may treat in a way of its own at the ends of a piece: spaces
@@ -211,7 +214,10 @@ class ChatRenderer:
 
     def _tail(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """Renders question, reply, ``messages``; returns the text after the reply."""
-        reply = "zq reply zq"
+        # Words that the messages do not have: a passage may be this file.
+        taken = set(REPLY_NUMBER.findall(repr(messages)))
+        number = next(n for n in itertools.count() if str(n) not in taken)
+        reply = f"zq reply {number} zq"
         start = [
             {"role": "user", "content": "question"},
             {"role": "assistant", "content": reply},

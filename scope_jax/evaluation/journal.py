@@ -75,7 +75,7 @@ class Journal:
 def _record(where: str, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(where, "damaged", REMEDY) from error
     if not isinstance(record, dict) or not isinstance(record.get("key"), str):
         raise DamagedError(where, "not a record with a key", REMEDY)

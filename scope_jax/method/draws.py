@@ -20,17 +20,10 @@ def search_schedule(spec: str, rows: int, seed: int) -> list[int]:
     Raises:
       UserError: ``spec`` is neither, or all its shares are 0.
     """
-    if not re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9})*", spec):
-        raise UserError(
-            f"challenger.schedule {spec!r}: expected a number of searches (2) or "
-            "shares (4:3:2)"
-        )
-    weights = [int(weight) for weight in spec.split(":")]
+    weights = _weights(spec)
     if len(weights) == 1:
         return weights * rows
     total = sum(weights)
-    if total == 0:
-        raise UserError(f"challenger.schedule {spec!r}: all shares are 0: raise one")
     counts = [rows * weight // total for weight in weights]
     by_remainder = sorted(
         range(len(weights)), key=lambda i: (-(rows * weights[i] % total), i)
@@ -40,6 +33,30 @@ def search_schedule(spec: str, rows: int, seed: int) -> list[int]:
     schedule = [n for n, count in enumerate(counts, 1) for _ in range(count)]
     random.Random(seed).shuffle(schedule)
     return schedule
+
+
+def most_searches(spec: str) -> int:
+    """The most searches that a prompt of this schedule may ask for.
+
+    Raises:
+      UserError: see ``search_schedule``.
+    """
+    weights = _weights(spec)
+    if len(weights) == 1:
+        return weights[0]
+    return max(n for n, weight in enumerate(weights, 1) if weight)
+
+
+def _weights(spec: str) -> list[int]:
+    if not re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9})*", spec):
+        raise UserError(
+            f"challenger.schedule={spec!r}: expected a number of searches (2) or "
+            "shares (4:3:2)"
+        )
+    weights = [int(weight) for weight in spec.split(":")]
+    if len(weights) > 1 and not any(weights):
+        raise UserError(f"challenger.schedule={spec!r}: all shares are 0: raise one")
+    return weights
 
 
 def task_types(rows: int, seed: int, *, short_form_qa_ratio: float = 0.0) -> list[str]:

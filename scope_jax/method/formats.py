@@ -10,7 +10,7 @@ import ast
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -41,6 +41,9 @@ Place = Literal["score", "policy", "task", "difficulty"]
 _MAX_LITERAL = 10_000
 # A call takes two tokens at least and a turn has 8,192: more calls are an attack.
 _MAX_CALLS = 8192
+# Lists and objects within each other. A call has four at most; templates, copies and
+# files take a frame or two for each, and Python ends at a thousand.
+_DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,14 @@ def _call_blocks(text: str) -> Iterator[Span]:
 
 
 def json_value(content: str) -> Any:
-    """The JSON value; None for null, invalid JSON, and text that no file can hold."""
+    """The JSON value; None for null, invalid JSON, and what no file can hold.
+
+    That is half a surrogate pair, and a value that is nested too deep.
+    """
     try:
         value = json.loads(content)
+        if _too_deep(value):
+            return None
         # A lone surrogate, also as an escape, cannot be written to a file or a request.
         content.encode()
         if "\\u" in content:
@@ -175,6 +183,20 @@ def json_value(content: str) -> Any:
     except (ValueError, RecursionError):
         return None
     return value
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether lists and objects are within more than ``_DEEPEST`` others."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [item for held in level for item in _items(held)]
+    return any(isinstance(held, dict | list) for held in level)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _json_call(content: str) -> Call | None:

@@ -17,7 +17,7 @@ from scope_jax.method import formats, rubric_quality
 from scope_jax.method.compat import OFF, Compat
 from scope_jax.method.formats import Message
 from scope_jax.method.judge_bias import JudgeBias
-from scope_jax.method.prompts import PromptSet
+from scope_jax.method.prompts import GATES, PromptSet
 from scope_jax.method.rubric_weights import RubricWeights
 from scope_jax.method.types import Rubric
 
@@ -72,7 +72,7 @@ class JudgeConfig:
     gates: tuple[str, ...] = ("entity", "source_relevance")
     """Quality gates a task must pass."""
     required_gates: CountOrZero = 2
-    """Smallest sum of the gates' scores that passes; at most their number."""
+    """Smallest sum of the gates' scores that passes; at most the number of gates."""
     weights: RubricWeights = RubricWeights()
     """How much each rubric counts in the Solver's reward."""
     drop_duplicates: bool = False
@@ -93,11 +93,13 @@ class JudgeConfig:
 
     def __post_init__(self):
         check_fields(self)
-        if self.required_gates > len(self.gates):
+        if unknown := [name for name in self.gates if name not in GATES]:
+            known = ", ".join(GATES)
+            raise UserError(f"gates={unknown[0]}: no such gate: use any of {known}")
+        if self.required_gates > (most := len(set(self.gates))):
             raise UserError(
                 f"required_gates={self.required_gates}: exceeds the number of gates, "
-                f"{len(self.gates)}, so no task could pass: set judge.required_gates "
-                f"to {len(self.gates)} or less"
+                f"{most}, so no task could pass: set it to {most} or less"
             )
 
 

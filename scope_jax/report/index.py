@@ -144,7 +144,7 @@ def _entry(
         found, lines, problems = json.loads(file.read_text("ascii"))
         if text.is_file():
             return found, lines, problems, text
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     found, lines, problems, texts = [], [], [], []
     for row, record, line in stored.each(source, problems):

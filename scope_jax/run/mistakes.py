@@ -56,7 +56,9 @@ def as_given(said: str, argv: Sequence[str]) -> str:
     """An error that starts with ``field=value``, with the option that set the field."""
     field, equals, _ = said.partition("=")
     option, (_, _, why) = options_of(argv).get(field), said.partition(": ")
-    return f"{option}: {why}" if equals and option and why else said
+    if not (equals and option and why):
+        return said
+    return f"{' '.join(option.splitlines())}: {why}"
 
 
 def options_of(argv: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from models import hf
 from models.errors import UserError
 from models.ranges import problem_of
 from scope_jax.config import Config, compute_dtype
+from scope_jax.method.draws import most_searches
 
 
 def one_base(config: Config) -> bool:
@@ -50,6 +51,7 @@ def check_sizes(config: Config) -> None:
             f"world, and retrieval.passages={config.retrieval.passages} is not: give "
             "--evaluation.count 0, and later your own prompts to scripts/eval.py --file"
         )
+    _check_turns(config)
     stages = ("challenger_train", "solver_train")
     samplings = ["challenger.rollout_sampling", "tasks.sampling"]
     for name in (*samplings, *(f"{stage}.sampling" for stage in stages)):
@@ -80,4 +82,24 @@ def check_sizes(config: Config) -> None:
             raise UserError(
                 f"{name}={value}: exceeds {limit}={most}: raise the second or lower "
                 "the first"
+            )
+
+
+def _check_turns(config: Config) -> None:
+    """Refuses a schedule whose longest conversations end before their task.
+
+    A turn for each search, and one for the task; where the Challenger plays at all.
+    """
+    schedule = config.challenger.schedule
+    most, limits = most_searches(schedule), []
+    if config.recipe == "self_play":
+        limits += ["challenger.max_turns"] if config.challenger_train.steps else []
+        limits += [] if config.tasks.file else ["tasks.max_turns"]
+    for limit in limits:
+        turns = attrgetter(limit)(config)
+        if most >= turns:
+            raise UserError(
+                f"challenger.schedule={schedule}: asks for up to {most} searches, and "
+                f"{limit}={turns} leaves no turn for the task: raise the second to "
+                f"{most + 1} or more, or ask for fewer"
             )

@@ -254,6 +254,20 @@ def test_append_only_conversations_grow_at_their_end(tokenizer, renderer):
     assert renderer.turn_end_ids() == tokenizer.encode("<|im_end|>\n")
 
 
+@pytest.mark.parametrize("said", ["zq reply zq", "zq reply 0 zq reply 1 zq"])
+def test_content_with_the_renderers_own_words_is_content(
+    renderer, strip_thinking, said
+):
+    """A passage may be the source of this program."""
+    start = [user("question"), assistant("yes")]
+    told = user(f"a {said} b")
+    grown = renderer.prompt_ids([*start, told])
+    assert grown[-len(ids := renderer.environment_ids([told])) :] == ids
+    for each in (renderer, strip_thinking):
+        shown = each.decode(each.environment_ids([told]))
+        assert shown.count(said) == 1 and shown.startswith("<|im_start|>user")
+
+
 def test_a_template_that_rewrites_history_is_found_out(tokenizer, strip_thinking):
     assert not strip_thinking.append_only
     assert ChatRenderer.from_tokenizer(

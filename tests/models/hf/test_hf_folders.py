@@ -97,6 +97,7 @@ INDEX = "model.safetensors.index.json"
         (cut(0), "damaged or cut short"),
         (write("model.safetensors", "version https://git-lfs"), "damaged or cut short"),
         (write(INDEX, "{}"), "not an index of tensors"),
+        (write(INDEX, "[" * 10_000), "not an index of tensors"),
         (
             write(INDEX, '{"weight_map": {"a": "gone.safetensors"}}'),
             "no gone.safetensors",

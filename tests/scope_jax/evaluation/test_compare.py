@@ -392,6 +392,9 @@ def test_a_damaged_line_is_named(tmp_path):
     file.write_bytes(lines[0] + b"{]\n" + lines[2])
     with pytest.raises(UserError, match=r"x.jsonl:2: damaged: remove the line"):
         Journal(file)
+    file.write_bytes(lines[0] + b'{"key": ' + b"[" * 10_000 + b"\n" + lines[2])
+    with pytest.raises(UserError, match=r"x.jsonl:2: damaged: remove the line"):
+        Journal(file)
     file.write_bytes(b"[1]\n")
     with pytest.raises(UserError, match="not a record with a key"):
         Journal(file)

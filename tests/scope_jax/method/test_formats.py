@@ -17,6 +17,15 @@ def call(**arguments):
     return f"<tool_call>\n{json.dumps(value)}\n</tool_call>"
 
 
+def test_a_call_is_what_everything_behind_it_can_walk_through():
+    """Python gives up at a thousand frames, and templates take two a level."""
+    for depth, read in ((20, True), (30, True), (31, False), (900, False)):
+        text = call(query_list=["q"])
+        text = text.replace("[", '["q", ' + "[" * (depth - 1)).replace("]", "]" * depth)
+        assert (formats.searches(text, "tool_call") == [("q",)]) is read, depth
+        assert (search_error(text, "tool_call") == "malformed JSON") is not read
+
+
 def test_searches_of_a_turn_in_each_format():
     assert formats.searches("<search> a </search><search> </search>", "search_r1") == [
         ("a",)

@@ -177,6 +177,8 @@ def test_bytes_that_are_no_text_are_refused_before_a_file_has_to_hold_them(argv)
         ("--solver_train.update.temperature 0.5", "sampling.temperature 1.0: is not"),
         ("--judge.gates entity", "required_gates=2: exceeds the number of gates"),
         ("--judge.required_gates 3", "exceeds the number of gates, 2, so no task"),
+        ("--judge.gates entity entity", "required_gates=2: exceeds the number of gat"),
+        ("--judge.gates entity leaks", "no such gate: use any of entity, source_rele"),
     ],
 )
 def test_what_a_section_refuses_is_said_with_the_option_as_it_was_given(given, why):
@@ -205,6 +207,8 @@ def test_a_value_that_was_given_is_said_as_it_was_given(given):
     said = "a_b.c=3.0: exceeds d=2: lower it"
     as_given = mistakes.as_given(said, ["--seed", "1", *given.split()])
     assert as_given == "--a_b.c 3: exceeds d=2: lower it"
+    lines = mistakes.as_given("a_b.c='x y': wrong", ["--a_b.c", "x\ny"])
+    assert lines == "--a_b.c x y: wrong"
     for other in (["--d", "2"], ["stray"], []):  # as the configuration has it
         assert mistakes.as_given(said, other) == said
     assert mistakes.as_given("a file: missing", given.split()) == "a file: missing"

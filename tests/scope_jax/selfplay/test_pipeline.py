@@ -10,6 +10,7 @@ from models.errors import UserError
 from retrieval.search import Searcher
 from scope_jax.config import EvaluationConfig
 from scope_jax.run.folder import LEFTOVERS, RunFolder
+from scope_jax.run.sizes import check_sizes
 from scope_jax.selfplay import pipeline
 from tests.scope_jax.inference.inference_world import write_model, write_passages
 
@@ -44,6 +45,44 @@ def test_limits_that_do_not_fit_into_one_another(config, tmp_path):
     with pytest.raises(UserError, match=r"max_context_tokens=512: exceeds engine\."):
         pipeline.run(small, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def asking(config, schedule, **turns):
+    """A configuration of a schedule of searches, and turns by section."""
+    changed = {
+        name: replace(getattr(config, name), **{"max_turns": most})
+        for name, most in turns.items()
+    }
+    config = replace(config, **changed)
+    return replace(config, challenger=replace(config.challenger, schedule=schedule))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "turns", "said"),
+    [
+        ("1:1:0:1", {"challenger": 4}, r"to 4 searches, and challenger\.max_turns=4"),
+        ("5", {"challenger": 6, "tasks": 5}, r"to 5 searches, and tasks\.max_turns=5"),
+        ("4:x", {}, "challenger.schedule='4:x': expected"),
+    ],
+)
+def test_searches_that_leave_no_turn_for_the_task(
+    config, tmp_path, schedule, turns, said
+):
+    with pytest.raises(UserError, match=said):
+        pipeline.run(asking(config, schedule, **turns), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_searches_are_asked_only_of_a_challenger_that_plays(config):
+    check_sizes(asking(config, "1:1:1:1:0", challenger=5, tasks=5))
+    config = asking(config, "9", tasks=10)
+    idle = replace(config, challenger_train=replace(config.challenger_train, steps=0))
+    check_sizes(idle)
+    with pytest.raises(UserError, match=r"tasks\.max_turns=10"):
+        check_sizes(asking(idle, "10", tasks=10))
+    check_sizes(
+        replace(asking(idle, "10"), tasks=replace(config.tasks, file="t.jsonl"))
+    )
 
 
 def test_a_turn_of_task_creation_that_never_fits(config, tmp_path):

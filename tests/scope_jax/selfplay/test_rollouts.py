@@ -412,3 +412,17 @@ def test_a_turn_cut_inside_thinking_is_left_out_of_the_loss(rerendering, trained
     assert step_metrics([replace(rollout, reward=0.0)])["rollout/left_out"] == (
         not trained
     )
+
+
+@pytest.mark.parametrize("depth", [25, 500, 900])
+def test_a_call_that_is_nested_deep_ends_no_run(rerendering, depth):
+    deep = CALL.replace("}}", ', "x": ' + "[" * depth + "]" * depth + "}}")
+    rollout, _ = play(
+        rerendering,
+        [deep, "<answer>a</answer>"],
+        kind="solver",
+        tool_format="tool_call",
+        n=None,
+    )
+    assert rollout.finish_reason == "done"
+    assert ("tool_calls" in rollout.messages[1]) == (depth == 25)
