@@ -6,8 +6,8 @@
 A model of about 0.8 million parameters learns every job from programmatic transcripts,
 is examined (``pretraining.exam.REQUIRED``) and takes its place only if it passes:
 otherwise it stays beside it in ``OUT.candidate``, each failure is named, and the exit
-code is 1. The same command resumes where it stopped. One machine makes the same bits
-from the same seed.
+code is 1. The same command resumes where it stopped; with other options that change the
+model, it is refused. One machine makes the same bits from the same seed.
 """
 
 import os

@@ -37,18 +37,21 @@ class Copies:
 
     Args:
       config: names them; None names none.
-      run_dir: the run's folder; its name is the run's there.
+      run_dir: the run's folder; the run's name there begins with its name.
+      began: when the run was started first, see ``identity``.
 
     Raises:
       UserError: a package is not installed or cannot begin, or the port is in use.
     """
 
-    def __init__(self, config: TrackingConfig | None, run_dir: Path):
+    def __init__(
+        self, config: TrackingConfig | None, run_dir: Path, began: float | None = None
+    ):
         self._open: dict[str, Copy] = {}
         if config is None:
             return
         for name in config.trackers:
-            self._open[name] = _Hosted(name, config.project, Path(run_dir))
+            self._open[name] = _Hosted(name, config.project, Path(run_dir), began)
         if config.prometheus_port:
             self._open["prometheus"] = _Prometheus(config.prometheus_port)
 
@@ -73,7 +76,7 @@ class Copies:
 class _Hosted:
     """W&B or trackio, which have the same functions."""
 
-    def __init__(self, package: str, project: str, run_dir: Path):
+    def __init__(self, package: str, project: str, run_dir: Path, began: float | None):
         try:
             library = importlib.import_module(package)
         except ImportError as error:
@@ -81,11 +84,12 @@ class _Hosted:
                 f"tracking.trackers={package}: the package is not installed: "
                 f'pip install -e ".[{package}]"'
             ) from error
-        where = str(run_dir.resolve())
-        options: dict[str, Any] = {"project": project, "name": run_dir.name}
-        if package == "wandb":  # the same run, when this one is resumed
-            digest = hashlib.sha256(where.encode(errors="surrogateescape")).hexdigest()
-            options |= {"id": digest[:16], "dir": where}
+        where, own = str(run_dir.resolve()), identity(run_dir, began)
+        # trackio has no ids: what is resumed is the run of the same name.
+        name = f"{run_dir.name}-{own[:8]}"
+        options: dict[str, Any] = {"project": project, "name": name}
+        if package == "wandb":
+            options |= {"id": own, "dir": where}
         try:
             about = {"folder": where}
             self._run = library.init(config=about, resume="allow", **options)
@@ -143,6 +147,26 @@ class _Prometheus:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def identity(run_dir: Path, began: float | None) -> str:
+    """What tells a run from all others: 16 hex digits.
+
+    A run keeps them when it is resumed. One that starts anew in the same folder, and
+    one of the same name in another, have others.
+
+    Args:
+      began: when the run was started first, as ``manifest.json`` has it.
+    """
+    where = str(run_dir.resolve())
+    earlier = _digits(where)  # as older versions had it, of the folder alone
+    if began is None or any(run_dir.glob(f"wandb/*run-*-{earlier}")):
+        return earlier
+    return _digits(f"{where} {began}")
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def named(record: Record, count: int) -> dict[str, Any]:

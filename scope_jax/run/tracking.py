@@ -109,7 +109,7 @@ class Tracker:
         if not self._path.exists() and any(tb.glob("*/*")):
             aside = storage.set_aside(tb, "before")  # the only copy there is
             log.warning("%s: missing: tb/ is kept as %s", self._path, aside.name)
-        self._copies = Copies(self.config if copied else None, self.run_dir)
+        self._copies = Copies(self.config if copied else None, self.run_dir, began)
         self._copied = False
         self._file: Appending | None = None
         self._restart(found.records, same=found.whole and found.checked)

@@ -11,6 +11,7 @@ Conversations are packed, several to a row, so that no time goes into padding.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from transformers import PreTrainedTokenizerFast
 
 from models import forward
 from models.config import DecoderConfig
+from models.errors import DamagedError, UserError, first_line
 from pretraining import tokenizer as small_tokenizer
 from pretraining.examples import Batch, Example, ExampleEncoder, pack
 from pretraining.recipe import WarmstartConfig
@@ -190,13 +192,58 @@ def save_state(path: Path, tree: Any, meta: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, tree: Any) -> tuple[Any, dict[str, Any]]:
-    """Reads what ``save_state`` wrote into the structure of ``tree``."""
-    with np.load(path) as stored:
-        leaves = [
-            jnp.asarray(stored[f"leaf{i}"]) for i in range(len(jax.tree.leaves(tree)))
-        ]
-        meta = json.loads(str(stored["meta"]))
+    """Reads what ``save_state`` wrote into the structure of ``tree``.
+
+    Raises:
+      DamagedError: it is something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            count = len(jax.tree.leaves(tree))
+            leaves = [jnp.asarray(stored[f"leaf{i}"]) for i in range(count)]
+            meta = dict(json.loads(str(stored["meta"])))
+    except Exception as error:  # NumPy, zipfile and json raise different types
+        why = f"not a state of the warm start ({first_line(error)[:120]})"
+        remedy = "restore the file, or start again with --fresh"
+        raise DamagedError(path, why, remedy) from error
     return jax.tree.unflatten(jax.tree.structure(tree), leaves), meta
+
+
+def _settings(
+    config: WarmstartConfig, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, Any]:
+    """All that the numbers are a function of, as JSON has it."""
+    text = tokenizer.backend_tokenizer.to_str().encode()
+    digest = hashlib.sha256(text).hexdigest()
+    return json.loads(json.dumps(dataclasses.asdict(config) | {"tokenizer": digest}))
+
+
+def _refuse_others(path: Path, meta: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuses a state of other settings, or one that doesn't say of which it is.
+
+    Raises:
+      UserError: the settings that differ are named.
+    """
+    there = meta.get("settings")
+    if there == wanted:
+        return
+    if not isinstance(there, dict):
+        why = "is of an older version, which did not note its settings"
+    else:
+        shown = [
+            f"{name}: {_short(there.get(name))} -> {_short(wanted.get(name))}"
+            for name in {**wanted, **there}
+            if there.get(name) != wanted.get(name)
+        ]
+        why = f"is a state of other settings ({'; '.join(shown)})"
+    raise UserError(
+        f"{path}: {why}: give the same options, another --out, or --fresh to delete it"
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}.."
 
 
 def run(
@@ -217,15 +264,20 @@ def run(
 
     Returns:
       The decoder's configuration and parameters.
+
+    Raises:
+      UserError: the state is damaged, or of other settings.
     """
     decoder = decoder_config(config, tokenizer)
     params = forward.init(
         decoder, jax.random.key(config.seed), jnp.float32, embed_std=config.embed_std
     )
     opt_state = optimizer(config).init(params)
-    meta: dict[str, Any] = {"step": 0, "promotions": [0]}
+    settings = _settings(config, tokenizer)
+    meta: dict[str, Any] = {"step": 0, "promotions": [0], "settings": settings}
     if state_path is not None and state_path.exists():
         (params, opt_state), meta = load_state(state_path, (params, opt_state))
+        _refuse_others(state_path, meta, settings)
     promotions: list[int] = meta["promotions"]
 
     def level(step: int) -> int:

@@ -1,6 +1,7 @@
 """The warm start: its training, what is shipped of it, and its script."""
 
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -68,6 +69,42 @@ def test_interrupted_run_ends_where_an_uninterrupted_one_does(
         jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_state_of_other_settings_is_refused_by_name(tokenizer, tmp_path):
+    """Or a finished one of another seed would pass for this one's model."""
+    state = tmp_path / "state.npz"
+    done = run(TINY, tokenizer, state)
+    for setting, said in (("seed", "0 -> 1"), ("steps", "4 -> 3")):
+        other = dataclasses.replace(TINY, **{setting: int(said[-1])})
+        with pytest.raises(UserError, match=rf"\({setting}: {said}\): .*--fresh"):
+            run(other, tokenizer, state)
+    with np.load(state) as stored:
+        arrays = dict(stored)
+    meta = json.loads(str(arrays["meta"]))
+    del meta["settings"]
+    np.savez(older := tmp_path / "older.npz", **arrays | {"meta": json.dumps(meta)})
+    with pytest.raises(UserError, match=r"older\.npz: is of an older version.*--fresh"):
+        run(TINY, tokenizer, older)
+    again = run(TINY, tokenizer, state)
+    jax.tree.map(np.testing.assert_array_equal, done, again)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: bytes(len(data)),
+        lambda data: data[:2000] + bytes([data[2000] ^ 1]) + data[2001:],
+    ],
+)
+def test_a_damaged_state_is_one_line(tokenizer, tmp_path, damage):
+    run(TINY, tokenizer, state := tmp_path / "state.npz")
+    state.write_bytes(damage(state.read_bytes()))
+    with pytest.raises(UserError, match=r"state\.npz: not a state .*--fresh") as caught:
+        run(TINY, tokenizer, state)
+    assert "\n" not in str(caught.value)
 
 
 def test_loss_of_packed_rows_is_that_of_single_conversations(small_world, tokenizer):

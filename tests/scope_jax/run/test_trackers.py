@@ -3,21 +3,27 @@
 W&B (offline) and trackio are the real ones, and are skipped where they are not.
 """
 
+import hashlib
+import itertools
 import socket
 import sqlite3
+import sys
+import types
 import urllib.request
 
 import pytest
 
+import configs
 from models.errors import UserError
 from scope_jax.config import TrackingConfig
 from scope_jax.run import trackers
+from scope_jax.run.folder import RunFolder
 from scope_jax.run.tracking import Tracker
 
 
-def two_steps(folder, **settings):
+def two_steps(folder, *, began=None, **settings):
     config = TrackingConfig(tensorboard=False, progress=False, **settings)
-    with Tracker(folder, config, copied=True) as tracker:
+    with Tracker(folder, config, began=began, copied=True) as tracker:
         for step in (1, 2):
             metrics = {"reward/mean": step / 4, "loss/kl": float("nan")}
             tracker.log(metrics, iteration=1, stage="solver", step=step)
@@ -67,12 +73,16 @@ def test_prometheus_finds_the_last_values_on_the_loopback_address(tmp_path):
 def test_trackio_has_every_step(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")
-    for _ in two_steps(tmp_path / "run", trackers=("trackio",), project="p"):
-        pass
+    for run in ("a/run", "b/run", "a/run"):
+        to = {"trackers": ("trackio",), "project": "p"}
+        for _ in two_steps(tmp_path / run, began=1.5, **to):
+            pass
     (file,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(file) as base:
         rows = base.execute("select run_name, metrics from metrics").fetchall()
-    assert [name for name, _ in rows] == ["run", "run"]
+    names = [name for name, _ in rows]
+    assert sorted(map(names.count, set(names))) == [2, 4]  # one was resumed
+    assert all(name.startswith("run-") for name in names)
     assert b'"solver/reward/mean":0.5' in rows[1][1].replace(b" ", b"")
 
 
@@ -81,13 +91,57 @@ def test_wandb_has_every_step_of_a_run_that_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     pytest.importorskip("wandb")
     for _ in range(2):
-        for _ in two_steps(tmp_path / "run", trackers=("wandb",)):
+        for _ in two_steps(tmp_path / "run", began=1.5, trackers=("wandb",)):
             pass
     folders = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     files = [file for folder in folders for file in folder.glob("*.wandb")]
-    assert len({file.name for file in files}) == 1  # one run, by its folder
+    assert len({file.name for file in files}) == 1  # one run
     written = b"".join(file.read_bytes() for file in files)
     assert b"solver/reward/mean" in written
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Starts a run in a folder; returns its id at W&B and its name at trackio."""
+    ticks = itertools.count(1000.0)
+    monkeypatch.setattr("scope_jax.run.folder.time.time", lambda: next(ticks))
+    given = {}
+    for package in ("wandb", "trackio"):
+
+        def init(package=package, **options):
+            given[package] = options
+            return types.SimpleNamespace(define_metric=lambda *names, **more: None)
+
+        fake = types.SimpleNamespace(init=init, finish=lambda: None)
+        monkeypatch.setitem(sys.modules, package, fake)
+
+    def start(path, *, fresh=False):
+        folder = RunFolder(path, configs.load("ci"), fresh=fresh)
+        folder.record("iter_1/challenger", status="running")
+        to = TrackingConfig(tensorboard=False, trackers=("wandb", "trackio"))
+        with Tracker(path, to, began=folder.began, copied=True):
+            folder.close()
+        return given["wandb"]["id"], given["trackio"]["name"]
+
+    return start
+
+
+def test_only_a_run_that_is_resumed_goes_on_with_its_curves(started, tmp_path):
+    run, other = tmp_path / "a" / "x", tmp_path / "b" / "x"
+    first = started(run)
+    assert started(run) == first
+    others = [started(run, fresh=True), started(other)]
+    for place in range(2):  # ids, then names
+        assert len({found[place] for found in (first, *others)}) == 3
+    assert started(run) == others[0]
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_id_that_it_has(started, tmp_path):
+    digits = hashlib.sha256(str(tmp_path / "run").encode()).hexdigest()[:16]
+    started(tmp_path / "run")
+    (tmp_path / "run" / "wandb" / f"run-20250131_120000-{digits}").mkdir(parents=True)
+    assert started(tmp_path / "run")[0] == digits
+    assert started(tmp_path / "run", fresh=True)[0] != digits
 
 
 def test_a_place_that_fails_is_given_up_with_one_warning(tmp_path, caplog):
