@@ -168,10 +168,7 @@ def _call_blocks(text: str) -> Iterator[Span]:
 
 
 def json_value(content: str) -> Any:
-    """The JSON value; None for null, invalid JSON, and what no file can hold.
-
-    That is half a surrogate pair, and a value that is nested too deep.
-    """
+    """The JSON value; None for null, no JSON, half a surrogate, and too deep a one."""
     try:
         value = json.loads(content)
         if _too_deep(value):

@@ -100,6 +100,8 @@ def parse(
     given, rest = parser.parse_known_args(argv)
     if not given.config:
         raise UserError(f"--config: missing: name one, as in {prog} --config tiny")
+    if given.tasks == "":
+        raise UserError("--tasks: empty: name a file, or leave it out")
     if given.tasks is not None:
         # Nobody reads what a Challenger that is trained beside them would write.
         rest = ["--tasks.file", given.tasks, "--challenger_train.steps", "0", *rest]

@@ -114,6 +114,7 @@ def test_tuples_and_optional_values():
         ("--config tiny --zzz", "--zzz: no such field: see --help-all"),
         ("--config tiny --solver 3", "--solver: is a section: set one of its fields"),
         ("--config tiny --tasks", "--tasks: expected one argument"),
+        ("--config tiny --tasks=", "--tasks: empty: name a file"),
         ("--config tiny --tasks=--", "--tasks=--: is no value"),
         ("--config=--", "--config=--: is no value"),
         (f"--config tiny --prompts {'1' * 300}", "not a shipped set and not a folder"),
