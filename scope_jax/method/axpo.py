@@ -139,7 +139,12 @@ def without_prefix(datums: Sequence[Datum], count: int) -> tuple[Datum, ...]:
 
 
 def _masked(datum: Datum, kept: Callable[[int], bool]) -> Datum:
-    """A datum with those tokens of its response in the loss; the first is 0."""
+    """A datum with those tokens of its response in the loss; the first is 0.
+
+    One without a response, whose first completion has failed, stays as it is.
+    """
+    if 1 not in datum.loss_mask:
+        return datum
     start = datum.loss_mask.index(1)
     keep = [place >= start and kept(place - start) for place in range(len(datum.ids))]
     return replace(

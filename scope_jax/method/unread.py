@@ -1,7 +1,7 @@
 """Settings that nothing would read beside others, refused before anything starts.
 
 Two kinds of training read no rewards, only whether an answer is right: what is made of
-rewards would be asked for and do nothing.
+rewards would be asked for and do nothing. Others shape what another setting turns off.
 """
 
 from operator import attrgetter
@@ -26,6 +26,15 @@ OF_THE_SOLVER = {
 """Settings of the Solver's reward, likewise."""
 
 
+WITHOUT = (
+    ("solver.search_decay", "none", "solver.search_weight"),
+    ("evaluation.every", 0, "evaluation.count"),
+)
+"""Settings, at the value that asks for nothing, and the number each has no effect
+without. Not ``evaluation.each_iteration``: it is on in ``tiny``, where a count of 0
+turns it off."""
+
+
 def check_unread(config: Any) -> None:
     """Refuses what the rest of a configuration would leave without any effect.
 
@@ -43,6 +52,13 @@ def check_unread(config: Any) -> None:
     if config.solver.teacher.kind == "dual_path":
         why = "solver.teacher.kind=dual_path reads no rewards"
         _refuse(config, "solver_train", why, {"dynamic_sampling": False})
+    for name, off, needed in WITHOUT:
+        value = attrgetter(name)(config)
+        if value != off and not attrgetter(needed)(config):
+            raise UserError(
+                f"{name}={value}: has no effect with {needed}=0: leave it at {off!r}, "
+                "or raise the second"
+            )
     if config.compat.micro_batch_mean:
         _refuse_other_means(config)
 

@@ -15,6 +15,29 @@ from rl.records import Completion
 MOST_ERRORS = 10
 
 
+class BrokenWeightsError(UserError):
+    """A model says nothing but errors, because its weights are broken.
+
+    Attributes:
+      model: its name, for people.
+    """
+
+    def __init__(self, model: str, why: str):
+        super().__init__(f"{model}: {why}")
+        self.model, self.why = model, why
+
+    def __reduce__(self):
+        return type(self), (self.model, self.why)
+
+
+def leaves_policy_whole(error: BaseException) -> bool:
+    """Whether the policy of a run that ends so is worth a checkpoint.
+
+    One of broken weights would take the place of the last that was whole.
+    """
+    return not (isinstance(error, BrokenWeightsError) and error.model == "policy")
+
+
 class ErrorGuard:
     """Counts the errors of one model that follow one another, by their cause.
 
@@ -30,7 +53,8 @@ class ErrorGuard:
         """The same completion.
 
         Raises:
-          UserError: it is an error, and so were the ones before it.
+          UserError: it is an error, and so were the ones before it;
+            ``BrokenWeightsError`` where no request was at fault.
         """
         if completion.finish_reason == "error":
             # A request that never ran says nothing about the weights.
@@ -44,10 +68,11 @@ class ErrorGuard:
                 f"{completion.problem}"
             )
         if self._broken >= MOST_ERRORS:
-            raise UserError(
-                f"{self._name}: {self._broken} completions in a row ended because "
+            raise BrokenWeightsError(
+                self._name,
+                f"{self._broken} completions in a row ended because "
                 "its logits are not finite: its weights are broken; check model.path, "
                 "or resume from an earlier checkpoint with a lower "
-                "optimizer.learning_rate"
+                "optimizer.learning_rate",
             )
         return completion

@@ -1,14 +1,18 @@
 """Code of the user's: a reward or a tool, named in the configuration as FILE.py:NAME.
 
 It runs in a thread of its own with an event loop of its own, so that code which blocks
-stops neither the run's requests nor the look at the clock. Whatever goes wrong in it is
-one line and ends the run after a checkpoint: with exit code 2 where the file is at
-fault, with 1 where a call has taken too long, which the same command may mend.
+stops neither the run's requests nor the look at the clock. There is one such thread in
+a process, and one module of a file: a reward and a tool share what they keep. Whatever
+goes wrong in it is one line and ends the run after a checkpoint: with exit code 2 where
+the file is at fault, with 1 where a call has taken too long, which the same command may
+mend.
 """
 
 import asyncio
+import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import threading
 import time
@@ -16,7 +20,9 @@ import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from models.errors import UserError, first_line
@@ -24,7 +30,9 @@ from scope_jax.method.types import OWN_CODE
 from scope_jax.system.stopping import Stopped
 
 CONCURRENT = 64
-"""Calls that are begun at the same time; the others wait for their turn."""
+"""Calls of a function that are begun at the same time; the others wait."""
+_LOCK = threading.Lock()
+_LOOPS: list[asyncio.AbstractEventLoop] = []  # one, once there was a call
 
 
 def file_of(value: str) -> Path:
@@ -51,14 +59,8 @@ def load(
     form = f"async def {name}({', '.join(arguments)})"
     if not file.is_file():
         raise UserError(f"{where}: no such file: name one that has `{form}`")
-    spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    if (folder := str(file.parent.absolute())) not in sys.path:
-        sys.path.append(folder)  # it may import its neighbours
     try:
-        spec.loader.exec_module(module)
+        module = _module(file)
     except (Exception, SystemExit) as error:
         raise UserError(f"{where}: {_said(error, file)}: correct the file") from error
     function = getattr(module, name, None)
@@ -76,10 +78,35 @@ def load(
     return function
 
 
+def _module(file: Path) -> ModuleType:
+    """The file as a module; the one that there is, unless the file has changed."""
+    data, place = file.read_bytes(), file.resolve()
+    digest = hashlib.sha256(os.fsencode(place) + b"\0" + data).hexdigest()
+    name = f"own_{place.stem}_{digest[:16]}"
+    with _LOCK:
+        if name in sys.modules:
+            return sys.modules[name]
+        loader = SourceFileLoader(name, str(file))
+        spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        if (folder := str(file.parent.absolute())) not in sys.path:
+            sys.path.append(folder)  # it may import its neighbours
+        sys.modules[name] = module  # dataclasses look there
+        try:
+            # What was hashed: a compiled file beside it may be of an older text.
+            exec(loader.source_to_code(data, str(file)), module.__dict__)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+
 def _said(error: BaseException, file: Path) -> str:
     """An exception as one line, with the last line of the file that it came through."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if Path(f.filename).name == file.name]
+    names = file.name, file.resolve().name  # it may have been imported as the other
+    lines = [f.lineno for f in frames if Path(f.filename).name in names]
     if isinstance(error, SyntaxError) and not lines:
         lines = [error.lineno]
     place = f" ({file.name}, line {lines[-1]})" if lines else ""
@@ -108,7 +135,6 @@ class OwnCode:
         self.where, self._file = f"{setting}={value}", file_of(value)
         self._function = load(setting, value, arguments)
         self._limit, self._limit_setting = limit, limit_setting
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._turns: tuple[Any, asyncio.Semaphore] | None = None
 
     async def __call__(self, **arguments: Any) -> Any:
@@ -130,7 +156,7 @@ class OwnCode:
                 arguments["judge"] = call.asking(arguments["judge"])
             work = call.run(self._function, arguments)
             result = asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(work, self._running())
+                asyncio.run_coroutine_threadsafe(work, _running())
             )
             await self._within_limit(call, result)
         error = result.exception()
@@ -166,15 +192,18 @@ class OwnCode:
             at_once=True,
         )
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        """The event loop of the user's code, in a thread that nobody waits for."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._loop.set_default_executor(_Daemons())
+
+def _running() -> asyncio.AbstractEventLoop:
+    """The event loop of the user's code, in a thread that nobody waits for."""
+    with _LOCK:
+        if not _LOOPS:
+            loop = asyncio.new_event_loop()
+            loop.set_default_executor(_Daemons())
             threading.Thread(
-                target=self._loop.run_forever, name="own code", daemon=True
+                target=loop.run_forever, name="own code", daemon=True
             ).start()
-        return self._loop
+            _LOOPS.append(loop)
+        return _LOOPS[0]
 
 
 @dataclass(eq=False)

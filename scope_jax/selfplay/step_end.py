@@ -5,10 +5,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from models.errors import UserError
 from rl.learner import agreement
 from rl.learner.train_state import TrainState
 from scope_jax.run import alarm
 from scope_jax.run.tracking import StageProgress, number
+from scope_jax.selfplay.broken_models import leaves_policy_whole
 from scope_jax.selfplay.parts import Parts
 from scope_jax.system import stopping
 from scope_jax.system.stopping import Stopped
@@ -34,17 +36,19 @@ def end_step(
       Whether there is a checkpoint of the step.
 
     Raises:
-      Stopped: what an evaluation needs is gone. The step's update is done and lies in
-        a checkpoint, with its metrics under ``UNSCORED``: the same command scores it.
+      Stopped, UserError: what an evaluation needs is gone, or refuses. The step's
+        update is done and lies in a checkpoint, with its metrics under ``UNSCORED``:
+        the same command scores it.
     """
     trainer, config = parts.trainer, parts.world.config
     measured = dict(metrics)
     try:
         measured |= _evaluated(parts, role, step)
-    except Stopped:
-        known = {name: number(value) for name, value in measured.items()}
-        trainer.memory[UNSCORED] = known
-        trainer.save(iteration, role, step, state)
+    except (Stopped, UserError) as error:
+        if leaves_policy_whole(error):
+            known = {name: number(value) for name, value in measured.items()}
+            trainer.memory[UNSCORED] = known
+            trainer.save(iteration, role, step, state)
         raise
     measured |= _watched(parts, role, measured | {"step": step})
     parts.tracker.log(measured, iteration=iteration, stage=role, step=step)

@@ -23,6 +23,7 @@ from rl.learner.update import NonFiniteUpdateError
 from rl.records import Datum
 from scope_jax.run.tracking import StageProgress
 from scope_jax.selfplay import drawing
+from scope_jax.selfplay.broken_models import leaves_policy_whole
 from scope_jax.selfplay.estimates import advantages, masked, with_advantages, worth
 from scope_jax.selfplay.memory import Memory
 from scope_jax.selfplay.metering import step_metrics
@@ -71,7 +72,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
     """Trains a role for one iteration, from where it stopped, and exports it.
 
     Raises:
-      Stopped: after a checkpoint of all steps that are done.
+      Stopped, UserError: after a checkpoint of all steps that are done; an update that
+        fails leaves none to save.
     """
     trainer, hosts, meter, role = parts.trainer, parts.hosts, parts.meter, stage.role
     config, name = trainer.stage_config(role), f"iter_{iteration}/{role}"
@@ -100,8 +102,8 @@ def train(parts: Parts, iteration: int, stage: TrainingStage) -> None:
                 # Rollouts and their rewards: every host plays its share of the groups.
                 try:
                     rollouts, drawn = _play_together(parts, iteration, stage, step, bar)
-                except Stopped:
-                    if step - 1 > saved:
+                except (Stopped, UserError) as error:
+                    if step - 1 > saved and leaves_policy_whole(error):
                         trainer.save(iteration, role, step - 1, state)
                     raise
                 seconds = meter.lap("rollout")
@@ -164,10 +166,16 @@ def _play_together(
 
         return in_order(parts.hosts.together(share))
 
-    def more(start: int, count: int) -> Sequence[Any]:
-        return stage.more(step, start, count) if stage.more else ()
+    def agreed(make: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+        made: list[Sequence[Any]] = []  # not sent: the same in all hosts
+        parts.hosts.together(lambda: made.append(make()))
+        return made[0]
 
-    prompts = stage.prompts(step)
+    def more(start: int, count: int) -> Sequence[Any]:
+        own = stage.more
+        return agreed(lambda: own(step, start, count)) if own else ()
+
+    prompts = agreed(lambda: stage.prompts(step))
     settings = parts.trainer.stage_config(stage.role)
     if not settings.dynamic_sampling:
         return play(prompts, 0), {}

@@ -68,18 +68,18 @@ class Hosts:
         """What ``work`` returns in each process, in process order; for all.
 
         Raises:
-          Stopped: one of them was stopped, so that all of them stop here.
+          UserError, Stopped: one of them ends, so that all of them end here.
         """
         if self.count == 1:
             return [work()]
         try:
-            own: tuple[Any, Stopped | None] = (work(), None)
-        except Stopped as stopped:
-            own = (None, stopped)
+            own: tuple[Any, UserError | Stopped | None] = (work(), None)
+        except (UserError, Stopped) as error:
+            own = (None, error)
         every = self.all_gather(own)
-        for _, stopped in every:
-            if stopped is not None:
-                raise stopped
+        for _, error in every:
+            if error is not None:
+                raise error
         return [value for value, _ in every]
 
     def all_gather(self, value: T) -> list[T]:

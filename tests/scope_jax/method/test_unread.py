@@ -97,3 +97,17 @@ def test_one_continuation_has_nothing_to_be_compared_with():
     assert ResamplingConfig(count=2).count == 2
     with pytest.raises(UserError, match=r"count=1: .* give 2 or more"):
         ResamplingConfig(count=1)
+
+
+def test_what_another_setting_turns_off_is_refused():
+    config = configs.load("tiny")
+    weightless = replace(config.solver, search_weight=0.0)
+    assert replace(config, solver=weightless)
+    with pytest.raises(
+        UserError, match=r"search_decay=cosine: .*search_weight=0: leave"
+    ):
+        replace(config, solver=replace(weightless, search_decay="cosine"))
+    evaluation = replace(config.evaluation, count=0)
+    assert replace(config, evaluation=evaluation).evaluation.each_iteration
+    with pytest.raises(UserError, match=r"evaluation\.every=2: .* evaluation\.count=0"):
+        replace(config, evaluation=replace(evaluation, every=2))

@@ -226,6 +226,31 @@ def test_a_tool_gives_a_text_for_each_query_or_the_run_ends(tmp_path):
         assert caught.value.code == 2
 
 
+def test_a_reward_and_a_tool_of_one_file_share_its_module_and_its_thread(
+    tmp_path, monkeypatch
+):
+    code = (
+        "import threading\nSEEN = []\nprint('imported')\n"
+        "async def search(queries):\n    SEEN.extend(queries)\n"
+        "    return [threading.current_thread().name + str(threading.get_ident())]\n"
+        + HEAD
+        + "return float(threading.get_ident() if SEEN == ['q'] else -1)"
+    )
+    shown = []
+    monkeypatch.setattr("builtins.print", shown.append)
+    value = written(tmp_path, code)
+    (tmp_path / "link.py").symlink_to(tmp_path / "mine.py")
+    config = configs.load("ci")
+    solver = replace(config.solver, reward=value)
+    config = replace(config, solver=solver, tools=f"{tmp_path}/link.py:search")
+    config = own_parts.pinned(config)
+    found = asyncio.run(own_parts.use(own_parts.tool_of(config), ["q"]))
+    thread = scored(own_parts.reward_of(config))
+    assert found == [f"own code{int(thread)}"] and shown == ["imported"]
+    assert scored(reward(tmp_path, code + "  # changed")) == -1
+    assert shown == ["imported"] * 2
+
+
 def test_a_changed_file_is_another_run(tmp_path):
     value = written(tmp_path, HEAD + "return 1.0")
     config = configs.load("ci")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rl.records import Completion
 from scope_jax.method.axpo import ResamplingConfig
 from scope_jax.method.solver import SolverConfig
 from scope_jax.selfplay.resampling import with_resamples
@@ -35,6 +36,8 @@ class Group:
 
         async def policy(request):
             self.asked.append(request)
+            if isinstance(script[0], Completion):
+                return script.pop(0)
             said = players.completion(script.pop(0))
             value = values.pop(0) if values else -1.0
             return replace(said, logprobs=(value,) * len(said.ids))
@@ -127,6 +130,23 @@ def test_the_least_sure_call_is_made_again_behind_its_opening_tag(tool_format):
     for datum in (kept, turn):
         known = [not math.isnan(value) for value in datum.logprobs]
         assert known == [bool(sampled) for sampled in datum.sampled_mask]
+
+
+@pytest.mark.parametrize("tool_format", FORMATS)
+def test_a_continuation_that_failed_at_once_is_data(tool_format):
+    group = Group(tool_format)
+    failed = [group.answering(0, "", "a"), group.answering(1, "", "b")]
+    error = Completion(ids=(), logprobs=(), text="", finish_reason="error")
+    answer = thought("<answer>met=1</answer>")
+    *_, lost, good = group.resampled(
+        failed, [error], [rest_of(tool_format, "q"), answer]
+    )
+    assert lost.finish_reason == "error" and lost.posed == good.posed == "resampled"
+    assert not any(any(datum.loss_mask) for datum in lost.datums)
+    assert any(any(datum.loss_mask) for datum in good.datums)
+    found = [lost, good]
+    changed = group.players.config.solver_train
+    assert with_advantages(found, advantages(found, changed, {}), changed)
 
 
 def test_advantages_are_those_of_two_groups():

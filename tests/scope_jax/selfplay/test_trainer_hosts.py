@@ -11,9 +11,11 @@ import pytest
 
 from models.errors import StorageError, UserError
 from scope_jax.run.folder import Follower, LostArtefactError
+from scope_jax.selfplay.broken_models import BrokenWeightsError
 from scope_jax.system import hosts as module
 from scope_jax.system.hosts import Hosts, join
 from scope_jax.system.placement import HostsConfig
+from scope_jax.system.stopping import Stopped
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,6 +76,32 @@ def test_the_leaders_mistake_is_everybodys(second_of_two, monkeypatch):
         with pytest.raises(type(error), match=re.escape(str(error))) as caught:
             second_of_two.from_leader(lambda: pytest.fail("only the leader works"))
         assert vars(caught.value) == vars(error)
+
+
+def test_what_one_ends_with_ends_all_at_the_same_step(second_of_two, monkeypatch):
+    for error in (
+        UserError("judge: 401: the key has expired"),
+        BrokenWeightsError("judge", "10 completions in a row"),
+        Stopped("stopped by SIGINT", 130),
+    ):
+        sent = pickle.loads(pickle.dumps(error))
+        says(monkeypatch, (None, sent))
+        with pytest.raises(type(error), match=re.escape(str(error))) as caught:
+            second_of_two.together(lambda: "mine")
+        assert vars(caught.value) == vars(error)
+        told = []
+
+        def gathered(self, mine, told=told):
+            told.append(mine)
+            return [("the leader's", None), mine]
+
+        def fails(error=error):
+            raise error
+
+        monkeypatch.setattr(Hosts, "all_gather", gathered)
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            second_of_two.together(fails)
+        assert told == [(None, error)]  # the others wait for it
 
 
 @pytest.mark.parametrize(

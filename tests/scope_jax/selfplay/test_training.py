@@ -16,6 +16,7 @@ from rl.records import Datum
 from scope_jax.run import alarm
 from scope_jax.run.tracking import Tracker, TrackingConfig, read
 from scope_jax.selfplay import metering, step_end
+from scope_jax.selfplay.broken_models import BrokenWeightsError
 from scope_jax.selfplay.estimates import with_advantages
 from scope_jax.selfplay.metering import StepMeter, step_metrics
 from scope_jax.selfplay.training import TrainingStage, stopped, train
@@ -182,7 +183,9 @@ class Solvers:
 
     Attributes:
       kept: step, state and memory of the newest checkpoint.
+      refused_at: step whose rollouts fail.
       gone: what needs the server fails while this is true.
+      error: with this.
     """
 
     def __init__(self, folder, **checkpoints):
@@ -194,7 +197,8 @@ class Solvers:
             checkpoint=dataclasses.replace(config.checkpoint, **checkpoints),
         )
         self.folder, self.kept, self.gone = folder, (0, 0, {}), False
-        self.played = 0
+        self.refused_at = 0
+        self.played, self.error = 0, stopping.Stopped("error: no server", 1)
         self.trainer = SimpleNamespace(
             stage_config=lambda role: self.stage,
             begin=self.begin,
@@ -214,7 +218,7 @@ class Solvers:
 
     async def needed(self):
         if self.gone:
-            raise stopping.Stopped("error: no server", 1)
+            raise self.error
         return {}
 
     def score(self, parts, step):
@@ -222,6 +226,8 @@ class Solvers:
         return {"eval/score": step / 8}
 
     async def rollout(self, prompt, seed):
+        if self.refused_at == seed[3]:
+            raise self.error
         self.played += 1
         return scored(0, 1.0, metrics={"reward/x": seed[3] / 4})
 
@@ -249,15 +255,23 @@ class Solvers:
         return [comparable(record) for record in read(self.folder)]
 
 
+STOPS = [
+    stopping.Stopped("error: no server", 1),
+    UserError("http://judge: 401 expired: no server"),
+    BrokenWeightsError("judge", "no server"),
+]
+
+
 @pytest.mark.parametrize("every", [1, 2, 100])
+@pytest.mark.parametrize("error", STOPS, ids=lambda error: type(error).__name__)
 def test_a_server_that_is_gone_during_an_evaluation_costs_no_step(
-    tmp_path, every, monkeypatch
+    tmp_path, every, error, monkeypatch
 ):
     whole = Solvers(tmp_path / "whole", every=every)
     whole.train()
     assert [r.get("eval/score") for r in whole.records()] == [None, 0.25, None]
     run = Solvers(tmp_path / "run", every=every)
-    score = run.score
+    score, run.error = run.score, error
 
     def fails(parts, step):
         run.gone = True
@@ -265,7 +279,7 @@ def test_a_server_that_is_gone_during_an_evaluation_costs_no_step(
 
     monkeypatch.setattr(run, "score", fails)
     for _ in range(2):  # and again when it is given again
-        with pytest.raises(stopping.Stopped, match="no server"):
+        with pytest.raises(type(error), match="no server"):
             run.train()
         run.gone = False
         assert run.kept[0] == run.played == 2 and len(run.records()) == 1
@@ -274,6 +288,41 @@ def test_a_server_that_is_gone_during_an_evaluation_costs_no_step(
     assert run.played == 3
     assert run.records() == whole.records()
     assert run.kept == whole.kept
+
+
+@pytest.mark.parametrize("error", STOPS, ids=lambda error: type(error).__name__)
+def test_what_ends_rollouts_costs_no_step_that_was_done(tmp_path, error):
+    whole = Solvers(tmp_path / "whole", every=100)
+    whole.train()
+    run = Solvers(tmp_path / "run", every=100)
+    run.error, run.refused_at = error, 3
+    for _ in range(2):
+        with pytest.raises(type(error), match="no server"):
+            run.train()
+        assert run.kept[0] == run.played == 2
+    run.refused_at = 0
+    run.train()
+    assert run.played == 3
+    assert run.records() == whole.records() and run.kept == whole.kept
+
+
+def test_a_policy_of_broken_weights_takes_the_place_of_no_whole_one(tmp_path):
+    run = Solvers(tmp_path / "run", every=100)
+    run.error = BrokenWeightsError("policy", "10 completions in a row")
+    score, saved = run.score, []
+    run.trainer.save = lambda _, __, step, ___: saved.append(step)
+
+    def fails(parts, step):
+        run.gone = True
+        return score(parts, step)
+
+    run.refused_at = 2  # behind a step that is not saved yet
+    with pytest.raises(BrokenWeightsError):
+        run.train()
+    run.refused_at, run.score = 0, fails
+    with pytest.raises(BrokenWeightsError):
+        run.train()
+    assert saved == []
 
 
 def test_a_step_gets_the_alarm_of_its_role_s_steps_so_far(tmp_path, caplog):
