@@ -18,7 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import UserError, first_line
-from retrieval.rows import USUAL, WHOLE, Columns, NoPassageError, Passage, passage_of
+from retrieval.rows import (
+    USUAL,
+    WHOLE,
+    Columns,
+    NamedColumns,
+    NoPassageError,
+    Passage,
+    passage_of,
+)
 
 Kind = Literal["lines", "table", "columns", "folder"]
 CODECS = {".gz": "gzip", ".zst": "zstd"}
@@ -136,15 +144,31 @@ def documents(
     """
     form = form_of(path)
     if form is FOLDER:
+        _refuse_columns(path, columns)
         yield from _texts(path)
         return
+    named = NamedColumns(columns)
     rows = {PARQUET: _parquet_rows, TABLE: _table_rows}.get(form, _json_rows)
     for number, (where, row) in enumerate(rows(path, columns)):
         try:
             found = passage_of(row, number, columns=columns, replace=replace)
         except NoPassageError as error:
             raise _bad(where, str(error)) from error
+        named.see(row)
+        if form in (PARQUET, TABLE):  # where all rows have the same columns
+            named.refuse_missing(path)
         yield Document(found, where)
+    named.refuse_missing(path)
+
+
+def _refuse_columns(path: Path, columns: Columns) -> None:
+    """Refuses names of columns for texts, which have none."""
+    for option, name in vars(columns).items():
+        if name:
+            raise UserError(
+                f"{path}: texts have no column {name!r}: leave "
+                f"retrieval.{option}_column empty, or give rows (docs/your-text.md)"
+            )
 
 
 def _bad(where: str, why: str) -> UserError:
@@ -239,7 +263,9 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[str, Any]]:
             wanted = {*known, columns.id, columns.title, columns.text}
             names = file.schema_arrow.names
             read = [name for name in names if name in wanted]
-            if not {columns.text or WHOLE, columns.text or "text"} & {*read}:
+            told = {columns.id, columns.title, columns.text} - {""}
+            usual = {columns.text or WHOLE, columns.text or "text"}
+            if not (usual & {*read} and told <= {*read}):
                 read = names  # for the line that says what there is
             for batch in file.iter_batches(batch_size=BATCH, columns=read):
                 for row in batch.to_pylist():

@@ -12,7 +12,14 @@ from typing import Literal
 import numpy as np
 
 from models.errors import UserError
-from retrieval.rows import USUAL, Columns, NoPassageError, Passage, passage_of
+from retrieval.rows import (
+    USUAL,
+    Columns,
+    NamedColumns,
+    NoPassageError,
+    Passage,
+    passage_of,
+)
 
 __all__ = ["Passage", "Passages", "write_npz"]
 
@@ -54,7 +61,8 @@ class Passages:
 
         Raises:
           UserError: if the file is missing, has no passages, or has an invalid line (in
-            files above 32 MB, when the line is read).
+            files above 32 MB, when the line is read), or if no row has a column that
+            ``columns`` names.
         """
         if not str(path):
             raise UserError(
@@ -84,6 +92,7 @@ class Passages:
         elif bad_text == "refuse":
             for index in self._suspects:
                 self[int(index)]
+        self._check_columns()
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -110,6 +119,17 @@ class Passages:
                 f"{self.path}:{self._line_number(start)}: invalid passage: {reason}: "
                 "fix or remove the line"
             ) from why
+
+    def _check_columns(self) -> None:
+        """Refuses a named column that no row has; reads up to the first that does."""
+        named = NamedColumns(self._columns)
+        for index in range(len(self)):
+            if not named.missing:
+                return
+            self[index]  # refuses what is no row
+            start, end = int(self._starts[index]), int(self._ends[index])
+            named.see(json.loads(self._map[start:end]))
+        named.refuse_missing(self.path)
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[index] for index in range(len(self)))

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from models.control_tokens import encodable
+from models.errors import UserError
 
 WHOLE = "contents"
 """The column that has title line and text in one."""
@@ -37,6 +39,44 @@ class Columns:
 
 
 USUAL = Columns()
+
+
+class NamedColumns:
+    """Looks for columns of other names in rows, so that one that none has is refused.
+
+    A text that isn't there is refused with its row; a title or a name would be left
+    out without a word.
+    """
+
+    def __init__(self, columns: Columns):
+        named = {"title_column": columns.title, "id_column": columns.id}
+        self.missing = {option: name for option, name in named.items() if name}
+        self._first: list[str] = []
+
+    def see(self, row: Mapping[str, Any]) -> None:
+        """What the row has is missing no more."""
+        self._first = self._first or column_names(row)
+        found = [option for option, name in self.missing.items() if name in row]
+        for option in found:
+            del self.missing[option]
+
+    def refuse_missing(self, path: Path) -> None:
+        """Refuses a column that no row had which was seen.
+
+        Raises:
+          UserError: with the first row's columns.
+        """
+        for option, name in self.missing.items():
+            raise UserError(
+                f"{path}: no row has a column {name!r} (columns of the first are "
+                f"{', '.join(self._first)}): correct retrieval.{option}, or leave it "
+                "empty"
+            )
+
+
+def column_names(row: Mapping[str, Any]) -> list[str]:
+    """The first columns of a row, cut to what a line has room for."""
+    return [str(name)[:40] for name in list(row)[:8]]
 
 
 class NoPassageError(ValueError):
@@ -97,5 +137,5 @@ def _without_text(row: Mapping[str, Any], columns: Columns, column: str) -> str:
     wanted = f'"{column}"' if columns.text else f'"{WHOLE}" or "text"'
     if column in row:
         return f"no string {wanted}: {column} is {str(row[column])[:40]!r}"
-    names = ", ".join(str(name)[:40] for name in list(row)[:8]) or "none"
+    names = ", ".join(column_names(row)) or "none"
     return f"no string {wanted}: columns are {names} (see retrieval.text_column)"

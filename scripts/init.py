@@ -7,6 +7,7 @@ It asks for what is not given, looks at model and text, and writes a commented P
 file, which `train.py --config my.py` runs.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,8 +123,8 @@ def _text(text: str, columns: Columns) -> str:
     try:
         found = [*islice(forms.documents(path, columns=columns), PEEKED)]
     except UserError as error:
-        own = str(error).replace("(see retrieval.text_column)", "(give --text_column)")
-        raise UserError(own) from error
+        own = str(error).replace("(see retrieval.", "(give --")
+        raise UserError(re.sub(r"retrieval\.(\w+_column)", r"--\1", own)) from error
     if not found:
         raise UserError(f"--text {text}: has no text: add at least one")
     return text

@@ -6,6 +6,7 @@ and a number of search turns drawn for every prompt (spec 11.1).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -86,6 +87,17 @@ def check_heldout(heldout: int, passages: int) -> None:
         )
 
 
+@lru_cache(maxsize=2)
+def _places(documents: int, seed: int, offset: int, count: int) -> list[int]:
+    """``count`` places of the corpus's permutation, from ``offset`` on.
+
+    Kept, as each step of a stage asks for the same ones: to permute 21 million
+    documents takes seconds.
+    """
+    permutation = np.random.default_rng(seed).permutation(documents)
+    return permutation[np.arange(offset, offset + count) % documents].tolist()
+
+
 def challenger_prompts(
     passages: Passages,
     renderer: ChatRenderer,
@@ -111,14 +123,14 @@ def challenger_prompts(
     """
     draw_seed = seed if draw_seed is None else draw_seed
     documents = len(passages) - config.documents.heldout
-    permutation = np.random.default_rng(seed).permutation(documents)
+    places = _places(documents, seed, offset, count)
     searches = draws.search_schedule(config.challenger.schedule, count, draw_seed)
     types = draws.task_types(
         count, draw_seed, short_form_qa_ratio=config.challenger.short_form_qa_ratio
     )
     made = []
     for index in map(int, range(count) if only is None else only):
-        passage = passages[int(permutation[(offset + index) % len(permutation)])]
+        passage = passages[places[index]]
         text = source_document(passage, renderer, config)
         made.append(
             ChallengerPrompt(

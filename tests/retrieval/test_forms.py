@@ -3,16 +3,14 @@
 import csv
 import gzip
 import io
-import itertools
 import json
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from models.errors import UserError
-from retrieval import cutting, forms, store
+from retrieval import forms, store
 from retrieval.config import RetrievalConfig
 from retrieval.passages import Passage
 from retrieval.search import Searcher, open_passages
@@ -192,6 +190,33 @@ def test_columns_may_have_other_names(tmp_path):
     assert [p.text for p in open_passages(config)] == ["d1", "d2", "d3", "d4"]
 
 
+@pytest.mark.parametrize("option", ["id_column", "title_column", "text_column"])
+@pytest.mark.parametrize("form", WAYS)
+def test_a_column_that_no_row_has_is_refused(tmp_path, form, option):
+    name, content = next(iter(WAYS[form].items()))
+    path = write(tmp_path, name, content)
+    config = RetrievalConfig(passages=str(path), **{option: "titel"})
+    with pytest.raises(UserError, match="titel") as caught:
+        open_passages(config)
+    said = str(caught.value)
+    assert "\n" not in said and str(path) in said and f"retrieval.{option}" in said
+    assert ("_id, title, text" in said or "title, _id, text" in said) == (
+        form is not forms.FOLDER
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_column_may_be_in_some_rows_only(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("retrieval.passages.EAGER_BYTES", 0)  # as of a large file
+    rows = [{"text": "a"}, {"text": "b", "heading": "B"}, {"text": "c"}]
+    data = lines(rows)
+    path = write(tmp_path, name, gzip.compress(data) if name[-1] == "z" else data)
+    config = RetrievalConfig(passages=str(path), title_column="heading")
+    assert [p.title for p in open_passages(config)] == ["", "B", ""]
+    with pytest.raises(UserError, match=r"no row has a column 'key' .*are text\)"):
+        open_passages(RetrievalConfig(passages=str(path), id_column="key"))
+
+
 def test_one_text_is_a_corpus_and_json_lines_may_have_its_name(tmp_path):
     book = write(tmp_path, "book.md", b"# Bern\n\nA town.\n\nOf bears and more.\n")
     config = RetrievalConfig(passages=str(book), cut_tokens=4)
@@ -283,45 +308,3 @@ def test_many_passages_want_build_index_first(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "40 passages of 41 texts (0 cut, 1 duplicates and 0 empty ones" in said
     assert len(Searcher(config, progress=False).search(["text 7"])[0]) == 3
-
-
-def assert_none_is_inside_its_neighbour(pieces):
-    for (a, b), (c, d) in itertools.pairwise(pieces):
-        assert a < c and b < d
-
-
-def test_cutting_keeps_every_token_and_no_piece_is_too_long():
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        words = random.choice(["a", "bcd", "e-f", "g.", "\n\n", "\n", "é"], 40)
-        text = " ".join(words)
-        most = int(random.integers(1, 9))
-        overlap = int(random.integers(0, most))
-        for paragraphs in (False, True):
-            spans = [m.span() for m in cutting.WORD.finditer(text)]
-            options = {"most": most, "overlap": overlap, "paragraphs": paragraphs}
-            pieces = cutting.cut(text, spans, **options)
-            inside = [[s for s in spans if a <= s[0] and s[1] <= b] for a, b in pieces]
-            assert {s for piece in inside for s in piece} == set(spans)
-            assert all(len(piece) <= most for piece in inside)
-            assert_none_is_inside_its_neighbour(pieces)
-            if not overlap:
-                assert sum(map(len, inside)) == len(spans)
-
-
-@pytest.mark.parametrize("paragraphs", [False, True])
-def test_long_runs_without_white_space_are_cut_once(paragraphs):
-    """A token is a character, as of Chinese; a run may be longer than a piece."""
-    random = np.random.default_rng(1)
-    for _ in range(100):
-        text = " ".join("x" * n for n in random.integers(1, 60, 20))
-        spans = [(i, i + 1) for i, letter in enumerate(text) if letter != " "]
-        most = int(random.integers(2, 40))
-        overlap = int(random.integers(1, most))
-        options = {"most": most, "paragraphs": paragraphs}
-        pieces = cutting.cut(text, spans, overlap=overlap, **options)
-        assert_none_is_inside_its_neighbour(pieces)
-        without = cutting.cut(text, spans, overlap=0, **options)
-        assert len(pieces) <= len(without) + len(spans) / (most - overlap)
-        sizes = [len(text[a:b].replace(" ", "")) for a, b in pieces]
-        assert sum(sizes) <= len(spans) + overlap * (len(pieces) - 1)

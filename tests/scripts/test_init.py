@@ -57,7 +57,10 @@ def test_columns_of_other_names_are_asked_for_and_written(tmp_path, capsys):
     options = ["--model", str(MODEL), "--text", str(table), "--card", "cpu"]
     with pytest.raises(UserError, match=r"columns are head line.* \(give --text_col"):
         written(tmp_path, *options)
-    options += ["--text_column", "body", "--title-column", "head line"]
+    options += ["--text_column", "body"]
+    with pytest.raises(UserError, match=r"'head' .*correct --title_column"):
+        written(tmp_path, *options, "--title-column", "head")
+    options += ["--title-column", "head line"]
     _, config = written(tmp_path, *options)
     told = config.retrieval
     assert (told.text_column, told.title_column) == ("body", "head line")

@@ -11,6 +11,7 @@ from models.chat import ChatRenderer
 from models.errors import UserError
 from retrieval.passages import Passage, Passages
 from scope_jax.method.compat import OFF, Compat
+from scope_jax.selfplay import documents
 from scope_jax.selfplay.documents import (
     LONGEST,
     challenger_prompts,
@@ -124,6 +125,24 @@ def test_a_batch_of_its_own_draws_other_types_from_the_same_documents_order(
     other = rows(passages, renderer, count=40, seed=5, draw_seed=6)
     assert [r.document.id for r in one] == [r.document.id for r in other]
     assert [r.task_type for r in one] != [r.task_type for r in other]
+
+
+def test_the_corpus_is_permuted_once_for_all_steps_of_a_stage(
+    passages, renderer, monkeypatch
+):
+    drawn = []
+    make = np.random.default_rng
+    monkeypatch.setattr(
+        documents.np.random,
+        "default_rng",
+        lambda seed: drawn.append(seed) or make(seed),
+    )
+    seed = 90_001  # of no other test
+    steps = [rows(passages, renderer, count=9, seed=seed, only=[i]) for i in range(9)]
+    assert drawn == [seed]
+    assert [row for step in steps for row in step] == rows(
+        passages, renderer, count=9, seed=seed
+    )
 
 
 def test_only_some_rows_are_the_same_rows(passages, renderer):

@@ -2,15 +2,20 @@
 
 import asyncio
 import re
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from retrieval.passages import Passage
 from rl.learner.config import OverlongConfig
 from scope_jax.method.judge import JudgeConfig, StageTemperatures
 from scope_jax.method.rubric_weights import RubricWeights
 from scope_jax.method.solver import SolverConfig, search_decay
 from scope_jax.method.types import Document, Rubric, Task
+from scope_jax.selfplay.checking import _distractors
 from scope_jax.selfplay.judging import Judging, grade_json
 from scope_jax.selfplay.rewards import reward_solver, reweighted
 from tests.scope_jax.method.rewarded import SEED, call, played, thought
@@ -253,3 +258,38 @@ def test_what_the_judge_is_shown_does_not_depend_on_who_answers_first(tmp_path):
         for n in range(2)
     ]
     assert found[0][0] == found[1][0]
+
+
+class Corpus:
+    """Passages that are made when they are read."""
+
+    def __init__(self, count):
+        self.count, self.read = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return Passage(str(index), f"Town{index}", "A town.")
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 3_000_000])
+def test_distractors_are_drawn_without_a_permutation_of_the_corpus(count):
+    corpus = Corpus(count)
+    world = SimpleNamespace(
+        config=with_judge(distractors=4),
+        passages=corpus,
+        renderer=SimpleNamespace(cut_text=lambda text, limit: text),
+    )
+    assert world.config.documents.heldout == 0
+    source = "(Title: Town0)\nA town.\n"
+    tracemalloc.start()
+    try:
+        found = _distractors(world, source, np.random.default_rng(7))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(set(found)) == len(found) == min(4, count - 1) and source not in found
+    assert len(set(corpus.read)) == len(corpus.read) == min(5, count)
+    assert peak < 1_000_000  # bytes; a permutation of three million has 24 million
