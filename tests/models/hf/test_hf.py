@@ -15,6 +15,8 @@ from models.forward import forward, shapes
 from models.sharding import make_mesh, param_shardings
 from tests.models.oracle import logits_of, make_model
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

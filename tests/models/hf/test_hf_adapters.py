@@ -19,6 +19,8 @@ from tests.models.cases import ONE_OF_EACH
 from tests.models.oracle import logits_of, model_with_images, pair, torch
 from tests.models.test_lora import random_adapter
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 peft = pytest.importorskip("peft")
 SETTINGS = LoraConfig(rank=3, alpha=6)
 run = jax.jit(forward.forward, static_argnums=1)
