@@ -12,6 +12,7 @@ summed in its words' order, so that they don't depend on other queries.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ PASSAGE_BYTES, WORD_BYTES, PAIR_BYTES = 72, 9, 36
 """While an index is built, see ``bytes_to_build``."""
 VOCABULARY_BYTES = 210
 """Of a word of the vocabulary, while an index is built and while it is open."""
+
+TIMES = 4
+"""How often a word of a query is read at most, however often the query has it."""
 
 
 class Keywords:
@@ -55,12 +59,36 @@ class Keywords:
         known = self._scores.get_tokens_ids(query)
         if not known:
             return []
-        scores = self._scores.get_scores_from_ids(known)
+        scores = self._sums(known)
         k = min(k, len(scores))
         least = max(np.partition(scores, len(scores) - k)[len(scores) - k], 0.0)
         rows = np.flatnonzero((scores >= least) & (scores > 0))
         order = np.lexsort((rows, -scores[rows]))[:k]
         return [(int(row), float(scores[row])) for row in rows[order]]
+
+    def _sums(self, query: list[int]) -> np.ndarray:
+        """All passages' scores, float32, as bm25s sums them in a query's order.
+
+        It reads all passages of a word again for each time that the query has it. Here
+        the last time that is read stands for all that follow. Up to ``TIMES`` each is
+        added in its place, as sums in another order differ in their last bits, and
+        passages of the same words then change places.
+        """
+        kept = self._scores.scores
+        scores = np.zeros(kept["num_docs"], np.float32)
+        left, seen = Counter(query), Counter[int]()
+        for word in query:
+            seen[word] += 1
+            if seen[word] > TIMES:
+                continue
+            times = left[word] if seen[word] == TIMES else 1
+            left[word] -= times
+            its = slice(kept["indptr"][word], kept["indptr"][word + 1])
+            values = kept["data"][its]
+            if times > 1:
+                values = np.float32(times) * values
+            np.add.at(scores, kept["indices"][its], values)
+        return scores
 
 
 def folder_of(config: RetrievalConfig, passages: Passages) -> Path:

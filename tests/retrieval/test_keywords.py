@@ -83,6 +83,46 @@ def test_results_depend_neither_on_company_nor_on_threads(file, ranking):
     ]
 
 
+class Read(np.ndarray):
+    """An array that counts how often a part of it is read."""
+
+    times = 0
+
+    def __getitem__(self, place):
+        Read.times += 1
+        return np.asarray(super().__getitem__(place))
+
+
+def test_a_word_is_read_a_few_times_and_counts_as_often_as_it_is_there(file):
+    config = RetrievalConfig(passages=str(file), ranking="bm25")
+    passages = open_passages(config)
+    index = keywords.open_or_build(config, passages, progress=False)
+    kept = index._scores.scores
+    kept["data"] = np.asarray(kept["data"]).view(Read)
+    Read.times = 0
+    [found] = index.search(["the river " * 3000 + "lake"], 200)
+    assert Read.times == 2 * keywords.TIMES + 1
+    lake = by_formula(passages, "lake", 1.2, 0.75)
+    wanted = 3000 * by_formula(passages, "the river", 1.2, 0.75) + lake
+    np.testing.assert_allclose(
+        [score for _, score in found], [wanted[i] for i, _ in found], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("repeated", [1, keywords.TIMES, 50])
+def test_scores_are_those_of_the_library_that_built_the_index(file, repeated):
+    """To the last bit, where no word is repeated more often than it is read."""
+    config = RetrievalConfig(passages=str(file), ranking="bm25")
+    index = keywords.open_or_build(config, open_passages(config), progress=False)
+    known = sorted({*index._scores.get_tokens_ids(map(str.lower, WORDS))})
+    ids = np.random.default_rng(5).permutation(known * repeated).tolist()
+    ours, theirs = index._sums(ids), index._scores.get_scores_from_ids(ids)
+    assert ours.dtype == theirs.dtype == np.float32
+    exact = repeated <= keywords.TIMES
+    np.testing.assert_allclose(ours, theirs, rtol=0 if exact else 1e-5)
+    assert np.array_equal(ours, theirs) == exact
+
+
 def test_what_is_kept_is_opened_again_and_damage_is_one_line(file):
     config = RetrievalConfig(passages=str(file), ranking="bm25", bm25_b=0.5)
     passages = open_passages(config)
