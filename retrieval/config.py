@@ -106,7 +106,13 @@ class RetrievalConfig:
                 f"gpus={self.gpus}: only a Flat index goes onto GPUs, and index="
                 f"{self.index!r}: set one of them to its default"
             )
-
+        vectors = {"index": self.index != "Flat", "gpus": bool(self.gpus)}
+        unread = [name for name, given in vectors.items() if given]
+        if self.ranking == "bm25" and unread:
+            raise UserError(
+                f"{unread[0]}={getattr(self, unread[0])}: is about vectors, and "
+                "ranking='bm25' uses none: leave it out, or set ranking to fused"
+            )
         if self.cut_overlap and self.cut_overlap >= self.cut_tokens:
             raise UserError(
                 f"cut_overlap={self.cut_overlap}: is not less than cut_tokens="

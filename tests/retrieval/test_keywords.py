@@ -123,6 +123,13 @@ def test_scores_are_those_of_the_library_that_built_the_index(file, repeated):
     assert np.array_equal(ours, theirs) == exact
 
 
+@pytest.mark.parametrize("given", [{"index": "IVF99,Flat"}, {"gpus": 1}])
+def test_settings_of_vectors_are_refused_where_there_are_none(given):
+    with pytest.raises(UserError, match="is about vectors, and ranking='bm25' uses"):
+        RetrievalConfig(ranking="bm25", **given)
+    assert RetrievalConfig(ranking="fused", **given)
+
+
 def test_what_is_kept_is_opened_again_and_damage_is_one_line(file):
     config = RetrievalConfig(passages=str(file), ranking="bm25", bm25_b=0.5)
     passages = open_passages(config)
