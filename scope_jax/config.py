@@ -199,7 +199,7 @@ class EvaluationConfig:
 
     count: CountOrZero = 0
     """Held-out tasks that the base model and every iteration's Solver answer, greedily
-    and sampled, at the end of a run; 0 evaluates nothing, whatever is below."""
+    and sampled, at the end of a run; 0 evaluates nothing, with `each_iteration` too."""
     each_iteration: bool = False
     """Have each Solver answer them at the end of its iteration already, the base model
     with the first one."""

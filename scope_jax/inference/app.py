@@ -136,8 +136,8 @@ class App:
                 response = Response(status_code=CLIENT_GONE)
             except Exception as error:
                 response = error_response(refusal(path, error))
-            took = time.monotonic() - start
-            self.metrics.answered(path, response.status_code, took)
+            seconds = time.monotonic() - start
+            self.metrics.answered(path, response.status_code, seconds)
             return response
 
         return endpoint
@@ -344,6 +344,6 @@ class App:
             yield b"data: [DONE]\n\n"
 
     async def _body(self, request: HttpRequest, parse: Callable[[Any], T]) -> T:
-        limits = {"limit": self.config.body_bytes, "values": self.config.body_values}
-        seconds = self.config.client_timeout
-        return await read_body(request, parse, **limits, seconds=seconds)
+        config = self.config
+        limits = {"limit": config.body_bytes, "values": config.body_values}
+        return await read_body(request, parse, **limits, seconds=config.client_timeout)

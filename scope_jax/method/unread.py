@@ -30,9 +30,8 @@ WITHOUT = (
     ("solver.search_decay", "none", "solver.search_weight"),
     ("evaluation.every", 0, "evaluation.count"),
 )
-"""Settings, at the value that asks for nothing, and the number each has no effect
-without. Not ``evaluation.each_iteration``: it is on in ``tiny``, where a count of 0
-turns it off."""
+"""A setting, its value that asks for nothing, and the number without which it has no
+effect. Not ``evaluation.each_iteration``: ``tiny`` has it on, with any count."""
 
 
 def check_unread(config: Any) -> None:

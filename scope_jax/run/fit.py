@@ -30,14 +30,14 @@ OWN_SHARES = {share for shares in FRACTIONS.values() for share in shares}
 def fitted(config: Config, gigabytes: float) -> tuple[Config, str]:
     """The configuration with its sizes chosen for a card, and what was chosen.
 
+    A card that is named, and shares of it that are not among ``FRACTIONS``, were asked
+    for: they stay.
+
     Args:
       gigabytes: of the card's memory, in 10^9 bytes.
 
     Raises:
       UserError: nothing fits, or the configuration is for several devices.
-
-    A card that both processes name, and shares of it that are not among ``FRACTIONS``,
-    were asked for: they stay.
     """
     mesh, hosts = config.placement.trainer.mesh, config.placement.hosts
     if mesh != MeshConfig() or hosts.count > 1:
@@ -45,7 +45,8 @@ def fitted(config: Config, gigabytes: float) -> tuple[Config, str]:
             f"--memory {gigabytes:g}: chooses the sizes for one card, and "
             "placement.trainer.mesh has several devices: leave it out"
         )
-    cards = {p.devices for p in _processes(config.placement) if p.devices}
+    placement = config.placement
+    cards = {placement.trainer.devices, placement.inference.devices} - {None, ""}
     if len(cards) > 1 or any("," in card for card in cards):
         raise UserError(
             f"--memory {gigabytes:g}: chooses the sizes for one card that both "
@@ -69,28 +70,28 @@ def _kinds(config: Config, gigabytes: float) -> Iterator[Config]:
     adapters = config.lora if config.lora.rank else LoraConfig()
     for lora in (replace(adapters, rank=0), adapters):
         old = config.placement
-        cards = [p.devices for p in _processes(old) if p.devices]
-        shares = [
-            chosen if asked is None or asked in OWN_SHARES else asked
-            for chosen, asked in zip(
-                FRACTIONS[bool(lora.rank)],
-                (p.memory_fraction for p in _processes(old)),
-                strict=True,
-            )
-        ]
-        sizes = {"devices": cards[0] if cards else "0", "memory_gb": gigabytes}
+        card = old.trainer.devices or old.inference.devices or "0"
+        sizes = {"devices": card, "memory_gb": gigabytes}
+        ours, theirs = FRACTIONS[bool(lora.rank)]
         placement = PlacementConfig(
-            trainer=replace(old.trainer, memory_fraction=shares[0], **sizes),
+            trainer=replace(
+                old.trainer, memory_fraction=_share(old.trainer, ours), **sizes
+            ),
             inference=replace(
-                old.inference, memory_fraction=shares[1], replicas=1, **sizes
+                old.inference,
+                memory_fraction=_share(old.inference, theirs),
+                replicas=1,
+                **sizes,
             ),
             hosts=old.hosts,
         )
         yield replace(config, lora=lora, placement=placement)
 
 
-def _processes(placement: PlacementConfig) -> tuple[ProcessConfig, ProcessConfig]:
-    return placement.trainer, placement.inference
+def _share(process: ProcessConfig, chosen: float) -> float:
+    """Of the card: what was asked for, else what is chosen here."""
+    asked = process.memory_fraction
+    return chosen if asked is None or asked in OWN_SHARES else asked
 
 
 def _with_rows(config: Config, rows: int) -> Config:

@@ -60,8 +60,8 @@ def indices(
 
 
 def resampled(
-    values: Float[np.ndarray, "n"], resamples: int = RESAMPLES, seed: int = SEED
-) -> Float[np.ndarray, "resamples"]:
+    values: Float[np.ndarray, " n"], resamples: int = RESAMPLES, seed: int = SEED
+) -> Float[np.ndarray, " resamples"]:
     """The mean of each resample."""
     parts = [values[i].mean(axis=1) for i in indices(len(values), resamples, seed)]
     return np.concatenate(parts)
@@ -86,7 +86,7 @@ def estimate(
     return Estimate(mean=mean, stderr=error, low=low, high=high, n=n)
 
 
-def interval(means: Float[np.ndarray, "resamples"]) -> tuple[float, float]:
+def interval(means: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
     """The middle ``LEVEL`` of resampled means."""
     rest = (1 - LEVEL) / 2
     low, high = np.quantile(means, [rest, 1 - rest])

@@ -48,5 +48,4 @@ def _glibc(name: str) -> Any:
     """A function of the C library; None where the library is another one."""
     if sys.platform != "linux":
         return None
-    library = ctypes.CDLL(None)
-    return getattr(library, name, None) if hasattr(library, "malloc_trim") else None
+    return getattr(ctypes.CDLL(None), name, None)

@@ -35,11 +35,10 @@ def test_lines_are_not_remembered(who):
     """80 MB a thread and tokenizer before, which stayed until the thread ended."""
     tokenizer = hf.load_tokenizer(assets.MODEL)
     encode = {
-        "tokenizer": lambda text: tokenizer(text)["input_ids"],
+        "tokenizer": tokenizer,
         "renderer": ChatRenderer.from_tokenizer(tokenizer).encode_text,
-        "index": lambda text: plain_tokenizer_of.encode(text).ids,
+        "index": plain_tokenizer(tokenizer).encode,
     }[who]
-    plain_tokenizer_of = plain_tokenizer(tokenizer)
     grown = []
 
     def work():

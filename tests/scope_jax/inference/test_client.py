@@ -5,7 +5,6 @@ import contextlib
 import json
 import re
 import socket
-import threading
 import time
 
 import inference_world as world
@@ -20,6 +19,7 @@ from rl.records import Request, SamplingParams
 from scope_jax.inference import client as client_module
 from scope_jax.inference import waits as waits_module
 from scope_jax.inference.client import RequestRefused, ServerUnavailable
+from tests.live import serving
 
 REQUEST = Request(
     ids=(1, 2, 3),
@@ -74,19 +74,8 @@ def scripted(*answers):
 
     route = Route("/{path:path}", answer, methods=["GET", "POST"])
     app = Starlette(routes=[route])
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=0)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        while not server.started:  # a client that is refused would try again
-            time.sleep(0.001)
-        try:
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}", seen
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving(app, timeout_graceful_shutdown=0) as port:
+        yield f"http://127.0.0.1:{port}", seen
 
 
 @pytest.fixture
@@ -403,13 +392,13 @@ def test_concurrency_is_bounded():
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-            serving = asyncio.create_task(server.serve(sockets=[sock]))
+            served = asyncio.create_task(server.serve(sockets=[sock]))
             async with world.Client(
                 world.inference_config(concurrency=3, retrieval_url=url)
             ) as client:
                 await asyncio.gather(*(client.search(["q"]) for _ in range(20)))
             server.should_exit = True
-            await serving
+            await served
 
     asyncio.run(run())
     assert most == 3

@@ -9,13 +9,13 @@ import threading
 import time
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from scope_jax.inference import encoding
 from scope_jax.inference.connections import patient
+from tests.live import serving
 
 
 def logprobs(places):
@@ -116,20 +116,10 @@ def test_only_clients_that_stop_reading_are_closed(pauses, whole):
     """A steady reader takes longer for a large answer than anybody may pause."""
     size, patience = 12_000_000, 1.0
     app = Starlette(routes=[Route("/", big(size))])
-    config = uvicorn.Config(app, http=patient(patience), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    with serving(app, http=patient(patience)) as port:
         begin = time.monotonic()
         got = read_slowly(port, size, iter(pauses))
         took = time.monotonic() - begin
-    finally:
-        server.should_exit = True
-        thread.join()
     assert (got >= size) is whole
     assert took > patience
 

@@ -12,6 +12,7 @@ import pytest
 
 from scope_jax.report import bundle, page, serve
 from scope_jax.system.files import write_json_lines
+from tests.live import serving
 from tests.scope_jax.report.run_folders import HOSTILE, compared, make, solver_record
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -327,26 +328,10 @@ def test_a_large_page_fits_and_opens(tab, tmp_path):
 
 
 def test_the_server_s_page_is_the_same(tab, tmp_path, monkeypatch):
-    import threading
-
-    import uvicorn
-
     monkeypatch.setenv("SCOPE_JAX_CACHE", str(tmp_path / "cache"))
-    config = uvicorn.Config(
-        serve.app([make(tmp_path / "run")]), port=0, log_level="warning"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    with serving(serve.app([make(tmp_path / "run")])) as port:
         tab.goto(f"http://127.0.0.1:{port}/#view=rollouts&q=task 1 of step 2")
         playwright.expect(tab.locator("main")).to_contain_text("4 of 43 rollouts")
         tab.locator("[data-row]").first.click()
         tab.wait_for_selector(".why")
         assert tab.locator("h1").inner_text() == "Rollout 1/solver/2/1/0"
-    finally:
-        server.should_exit = True
-        thread.join()
